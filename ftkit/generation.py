@@ -1,0 +1,189 @@
+"""Answers by base and tuned: one 4-bit model in memory, the adapter chosen row by row; batched, or streamed (lesson 04)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .base import KitError
+from .models import load_adapter, load_model, load_tokenizer
+from .runs import Run
+from .tasks import Messages, Task, chat_prompt, prompt_text
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+BASE, TUNED = "base", "tuned"
+_ADAPTER = {BASE: "__base__", TUNED: "default"}  # peft's names: the untouched model, and the adapter
+
+
+@dataclass
+class Answer:
+    """One answer: `text`, its length in tokens, the seconds since generation began, and whether it came to its end."""
+
+    which: str
+    text: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+@dataclass
+class Answerer:
+    """Base and tuned model of a run, sharing one 4-bit base in memory.
+
+    Both sides are told apart by peft's `adapter_names`, a name for each row of a batch, never by switching the model: a row
+    cannot be answered by the wrong one. A lock lets one batch through at a time, so calls from many threads are safe.
+    """
+
+    task: Task
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int = 64
+    max_new_tokens: int = 96
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @classmethod
+    def of_run(cls, run: Run) -> Answerer:
+        """Load the models of a finished run. Raises `KitError` if its adapter is missing or broken."""
+        profile = run.profile
+        model = load_adapter(load_model(profile.model, profile.dtype), run.adapter).eval()
+        tokenizer = load_tokenizer(profile.model)
+        return cls(run.task, model, tokenizer, profile.generation_batch, profile.max_new_tokens)
+
+    def prompt(self, message: str, which: str) -> Messages:
+        """The chat for a message: the base model is told the fields in its prompt, the tuned one learned them."""
+        if which not in _ADAPTER:
+            raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
+        return chat_prompt(self.task, message, told=which == BASE)
+
+    def answer(
+        self, messages: Sequence[str], which: str = TUNED, progress: Callable[[int, int], None] | None = None
+    ) -> list[str]:
+        """Answer many messages, greedily, in batches of like length; the answers come back in the order of `messages`.
+
+        `progress` is called with (answered, all) after every batch. Raises `KitError` for a message that may not be read.
+        """
+        for number, message in enumerate(messages, start=1):
+            self.task.check_message(message, f"Message {number}")
+        prompts = [prompt_text(self.tokenizer, self.prompt(message, which)) for message in messages]
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)  # the longest first: fails early
+        answers = [""] * len(prompts)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            with self._lock:
+                texts = self._generate([prompts[i] for i in rows], [which] * len(rows))
+            for i, text in zip(rows, texts, strict=True):
+                answers[i] = text
+            if progress:
+                progress(start + len(rows), len(order))
+        return answers
+
+    def stream(self, message: str, sides: Sequence[str] = (BASE, TUNED)) -> Iterator[dict[str, Answer]]:
+        """Answer one message by both sides at once, token by token: yields {side: Answer} while it grows.
+
+        Both rows go through the model in one batch. Closing the iterator stops generation. Raises `KitError` for a
+        message that may not be read.
+        """
+        self.task.check_message(message)
+        prompts = [prompt_text(self.tokenizer, self.prompt(message, which)) for which in sides]
+        streamer = _RowStreamer(self.tokenizer, list(sides))
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                with self._lock:
+                    if not stop.is_set():
+                        streamer.start()
+                        self._generate(prompts, list(sides), streamer, stop)
+                streamer.grown.put(None)
+            except BaseException as error:  # handed to the thread that reads
+                streamer.grown.put(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while (event := streamer.grown.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            stop.set()
+            thread.join()
+
+    def _generate(
+        self, prompts: list[str], sides: list[str], streamer: Any = None, stop: threading.Event | None = None
+    ) -> list[str]:
+        """Greedy answers for a batch of prompts; the caller holds the lock."""
+        import torch
+        from transformers import StoppingCriteriaList
+
+        inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = inputs.to(self.model.device)
+        with torch.inference_mode():
+            output = self.model.generate(
+                **inputs,
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
+                adapter_names=[_ADAPTER[side] for side in sides],
+                streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([_stops_on(stop)] if stop else []),
+            )
+        new = output[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _stops_on(stop: threading.Event) -> Any:
+    """A stopping criterion that ends generation once the reader has gone."""
+    import torch
+    from transformers import StoppingCriteria
+
+    class Stops(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return torch.full((input_ids.shape[0],), stop.is_set(), dtype=torch.bool, device=input_ids.device)
+
+    return Stops()
+
+
+class _RowStreamer:
+    """Takes a batch's tokens as `generate` makes them and hands on each row's text (transformers' own takes one row)."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, sides: list[str]):
+        self.tokenizer, self.sides = tokenizer, sides
+        self.grown: queue.Queue[Any] = queue.Queue()
+        self.ids: list[list[int]] = [[] for _ in sides]
+        self.done = [False] * len(sides)
+        self.seconds = [0.0] * len(sides)
+        self.prompt_seen = False
+
+    def start(self) -> None:
+        self.began = time.monotonic()
+
+    def put(self, value: Any) -> None:
+        if not self.prompt_seen:  # the first call brings the prompt
+            self.prompt_seen = True
+            return
+        for row, token in enumerate(value.tolist()):
+            if self.done[row]:
+                continue
+            self.seconds[row] = time.monotonic() - self.began
+            self.done[row] = token == self.tokenizer.eos_token_id
+            if not self.done[row]:
+                self.ids[row].append(token)
+        self.grown.put(self.answers())
+
+    def end(self) -> None:
+        self.grown.put(self.answers())
+
+    def answers(self) -> dict[str, Answer]:
+        rows = zip(self.sides, self.ids, self.seconds, self.done, strict=True)
+        return {
+            side: Answer(side, self.tokenizer.decode(ids, skip_special_tokens=True).strip(), len(ids), seconds, done)
+            for side, ids, seconds, done in rows
+        }

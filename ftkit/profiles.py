@@ -1,0 +1,145 @@
+"""Profiles: how a run fits its hardware. Data in `profiles.toml`, one dial, chosen with its reason (lesson 00)."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .base import KitError
+
+PROFILES_FILE = Path(__file__).with_name("profiles.toml")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything about a run that depends on the machine: base model, dtype, batch, length, LoRA, steps.
+
+    Lengths are in tokens, `warmup` is a share of the steps, `max_steps` -1 means that `epochs` decides.
+    """
+
+    name: str
+    about: str
+    model: str
+    dtype: str
+    seed: int
+    epochs: float
+    max_steps: int
+    batch_size: int
+    gradient_accumulation: int
+    max_length: int
+    learning_rate: float
+    warmup: float
+    rank: int
+    alpha: int
+    dropout: float
+    gradient_checkpointing: bool
+    optimizer: str
+    checkpoint_steps: int
+    generation_batch: int
+    max_new_tokens: int
+
+    def with_changes(self, **changes: Any) -> Profile:
+        """Copy with some values changed, for example `profile.with_changes(rank=16)`."""
+        unknown = set(changes) - {f.name for f in fields(self)}
+        if unknown:
+            raise KitError(f"A profile has no {', '.join(sorted(unknown))}; it has {', '.join(asdict(self))}.")
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the choice depends on. `memory` is in GB, `capability` is CUDA's (major, minor)."""
+
+    device: str
+    name: str
+    memory: float
+    capability: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A profile together with the reason why it was taken."""
+
+    profile: Profile
+    reason: str
+
+
+def read_profiles(path: Path = PROFILES_FILE) -> dict[str, Profile]:
+    """Read all profiles; `inherits` is resolved. Raises `KitError` for a value that is missing or unknown."""
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+
+    def resolve(name: str) -> dict[str, Any]:
+        own = dict(table[name])
+        parent = own.pop("inherits", None)
+        return {**(resolve(parent) if parent else {}), **own}
+
+    profiles = {}
+    for name in table:
+        try:
+            profiles[name] = Profile(name=name, **resolve(name))
+        except TypeError as error:
+            raise KitError(f"{path}, profile [{name}]: {str(error).split('() ')[-1]}.") from None
+    return profiles
+
+
+def detect_hardware() -> Hardware:
+    """Look at the machine: the first CUDA device if there is one, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        capability = torch.cuda.get_device_capability(0)
+        return Hardware("cuda", properties.name, properties.total_memory / 2**30, capability)
+    import psutil
+
+    return Hardware("cpu", f"{os.cpu_count()} CPU cores", psutil.virtual_memory().total / 2**30)
+
+
+def choose_profile(name: str | None = None, hardware: Hardware | None = None) -> Choice:
+    """Take the named profile, else `$FTKIT_PROFILE`, else the one that fits the hardware; always with the reason.
+
+    The GPU's generation is read from its compute capability: `torch.cuda.is_bf16_supported()` also says yes to
+    emulation, which a T4 does slowly. Raises `KitError` for an unknown name, listing the known ones.
+    """
+    profiles = read_profiles()
+
+    def named(wanted: str, origin: str) -> Choice:
+        if wanted not in profiles:
+            raise KitError(f"There is no profile {wanted!r} ({origin}). Known: {', '.join(profiles)}.")
+        return Choice(profiles[wanted], f"asked for by {origin}")
+
+    if name:
+        return named(name, "argument")
+    if from_environment := os.environ.get("FTKIT_PROFILE"):
+        return named(from_environment, "FTKIT_PROFILE")
+    hardware = hardware or detect_hardware()
+    if hardware.device != "cuda":
+        return Choice(profiles["cpu"], f"no CUDA GPU here, {hardware.name}, {hardware.memory:.0f} GB of memory")
+    found = f"{hardware.name}, {hardware.memory:.0f} GB, compute capability {'.'.join(map(str, hardware.capability))}"
+    if hardware.capability >= (8, 0) and hardware.memory >= 22:
+        return Choice(profiles["big"], f"{found}: Ampere or later with room for a 7B model in 4-bit")
+    if hardware.memory >= 11:
+        return Choice(profiles["t4"], f"{found}: room for a model of 1 to 2 billion parameters")
+    return Choice(profiles["cpu"], f"{found}: too small for the larger models, the small one trains on it well")
+
+
+def resolve_dtype(dtype: str, hardware: Hardware | None = None) -> str:
+    """Turn a profile's `dtype` into "bfloat16", "float16" or "float32".
+
+    "auto" is bfloat16 only where it is multiplied natively: CUDA capability 8.0 and later, CPUs with AVX512-BF16 or AMX.
+    """
+    if dtype in ("bfloat16", "float16", "float32"):
+        return dtype
+    if dtype != "auto":
+        raise KitError(f"Unknown dtype {dtype!r} in the profile. Known: auto, bfloat16, float16, float32.")
+    import torch
+
+    hardware = hardware or detect_hardware()
+    if hardware.device == "cuda":
+        return "bfloat16" if hardware.capability >= (8, 0) else "float16"
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+    return "bfloat16" if native else "float32"

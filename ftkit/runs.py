@@ -1,0 +1,195 @@
+"""Runs: one folder under `runs/` for each training. Every stage reads a run and adds its part to it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .base import KitError, kit_root, read_json, runs_dir, write_json
+from .profiles import Profile
+from .tasks import Task, load_task
+
+FORMAT = 1
+RECORDED_PACKAGES = (
+    "ftkit",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "datasets",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. `run.json` holds what it was made from and what it measured; `adapter/` the trained weights."""
+
+    folder: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The content of `run.json`. Raises `KitError` if it is missing or broken."""
+        record = read_json(self.folder / "run.json")
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise KitError(f"{self.folder / 'run.json'} is not the record of a run (format {FORMAT}).")
+        return record
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the trained adapter."""
+        return self.folder / "adapter"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def profile(self) -> Profile:
+        """The profile that the run was trained with."""
+        try:
+            return Profile(**self.record["profile"])
+        except (KeyError, TypeError):
+            raise KitError(f"{self.folder / 'run.json'} has no usable profile; train again.") from None
+
+    @property
+    def task(self) -> Task:
+        """The task that the run was trained on."""
+        return load_task(self.record["task"]["folder"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return self.record.get("status") == "finished"
+
+    def update(self, **parts: Any) -> None:
+        """Set parts of `run.json`, the file replaced as a whole."""
+        write_json(self.folder / "run.json", {**self.record, **parts})
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the run for one process; the system lets go of it when the process ends, however it ends."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise KitError(f"{self.name} is being trained by another process; wait, or start anew with --fresh.") from None
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether another process is training this run now."""
+        try:
+            with self.claimed():
+                return False
+        except KitError:
+            return True
+
+    def log(self) -> list[dict[str, float]]:
+        """The loss log: a dict a line with step, loss, learning rate, tokens seen and seconds."""
+        path = self.folder / "log.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines()
+        complete = (line for line in lines if line.endswith("}"))  # a killed process may leave half a line
+        return [json.loads(line) for line in complete]
+
+
+def new_run(task: Task, profile: Profile, reason: str) -> Run:
+    """Make the folder of a new run, its `run.json` with everything that decides the result."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    stem = f"{task.name}-{profile.name}-{stamp}"
+    folder, n = runs_dir() / stem, 1
+    while folder.exists():
+        n += 1
+        folder = runs_dir() / f"{stem}-{n}"
+    write_json(
+        folder / "run.json",
+        {
+            "format": FORMAT,
+            "status": "training",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "task": {"name": task.name, "folder": _portable(task.folder), "fingerprint": task.fingerprint()},
+            "profile": asdict(profile),
+            "reason": reason,
+            "seed": profile.seed,
+            "versions": versions(),
+            "machine": {"system": platform.platform(terse=True), "processor": processor_name()},
+        },
+    )
+    return Run(folder)
+
+
+def _portable(folder: Path) -> str:
+    """A kit's own task by its name (the run then works on every machine), another by its absolute path."""
+    return folder.name if folder.parent == kit_root() / "data" else str(folder.resolve())
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide a result, with their versions."""
+    found = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def processor_name() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return re.search(r"model name\s*:\s*(.+)", text).group(1)
+    except (OSError, AttributeError):
+        return platform.processor() or platform.machine()
+
+
+def all_runs() -> list[Run]:
+    """Every run under `runs/`, the newest first."""
+    folders = [p.parent for p in runs_dir().glob("*/run.json")]
+    readable = []
+    for folder in folders:
+        try:
+            readable.append((Run(folder).record["created"], folder.name, Run(folder)))
+        except (KitError, KeyError):
+            continue
+    return [run for *_, run in sorted(readable, key=lambda entry: entry[:2], reverse=True)]
+
+
+def open_run(name: str | Path | None = None) -> Run:
+    """Open a run: a folder, a name under `runs/`, or (left out) the newest finished one. `KitError` if there is none."""
+    if name is None:
+        finished = [run for run in all_runs() if run.finished]
+        if not finished:
+            raise KitError(f"There is no finished run in {runs_dir()} yet. Make one: ftkit train")
+        return finished[0]
+    folder = next((p for p in (Path(name).expanduser(), runs_dir() / str(name)) if (p / "run.json").is_file()), None)
+    if folder is None:
+        known = ", ".join(run.name for run in all_runs()[:5]) or "none yet"
+        raise KitError(f"{name} is not a run: a run is a folder with run.json. Here are: {known}.")
+    run = Run(folder)
+    if not run.finished:
+        raise KitError(f"{folder} is not finished. Go on with it: ftkit train {run.record['task']['folder']}")
+    return run
+
+
+def unfinished_run(task: Task, profile: Profile) -> Run | None:
+    """The newest run that was stopped midway, with the same data, profile and seed; None if there is none."""
+    for run in all_runs():
+        record = run.record
+        same = record["task"]["fingerprint"] == task.fingerprint() and record["profile"] == asdict(profile)
+        if record["status"] == "training" and same and not run.is_claimed:
+            return run
+    return None

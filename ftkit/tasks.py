@@ -1,0 +1,306 @@
+"""Tasks: a folder with `task.toml` and three splits; checked rows; the one place where a prompt is made (lesson 02)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .base import KitError, kit_root
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SPLITS = ("train", "validation", "test")
+KINDS = ("json", "label", "text")
+FIELD_TYPES = ("choice", "integer", "pattern", "set", "string")
+Row = dict[str, Any]
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key of a `json` task's answer, as `[[fields]]` in `task.toml` describes it."""
+
+    name: str
+    type: str
+    about: str = ""
+    values: tuple[str, ...] = ()
+    pattern: str = ""
+    form: str = ""
+    minimum: int | None = None
+    nullable: bool = False
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the field's value."""
+        if self.type == "choice":
+            return {"enum": [*self.values, None] if self.nullable else list(self.values)}
+        if self.type == "set":
+            return {"type": "array", "items": {"enum": list(self.values)}, "uniqueItems": True}
+        kind = "integer" if self.type == "integer" else "string"
+        schema: dict[str, Any] = {"type": [kind, "null"] if self.nullable else kind}
+        if self.pattern:
+            schema["pattern"] = self.pattern
+        if self.minimum is not None:
+            schema["minimum"] = self.minimum
+        return schema
+
+    def allowed(self) -> str:
+        """What may stand here, in words: for error messages and for the base model's prompt."""
+        quoted = ", ".join(f'"{value}"' for value in self.values)
+        words = {
+            "choice": f"one of {quoted}",
+            "set": f"a sorted list of names out of {quoted}, or []",
+            "integer": "a whole number" + (f" from {self.minimum}" if self.minimum is not None else ""),
+            "pattern": self.form or f"text that fits {self.pattern}",
+            "string": "text",
+        }[self.type]
+        return words + (" or null" if self.nullable else "")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task folder, its description read and checked; the rows are read when asked for."""
+
+    folder: Path
+    name: str
+    kind: str
+    system_prompt: str
+    title: str = ""
+    message: str = "message"
+    target: str = "target"
+    max_message_characters: int = 4000
+    labels: tuple[str, ...] = ()
+    fields: tuple[Field, ...] = field(default=())
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the answer: every field once, no others."""
+        return {
+            "type": "object",
+            "properties": {f.name: f.schema() for f in self.fields},
+            "required": [f.name for f in self.fields],
+            "additionalProperties": False,
+        }
+
+    def rows(self, split: str) -> list[Row]:
+        """All rows of a split, each checked. Raises `KitError` naming file, line, field and reason of the bad ones."""
+        if split not in SPLITS:
+            raise KitError(f"There is no split {split!r}. A task has {', '.join(SPLITS)}.")
+        path = self.folder / f"{split}.jsonl"
+        rows, problems = read_rows(path, self)
+        if problems:
+            more = f"\n  ... and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise KitError("\n  ".join([f"{len(problems)} bad row(s):", *problems[:5]]) + more)
+        if not rows:
+            raise KitError(f"{path} is empty: it needs one JSON object a line with {self.message!r} and {self.target!r}.")
+        return rows
+
+    def fingerprint(self) -> str:
+        """SHA-256 over description and splits (first 16 hexadecimal digits): which data a run has seen."""
+        digest = hashlib.sha256()
+        for name in ("task.toml", *(f"{split}.jsonl" for split in SPLITS)):
+            digest.update(name.encode() + b"\0" + (self.folder / name).read_bytes())
+        return digest.hexdigest()[:16]
+
+    def check_message(self, message: Any, where: str = "The message") -> str:
+        """Return `message` if the model may read it. Raises `KitError` if it is no text, empty or too long."""
+        if problem := self.message_problem(message):
+            raise KitError(f"{where}: {problem}.")
+        return message
+
+    def message_problem(self, message: Any) -> str | None:
+        """What is wrong with a message, or None."""
+        if not isinstance(message, str) or not message.strip():
+            return "it must be text and not empty"
+        if len(message) > self.max_message_characters:
+            return f"it has {len(message):,} characters, at most {self.max_message_characters:,} are taken; shorten it"
+        return None
+
+    def problems(self, row: Any) -> list[str]:
+        """Everything wrong with a row, one sentence each ("field ...: reason"); an empty list for a good row."""
+        if not isinstance(row, dict):
+            return ["the line must be a JSON object"]
+        found = [f"field {key!r}: it is missing" for key in (self.message, self.target) if key not in row]
+        if self.message in row and (problem := self.message_problem(row[self.message])):
+            found.append(f"field {self.message!r}: {problem}")
+        if self.target in row:
+            found += self.answer_problems(row[self.target])
+        return found
+
+    def answer_problems(self, answer: Any) -> list[str]:
+        """Everything wrong with an answer: against the fields for `json`, the labels for `label`, else text."""
+        if self.kind == "label":
+            good = answer in self.labels
+            return [] if good else [f"field {self.target!r}: {answer!r} is not one of {', '.join(self.labels)}"]
+        if self.kind == "text":
+            good = isinstance(answer, str) and answer.strip()
+            return [] if good else [f"field {self.target!r}: it must be text and not empty"]
+        return self._json_problems(answer)
+
+    def _json_problems(self, answer: Any) -> list[str]:
+        if not isinstance(answer, dict):
+            return [f"field {self.target!r}: it must be a JSON object"]
+        by_name = {f.name: f for f in self.fields}
+        found = [f"field '{self.target}.{name}': it is missing" for name in by_name if name not in answer]
+        found += [f"field '{self.target}.{name}': the task has no such field" for name in answer if name not in by_name]
+        for error in self._validator.iter_errors(answer):
+            if error.absolute_path:
+                name = str(error.absolute_path[0])
+                value = json.dumps(answer[name], ensure_ascii=False)
+                found.append(f"field '{self.target}.{name}': {value} is not {by_name[name].allowed()}")
+        for f in self.fields:
+            value = answer.get(f.name)
+            if (
+                f.type == "set"
+                and isinstance(value, list)
+                and all(isinstance(v, str) for v in value)
+                and value != sorted(value)
+            ):
+                found.append(f"field '{self.target}.{f.name}': the names must be sorted")
+        if not found and list(answer) != list(by_name):
+            found.append(f"field {self.target!r}: the keys must stand in the order {', '.join(by_name)}")
+        return list(dict.fromkeys(found))
+
+    @cached_property
+    def _validator(self) -> Any:
+        from jsonschema import Draft202012Validator
+
+        return Draft202012Validator(self.schema)
+
+
+def find_task(name: str | Path = "desk") -> Path:
+    """Folder of a task: a path, or the name of one of the kit's. Raises `KitError` listing the kit's tasks."""
+    shipped = kit_root() / "data" / str(name)
+    folder = next((p for p in (Path(name).expanduser(), shipped) if (p / "task.toml").is_file()), None)
+    if folder is None:
+        known = ", ".join(sorted(p.parent.name for p in (kit_root() / "data").glob("*/task.toml")))
+        raise KitError(
+            f"{name} is not a task: a task is a folder with task.toml, {', '.join(f'{s}.jsonl' for s in SPLITS)}. "
+            f"The kit's own: {known}."
+        )
+    return folder
+
+
+def load_task(name: str | Path = "desk") -> Task:
+    """Read a task's description. Raises `KitError` naming the file and what is wrong in it."""
+    folder = find_task(name)
+    path = folder / "task.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise KitError(f"{path} is not readable as TOML: {error}.") from None
+    table["labels"] = tuple(table.get("labels", ()))
+    try:
+        fields = tuple(Field(**{**f, "values": tuple(f.get("values", ()))}) for f in table.pop("fields", []))
+        task = Task(folder=folder, fields=fields, **table)
+    except TypeError as error:
+        raise KitError(f"{path}: {str(error).split('() ')[-1]}.") from None
+    if task.kind not in KINDS:
+        raise KitError(f"{path}: kind {task.kind!r} is not one of {', '.join(KINDS)}.")
+    if task.kind == "json" and not fields:
+        raise KitError(f"{path}: a task of kind json needs [[fields]].")
+    if task.kind == "label" and not task.labels:
+        raise KitError(f"{path}: a task of kind label needs labels = [...].")
+    for f in fields:
+        if f.type not in FIELD_TYPES:
+            raise KitError(f"{path}: field {f.name!r} has type {f.type!r}, not one of {', '.join(FIELD_TYPES)}.")
+    return task
+
+
+def read_rows(path: Path, task: Task) -> tuple[list[Row], list[str]]:
+    """Read a JSONL file: the good rows, and a sentence ("file, line n, field ...: reason") for every bad one.
+
+    Raises `KitError` if the file is missing or not UTF-8.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise KitError(f"{path} is missing.") from None
+    except UnicodeDecodeError as error:
+        raise KitError(f"{path} is not UTF-8 text (byte {error.start}). Save it again as UTF-8.") from None
+    rows, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            problems.append(f"{path}, line {number}: not JSON ({error})")
+            continue
+        reasons = task.problems(row)
+        problems += [f"{path}, line {number}, {reason}" for reason in reasons]
+        if not reasons:
+            rows.append(row)
+    return rows, problems
+
+
+# --- prompt and completion: used by training, evaluation and demo alike ---
+
+
+def chat_prompt(task: Task, message: str, told: bool = False) -> Messages:
+    """The chat that asks for an answer: system prompt and the message. Every prompt of the kit is made here.
+
+    `told` adds the fields and their values to the system prompt: what the untouched base model gets, so that it has a
+    fair chance. The tuned model learned them and is not told.
+    """
+    system = task.system_prompt + ("\n" + describe_answer(task) if told else "")
+    return [{"role": "system", "content": system}, {"role": "user", "content": message}]
+
+
+def describe_answer(task: Task) -> str:
+    """The wanted answer in words, for a model that was not trained on the task."""
+    if task.kind == "label":
+        return f"Answer with one of these words and nothing else: {', '.join(task.labels)}."
+    if task.kind == "text":
+        return "Answer with the text alone."
+    lines = [f'"{f.name}": {f.about}; {f.allowed()}' for f in task.fields]
+    return "\n".join(["Answer with one JSON object on one line and nothing else, with these keys in this order:", *lines])
+
+
+def completion_text(task: Task, answer: Any) -> str:
+    """The answer as the model shall write it: a `json` task's object on one line, otherwise the text itself."""
+    return json.dumps(answer, ensure_ascii=False) if task.kind == "json" else str(answer)
+
+
+def training_example(task: Task, row: Row) -> dict[str, Messages]:
+    """A row as trl's SFTTrainer takes it: conversational `prompt` and `completion` (loss falls on the completion)."""
+    answer = completion_text(task, row[task.target])
+    return {
+        "prompt": chat_prompt(task, row[task.message]),
+        "completion": [{"role": "assistant", "content": answer}],
+    }
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
+    """The chat as the model reads it, in the model's own template, ending where its answer begins."""
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
+    """Token ids of `prompt_text`: shape [length]. The template brings its special tokens, so none are added."""
+    return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
+
+
+def parse_answer(task: Task, text: str) -> Any:
+    """What a model wrote, as a value: a dict for `json` (None if there is no object in it), else the stripped text.
+
+    A base model may wrap its object in prose or a code fence: the first object in the text counts.
+    """
+    if task.kind != "json":
+        return text.strip()
+    decoder = json.JSONDecoder()
+    start = text.find("{")
+    while start >= 0:
+        try:
+            value, _ = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):  # ValueError: also a number of thousands of digits
+            value = None
+        if isinstance(value, dict):
+            return value
+        start = text.find("{", start + 1)
+    return None

@@ -1,0 +1,343 @@
+"""Fine-tuning: QLoRA with trl's SFTTrainer over a 4-bit base, resumable, measured, and checked after saving (lesson 03)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .base import KitError, write_json
+from .models import load_adapter, load_model, load_tokenizer
+from .profiles import Choice, Profile, detect_hardware, resolve_dtype
+from .runs import Run, new_run, unfinished_run
+from .tasks import Task, chat_prompt, prompt_ids, training_example
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTConfig, SFTTrainer
+
+COMPLETE = "complete"  # written last into a checkpoint: without it the checkpoint was cut off
+
+
+def train(
+    task: Task,
+    choice: Choice,
+    fresh: bool = False,
+    say: Callable[[str], None] = print,
+    stop_after: int | None = None,
+) -> Run:
+    """Fine-tune a base model on a task and return the finished run (lesson 03 builds this step by step).
+
+    A run that was stopped midway, with the same data and profile, is taken up from its last checkpoint unless `fresh`.
+    `say` gets the progress lines. `stop_after` ends after so many steps as if interrupted (for lessons and tests).
+    Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
+    """
+    profile = choice.profile
+    dataset = training_data(task, load_tokenizer(profile.model), profile)
+    run = None if fresh else unfinished_run(task, profile)
+    if run:
+        say(f"Taking up {run.name}, which was stopped midway (--fresh starts anew).")
+    else:
+        run = new_run(task, profile, choice.reason)
+    with run.claimed():
+        return _train(run, task, choice, dataset, say, stop_after)
+
+
+def _train(
+    run: Run, task: Task, choice: Choice, dataset: Dataset, say: Callable[[str], None], stop_after: int | None
+) -> Run:
+    profile = choice.profile
+    say(f"Profile {profile.name}: {choice.reason}.")
+    say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {task.name}; run {run.name}")
+    trainer = make_trainer(run.folder / "checkpoints", dataset, profile)
+    progress = _progress(run, profile, dataset, say, stop_after)
+    trainer.add_callback(progress)
+    checkpoint = last_checkpoint(run)
+    progress.start_at(checkpoint)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop_after and trainer.state.global_step < trainer.state.max_steps:
+        return run
+    save_adapter(trainer.model, run, profile)
+    check_saved_adapter(trainer.model, run, task)
+    run.update(
+        status="finished",
+        training={
+            "steps": trainer.state.global_step,
+            "examples": len(dataset),
+            "loss": run.log()[-1]["loss"] if run.log() else result.training_loss,
+            "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 1),
+            "tokens_per_second": round(progress.tokens / progress.seconds, 1),
+            "peak_memory_mb": round(peak_memory_mb()),
+            "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            "dtype": resolve_dtype(profile.dtype),
+        },
+    )
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    measured = run.record["training"]
+    say(
+        f"Finished: {measured['steps']} steps in {clock(measured['seconds'])}, "
+        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {measured['peak_memory_mb'] / 1000:.1f} GB. "
+        "The saved adapter, loaded again, gives the same logits."
+    )
+    return run
+
+
+def training_data(task: Task, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> Dataset:
+    """The training split as trl takes it: columns `prompt`, `completion` and `length` (tokens).
+
+    Raises `KitError` naming the first row that is longer than the profile's `max_length`: nothing is cut in silence.
+    """
+    from datasets import Dataset
+
+    examples = []
+    for number, row in enumerate(task.rows("train"), start=1):
+        example = training_example(task, row)
+        whole = tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False)
+        length = len(tokenizer(whole, add_special_tokens=False)["input_ids"])
+        if length > profile.max_length:
+            raise KitError(
+                f"{task.folder / 'train.jsonl'}, row {row.get('id', number)}: {length} tokens, but profile "
+                f"{profile.name} takes {profile.max_length}. Shorten the row or raise max_length."
+            )
+        examples.append({**example, "length": length})
+    return Dataset.from_list(examples)
+
+
+def lora_config(profile: Profile) -> LoraConfig:
+    """The adapter: low-rank matrices beside every linear layer. LoRA: arXiv 2106.09685; all layers: arXiv 2305.14314."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=profile.rank,
+        lora_alpha=profile.alpha,
+        lora_dropout=profile.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
+    """The trainer's settings that follow from the profile; `dtype` is the resolved one."""
+    from trl import SFTConfig
+
+    on_cpu = detect_hardware().device == "cpu"
+    return SFTConfig(
+        output_dir=str(folder),
+        seed=profile.seed,
+        num_train_epochs=profile.epochs,
+        max_steps=profile.max_steps,
+        per_device_train_batch_size=profile.batch_size,
+        gradient_accumulation_steps=profile.gradient_accumulation,
+        learning_rate=profile.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=profile.warmup,
+        optim="adamw_torch_fused" if on_cpu else profile.optimizer,
+        max_length=None,  # lengths were checked: nothing is cut
+        completion_only_loss=True,
+        train_sampling_strategy="group_by_length",  # neighbours of like length: little padding
+        length_column_name="length",
+        gradient_checkpointing=profile.gradient_checkpointing,
+        use_cpu=on_cpu,
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
+        save_strategy="steps",
+        save_steps=profile.checkpoint_steps,
+        save_total_limit=2,
+        logging_steps=min(10, profile.checkpoint_steps),
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=not on_cpu,
+    )
+
+
+def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer:
+    """Build the trainer: 4-bit base, a new LoRA adapter, and the loss on completion tokens only."""
+    import torch
+    from transformers import PrinterCallback, set_seed
+
+    set_seed(profile.seed)  # the adapter's first weights are drawn when the trainer is built
+    dtype = resolve_dtype(profile.dtype)
+    trainer = _trainer_class()(
+        model=load_model(profile.model, profile.dtype),
+        args=sft_config(profile, folder, dtype),
+        train_dataset=dataset,
+        processing_class=load_tokenizer(profile.model),
+        peft_config=lora_config(profile),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if dtype == "float16":  # the gradient scaler works on float32 weights only
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.float32)
+    return trainer
+
+
+def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any = None) -> Any:
+    """Mean cross-entropy over the completion's tokens, the logits computed at those positions only.
+
+    `inputs` holds `input_ids`, `attention_mask` and `labels`, each [batch, length], labels -100 where no loss falls.
+    `items` divides the sum when a step is spread over several batches. Logits: [completion tokens, vocabulary].
+    """
+    from torch.nn import functional as F
+
+    targets = inputs["labels"][:, 1:]
+    carries_loss = targets != -100
+    hidden = model.model(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).last_hidden_state[:, :-1]
+    logits = model.lm_head(hidden[carries_loss]).float()
+    loss = F.cross_entropy(logits, targets[carries_loss], reduction="sum")
+    return loss / (carries_loss.sum() if items is None else items)
+
+
+def _trainer_class() -> type[SFTTrainer]:
+    """SFTTrainer with `completion_loss`: the same loss as trl's own, without work that nobody reads here."""
+    from trl import SFTTrainer
+
+    class CompletionTrainer(SFTTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            lean = self.model.training and not return_outputs and model is self.model
+            if not lean:  # several processes wrap the model: its own forward must run
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            return completion_loss(model.get_base_model(), inputs, num_items_in_batch)
+
+        def create_model_card(self, *args, **kwargs):
+            """The kit writes its own card, once, for the finished run."""
+
+    return CompletionTrainer
+
+
+def last_checkpoint(run: Run) -> Path | None:
+    """The newest checkpoint of a run that was written to its end, or None."""
+    complete = [mark.parent for mark in (run.folder / "checkpoints").glob(f"checkpoint-*/{COMPLETE}")]
+    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def save_adapter(model: PeftModel, run: Run, profile: Profile) -> None:
+    """Save the adapter as safetensors, the folder complete or not there. Raises `KitError` if nothing was learned."""
+    learned = any(bool(p.any()) for name, p in model.named_parameters() if "lora_B" in name)
+    if not learned:
+        raise KitError(f"{run.name}: all adapter weights are zero, nothing was learned. Is the learning rate 0?")
+    # the name of the base, not this machine's path to it
+    model.peft_config["default"].base_model_name_or_path = profile.model
+    temporary = run.folder / ".adapter"
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary, save_embedding_layers=False)
+    (temporary / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(run.adapter, ignore_errors=True)
+    temporary.rename(run.adapter)
+
+
+def check_saved_adapter(model: PeftModel, run: Run, task: Task) -> None:
+    """Load the saved adapter over a fresh base: it must give the logits of the model in memory, or `KitError`."""
+    import torch
+
+    profile = run.profile
+    again = load_adapter(load_model(profile.model, profile.dtype), run.adapter)
+    message = task.rows("validation")[0][task.message]
+    ids = torch.tensor([prompt_ids(load_tokenizer(profile.model), chat_prompt(task, message))])
+    with torch.inference_mode():
+        here, there = (m.eval()(ids.to(m.device)).logits[0, -1].float() for m in (model, again))
+    if not torch.allclose(here, there, atol=1e-2, rtol=1e-2):
+        gap = float((here - there).abs().max())
+        raise KitError(f"{run.adapter}: loaded again it gives other logits (largest gap {gap:.3g}). Train again.")
+
+
+def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str], None], stop_after: int | None) -> Any:
+    """Make the callback that writes the loss log, tells progress with the time left, and marks whole checkpoints."""
+    from transformers import TrainerCallback
+
+    mean_length = sum(dataset["length"]) / len(dataset)
+
+    class Progress(TrainerCallback):
+        tokens = 0
+        seconds = 0.0
+
+        def start_at(self, checkpoint: Path | None) -> None:
+            """Take up the log where the checkpoint stands: what came after it will be done again."""
+            step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+            kept = [entry for entry in run.log() if entry["step"] <= step]
+            lines = "".join(json.dumps(entry) + "\n" for entry in kept)
+            (run.folder / "log.jsonl").write_text(lines, encoding="utf-8")
+            if checkpoint:
+                mark = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+                self.seconds, self.tokens = mark["seconds"], mark["tokens"]
+                say(f"Going on after step {step}.")
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.resumed_tokens, self.resumed_seconds = self.tokens, self.seconds
+            self.began = time.monotonic()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.seconds = self.resumed_seconds + time.monotonic() - self.began
+            if stop_after and state.global_step >= stop_after:
+                control.should_training_stop = True
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if "loss" not in (logs or {}):
+                return
+            self.tokens = self.resumed_tokens + int(float(logs["num_tokens"]))
+            entry = {
+                "step": state.global_step,
+                "loss": float(logs["loss"]),
+                "learning_rate": float(logs["learning_rate"]),
+                "tokens": self.tokens,
+                "seconds": round(self.seconds, 2),
+            }
+            with (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            tellings = max(1, state.max_steps // 12)
+            due = state.global_step // tellings > (state.global_step - args.logging_steps) // tellings
+            if due or state.global_step == state.max_steps:
+                self.tell(state, entry)
+
+        def tell(self, state, entry):
+            rate = (self.tokens - self.resumed_tokens) / max(1e-9, self.seconds - self.resumed_seconds)
+            per_step = mean_length * profile.batch_size * profile.gradient_accumulation
+            left = (state.max_steps - state.global_step) * per_step / max(1e-9, rate)
+            say(
+                f"  step {state.global_step:4d} of {state.max_steps}   loss {entry['loss']:.3f}   "
+                f"{rate:4.0f} tokens/s   {clock(left)} left"
+            )
+
+        def on_save(self, args, state, control, **kwargs):
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(folder / COMPLETE, {"seconds": self.seconds, "tokens": self.tokens})
+
+    return Progress()
+
+
+def clock(seconds: float) -> str:
+    """A duration for people: "45 s", "3 min 20 s", "2 h 05 min"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process held at once: on the GPU if there is one, else in RAM. In MB (10**6 bytes)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e6
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
