@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import gradio as gr
 
@@ -14,7 +15,9 @@ from ftkit.runs import Run
 
 EXAMPLES = 8
 CSS = CARD_STYLE + ".gradio-container { max-width: 1100px !important; margin: auto; }"
-THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone")
+# fonts of the reader's own system: the page loads nothing from elsewhere
+FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone", **FONTS)
 
 
 def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
@@ -25,15 +28,16 @@ def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
     targets = {row[task.message]: row[task.target] for row in rows}
     examples = random.Random(run.profile.seed).sample(rows, min(EXAMPLES, len(rows)))
 
-    def outputs(answers: dict[str, Answer], message: str) -> list[str]:
+    def outputs(answers: dict[str, Answer], message: str, ended: bool = False) -> list[str]:
         shown = []
         for side in (BASE, TUNED):
             answer = answers[side]
             speed = f"{answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds else ""
-            state = "finished" if answer.finished else "writing"
+            state = "finished" if answer.finished else "stopped at the limit" if ended else "writing"
             measures = f"{state} · {answer.seconds:.1f} s · {answer.tokens} tokens · {speed}"
-            target = targets.get(message) if answer.finished else None
-            shown += [answer_card(task, answer, target), answer.text, measures]
+            over = ended or answer.finished
+            card = answer_card(task, replace(answer, finished=over), targets.get(message) if over else None)
+            shown += [card, answer.text, measures]
         return shown
 
     def respond(message: str) -> Iterator[list[str]]:
@@ -44,9 +48,7 @@ def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
             answers = empty
             for answers in answerer.stream(message):
                 yield outputs(answers, message)
-            for answer in answers.values():
-                answer.finished = True  # also where the answer's length came to its limit
-            yield outputs(answers, message)
+            yield outputs(answers, message, ended=True)
         except KitError as error:
             raise gr.Error(str(error), print_exception=False) from None
 

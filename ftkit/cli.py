@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -190,19 +191,23 @@ def demo(
     profile: ProfileOption = None,
 ) -> None:
     """Show a run in the browser: the same message before and after fine-tuning."""
-    from .runs import all_runs, open_run
+    from .runs import finished_run, open_run
 
     if run is None and (prepare or fresh):
         from .profiles import choose_profile
         from .tasks import load_task
 
-        chosen, data = choose_profile(profile).profile.name, load_task("desk").fingerprint()
-        mine = [r for r in all_runs() if r.finished and r.profile.name == chosen and r.record["task"]["fingerprint"] == data]
-        opened = mine[0] if mine and not fresh else _train("desk", profile, None, fresh)
+        opened = finished_run(load_task("desk"), choose_profile(profile).profile)
+        if opened is None or fresh:  # in a process of its own: its memory and threads are gone before the demo starts
+            arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
+            done = subprocess.run([sys.executable, "-m", "ftkit.cli", *arguments])
+            if done.returncode:
+                raise typer.Exit(done.returncode)
+            opened = open_run(None)
     else:
         opened = open_run(run)
     if prepare and not (opened.folder / "evaluation.json").is_file():
-        _evaluate(opened)
+        subprocess.run([sys.executable, "-m", "ftkit.cli", "evaluate", str(opened.folder)])
     elif (opened.folder / "evaluation.json").is_file():
         from rich.console import Console
 

@@ -68,9 +68,9 @@ def _shown(value: Any) -> str:
 CARD_STYLE = """
 .card { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: .6rem .9rem; min-height: 13rem;
         background: var(--background-fill-primary); color: var(--body-text-color); }
-.card table { width: 100%; border-collapse: collapse; }
-.card th, .card td { text-align: left; padding: .28rem .5rem .28rem 0; vertical-align: top;
-        border-bottom: 1px solid var(--border-color-primary); overflow-wrap: anywhere; }
+.card table { width: 100%; border-collapse: collapse; border: none !important; }
+.card th, .card td { text-align: left; padding: .28rem .5rem .28rem 0 !important; vertical-align: top;
+        border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; overflow-wrap: anywhere; }
 .card th { width: 7rem; font-weight: 600; color: var(--body-text-color-subdued); }
 .card .wrong td { text-decoration: underline wavy #c2410c; text-underline-offset: 3px; }
 .card .wrong small { text-decoration: none; display: inline-block; }

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,10 @@ class Answer:
 class Answerer:
     """Base and tuned model of a run, sharing one 4-bit base in memory.
 
-    Both sides are told apart by peft's `adapter_names`, a name for each row of a batch, never by switching the model: a row
-    cannot be answered by the wrong one. A lock lets one batch through at a time, so calls from many threads are safe.
+    Both sides are told apart by peft's `adapter_names`, a name for each row of a batch, never by switching the model: a
+    row cannot be answered by the wrong one. All work with the model happens in one thread of its own, a batch at a time,
+    so calls from many threads are safe; and on a CPU a second thread would bring its own set of OpenMP threads, which
+    contend with the first for the cores (measured on two cores: twice the time a token).
     """
 
     task: Task
@@ -46,15 +49,20 @@ class Answerer:
     tokenizer: PreTrainedTokenizerBase
     batch_size: int = 64
     max_new_tokens: int = 96
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ftkit-model"), repr=False)
 
     @classmethod
     def of_run(cls, run: Run) -> Answerer:
         """Load the models of a finished run. Raises `KitError` if its adapter is missing or broken."""
         profile = run.profile
-        model = load_adapter(load_model(profile.model, profile.dtype), run.adapter).eval()
-        tokenizer = load_tokenizer(profile.model)
-        return cls(run.task, model, tokenizer, profile.generation_batch, profile.max_new_tokens)
+        worker = ThreadPoolExecutor(1, "ftkit-model")
+
+        def load() -> tuple[PeftModel, PreTrainedTokenizerBase]:
+            model = load_adapter(load_model(profile.model, profile.dtype), run.adapter)
+            return model.eval(), load_tokenizer(profile.model)
+
+        model, tokenizer = worker.submit(load).result()
+        return cls(run.task, model, tokenizer, profile.generation_batch, profile.max_new_tokens, worker)
 
     def prompt(self, message: str, which: str) -> Messages:
         """The chat for a message: the base model is told the fields in its prompt, the tuned one learned them."""
@@ -76,8 +84,7 @@ class Answerer:
         answers = [""] * len(prompts)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            with self._lock:
-                texts = self._generate([prompts[i] for i in rows], [which] * len(rows))
+            texts = self.worker.submit(self._generate, [prompts[i] for i in rows], [which] * len(rows)).result()
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = text
             if progress:
@@ -97,16 +104,14 @@ class Answerer:
 
         def work() -> None:
             try:
-                with self._lock:
-                    if not stop.is_set():
-                        streamer.start()
-                        self._generate(prompts, list(sides), streamer, stop)
+                if not stop.is_set():  # the reader may have gone while this waited for its turn
+                    streamer.start()
+                    self._generate(prompts, list(sides), streamer, stop)
                 streamer.grown.put(None)
             except BaseException as error:  # handed to the thread that reads
                 streamer.grown.put(error)
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
+        self.worker.submit(work)
         try:
             while (event := streamer.grown.get()) is not None:
                 if isinstance(event, BaseException):
@@ -114,12 +119,11 @@ class Answerer:
                 yield event
         finally:
             stop.set()
-            thread.join()
 
     def _generate(
         self, prompts: list[str], sides: list[str], streamer: Any = None, stop: threading.Event | None = None
     ) -> list[str]:
-        """Greedy answers for a batch of prompts; the caller holds the lock."""
+        """Greedy answers for a batch of prompts; runs in the model's thread."""
         import torch
         from transformers import StoppingCriteriaList
 

@@ -77,7 +77,7 @@ def prepare_model(name: str) -> str:
 
     A packaged model is read from its GGUF file, dequantized to bfloat16 and saved once to the cache as safetensors
     (about half a minute). The folder appears under its name only when it is complete, so an interrupted preparation
-    leaves nothing broken; two processes that prepare at once wait for each other. Raises `KitError` when the model is nowhere.
+    leaves nothing broken; two processes that prepare at once wait for each other. `KitError` when it is nowhere.
     """
     source = find_model(name)
     if source.kind in ("folder", "cache"):

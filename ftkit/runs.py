@@ -185,11 +185,18 @@ def open_run(name: str | Path | None = None) -> Run:
     return run
 
 
+def finished_run(task: Task, profile: Profile) -> Run | None:
+    """The newest finished run with the same data and profile (model, recipe and seed); None if there is none."""
+    return next((run for run in _runs_of(task, profile) if run.finished), None)
+
+
 def unfinished_run(task: Task, profile: Profile) -> Run | None:
-    """The newest run that was stopped midway, with the same data, profile and seed; None if there is none."""
+    """The newest run with the same data and profile that was stopped midway and that no process is training; or None."""
+    return next((run for run in _runs_of(task, profile) if not run.finished and not run.is_claimed), None)
+
+
+def _runs_of(task: Task, profile: Profile) -> Iterator[Run]:
     for run in all_runs():
         record = run.record
-        same = record["task"]["fingerprint"] == task.fingerprint() and record["profile"] == asdict(profile)
-        if record["status"] == "training" and same and not run.is_claimed:
-            return run
-    return None
+        if record["task"]["fingerprint"] == task.fingerprint() and record["profile"] == asdict(profile):
+            yield run

@@ -1,0 +1,12 @@
+"""Every test, and every notebook that nbmake runs, works offline, with the `ci` profile and runs of its own."""
+
+import os
+import tempfile
+
+
+def pytest_configure(config):
+    """Set the environment before anything is imported; the kernels of the notebooks inherit it."""
+    os.environ.setdefault("FTKIT_PROFILE", "ci")
+    os.environ.setdefault("FTKIT_RUNS", tempfile.mkdtemp(prefix="ftkit-runs-"))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -1,0 +1,102 @@
+"""A tiny model and a tiny task, made in memory: the tests need seconds, not a trained model."""
+
+import json
+import shutil
+
+import pytest
+
+from ftkit.base import kit_root
+from ftkit.models import quiet_libraries
+from ftkit.profiles import Choice, read_profiles
+from ftkit.tasks import load_task
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Folder of a two-layer Llama with random weights and a tokenizer trained on the desk's messages."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    quiet_libraries()
+    rows = load_task("desk").rows("train")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=specials, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([json.dumps(row, ensure_ascii=False) for row in rows], trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    wrapped.chat_template = CHATML
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(wrapped),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=True,
+        initializer_range=0.2,  # answers that differ from message to message
+    )
+    folder = tmp_path_factory.mktemp("tiny-model")
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_task_folder(tmp_path_factory):
+    """A copy of the desk task with 48 training, 8 validation and 12 test messages."""
+    folder = tmp_path_factory.mktemp("tasks") / "small"
+    folder.mkdir()
+    shutil.copy(kit_root() / "data" / "desk" / "task.toml", folder)
+    desk = load_task("desk")
+    for split, n in {"train": 48, "validation": 8, "test": 12}.items():
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in desk.rows(split)[:n]]
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tiny_task_folder):
+    return load_task(tiny_task_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_choice(tiny_model):
+    profile = read_profiles()["ci"].with_changes(
+        model=str(tiny_model), rank=8, alpha=8, max_steps=12, checkpoint_steps=4, batch_size=4, max_new_tokens=24
+    )
+    return Choice(profile, "a test")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_task, tiny_choice):
+    from ftkit.training import train
+
+    return train(tiny_task, tiny_choice, fresh=True, say=lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def answerer(tiny_run):
+    from ftkit.generation import Answerer
+
+    return Answerer.of_run(tiny_run)
+
+
+@pytest.fixture
+def broken_task(tiny_task_folder, tmp_path):
+    """A copy of the small task, to be broken."""
+    return shutil.copytree(tiny_task_folder, tmp_path / "small")

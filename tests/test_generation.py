@@ -1,0 +1,115 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from ftkit.base import KitError
+from ftkit.generation import BASE, TUNED
+from ftkit.tasks import prompt_text
+
+
+@pytest.fixture(scope="module")
+def messages(tiny_task):
+    return [row["message"] for row in tiny_task.rows("test")]
+
+
+@pytest.fixture(scope="module")
+def alone(answerer, messages):
+    """Every message answered by itself, with plain `generate`: the adapter on for tuned, off for base."""
+
+    def one(message, side):
+        prompt = prompt_text(answerer.tokenizer, answerer.prompt(message, side))
+        ids = answerer.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+        with torch.inference_mode():
+            out = answerer.model.generate(**ids, max_new_tokens=answerer.max_new_tokens, do_sample=False)
+        return answerer.tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+    tuned = [one(message, TUNED) for message in messages]
+    with answerer.model.disable_adapter():
+        base = [one(message, BASE) for message in messages]
+    return {BASE: base, TUNED: tuned}
+
+
+def share_equal(some, others):
+    return sum(a == b for a, b in zip(some, others, strict=True)) / len(others)
+
+
+def test_base_and_tuned_differ_and_so_do_the_messages(alone):
+    assert share_equal(alone[BASE], alone[TUNED]) < 0.2
+    assert len(set(alone[TUNED])) > 6
+
+
+@pytest.mark.parametrize("side", [BASE, TUNED])
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_batched_answers_are_those_of_plain_generate_in_the_order_asked(answerer, messages, alone, side, batch_size):
+    answerer.batch_size = batch_size
+    calls = []
+    answers = answerer.answer(messages, side, lambda done, of: calls.append((done, of)))
+    # padding changes the order of floating-point sums: a tie may fall otherwise
+    assert share_equal(answers, alone[side]) >= (1.0 if batch_size == 1 else 0.75)
+    assert calls[-1] == (12, 12) and len(calls) == -(-12 // batch_size)
+
+
+def test_the_stream_grows_to_the_answers_of_both_sides(answerer, messages):
+    expected = {side: answerer.answer(messages[:3], side) for side in (BASE, TUNED)}
+    for i, message in enumerate(messages[:3]):
+        seen = list(answerer.stream(message))
+        lengths = [step[TUNED].tokens for step in seen]
+        assert lengths == sorted(lengths) and len(seen) > 2
+        assert set(seen[-1]) == {BASE, TUNED}
+        assert seen[-1][TUNED].text[:20] == expected[TUNED][i][:20]
+        assert seen[-1][BASE].text[:20] == expected[BASE][i][:20]
+        assert seen[-1][TUNED].seconds > 0
+
+
+def test_no_answer_crosses_between_sides_or_users_when_many_ask_at_once(answerer, messages):
+    jobs = [(message, side) for message in messages[:6] for side in (BASE, TUNED)] * 2
+    answerer.batch_size = 1
+    expected = {job: answerer.answer([job[0]], job[1])[0] for job in set(jobs)}
+
+    def ask(job):
+        message, side = job
+        if hash(job) % 3 == 0:  # some by stream, one side
+            return list(answerer.stream(message, [side]))[-1][side].text
+        return answerer.answer([message], side)[0]
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, jobs))
+    assert answers == [expected[job] for job in jobs]
+
+
+def test_a_stream_that_is_left_stops_the_work(answerer, messages):
+    answerer.max_new_tokens, before = 2000, answerer.max_new_tokens
+    try:
+        stream = answerer.stream(messages[0])
+        next(stream)
+        stream.close()
+        began = time.monotonic()
+        answerer.max_new_tokens = before
+        answerer.answer(messages[:1])
+        assert time.monotonic() - began < 10
+    finally:
+        answerer.max_new_tokens = before
+
+
+def test_an_error_while_generating_reaches_the_reader(answerer, messages, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(answerer.model, "generate", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(answerer.stream(messages[0]))
+
+
+@pytest.mark.parametrize("message", ["", "  \n", "x" * 20_000, None])
+def test_a_message_that_may_not_be_read_is_refused(answerer, message):
+    with pytest.raises(KitError, match="Message 2: it"):
+        answerer.answer(["hello", message])
+    with pytest.raises(KitError, match="The message: it"):
+        next(answerer.stream(message))
+
+
+def test_an_unknown_side_is_refused(answerer):
+    with pytest.raises(KitError, match="'tunde' is not a model of a run"):
+        answerer.answer(["hello"], "tunde")

@@ -1,0 +1,92 @@
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ftkit import plots
+from ftkit.base import kit_root
+
+ROOT = kit_root()
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+
+
+@pytest.mark.parametrize("arguments", [["check", "."], ["format", "--check", "."]])
+def test_ruff_finds_nothing(arguments):
+    done = subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_valid_and_holds_one_clean_run(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        assert len(cell.source.splitlines()) <= 20
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.get("text")
+    prose = sum(len(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
+    assert prose > sum(len(cell.source) for cell in code)
+
+
+def tracked_files():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.splitlines()]
+
+
+def test_no_file_holds_a_path_of_somebodys_machine():
+    found = []
+    for path in tracked_files():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for pattern in ("/" + "root/", "/" + "home/", "/" + "work/", "C:" + "\\\\Users"):
+            if pattern in text:
+                found.append(f"{path.name}: {pattern}")
+    assert not found
+
+
+def test_the_installed_versions_are_the_pinned_ones():
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert pins["torch"] == "2.13.0"
+    for name in ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "gradio", "nbmake", "pytest"):
+        assert importlib.metadata.version(name).split("+")[0] == pins[name]
+
+
+def test_a_module_imports_only_from_earlier_stages():
+    order = ["base", "profiles", "models", "tasks", "runs", "training", "generation", "evaluation", "deployment"]
+    beside = ["plots", "doctor", "cli"]
+    for i, name in enumerate([*order, *beside]):
+        source = (ROOT / "ftkit" / f"{name}.py").read_text(encoding="utf-8")
+        for imported in re.findall(r"^\s*from \.(\w+) import", source, re.MULTILINE):
+            assert imported in order[: i if name in order else None] or name == "cli", f"{name} imports {imported}"
+
+
+def test_the_readmes_commands_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"make ([a-z]+)", readme))
+    assert {"demo", "test", "lab", "help"} <= named <= targets
+    script = Path(ROOT / ".ci" / "run").read_text()
+    assert "make test" in script
+
+
+def test_links_of_the_markdown_files_lead_somewhere():
+    for path in tracked_files():
+        if path.suffix == ".md":
+            for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_road_map_says_in_text_what_it_draws():
+    picture = plots.road_map()
+    for name, what, _, lesson in plots.STAGES:
+        assert name in picture.svg and what in picture.svg
+        assert name in str(picture) and lesson in str(picture)
+    assert "<desc>" in picture.svg and 'role="img"' in picture.svg

@@ -1,0 +1,201 @@
+import json
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftkit.base import KitError
+from ftkit.models import load_tokenizer
+from ftkit.profiles import read_profiles
+from ftkit.tasks import (
+    chat_prompt,
+    completion_text,
+    describe_answer,
+    load_task,
+    parse_answer,
+    prompt_ids,
+    read_rows,
+    training_example,
+)
+
+DESK = load_task("desk")
+GOOD = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": "19:30", "allergens": ["nuts"]}
+
+
+def test_the_splits_are_disjoint_and_stratified():
+    splits = {split: DESK.rows(split) for split in ("train", "validation", "test")}
+    messages = [row["message"] for rows in splits.values() for row in rows]
+    assert len(messages) == len(set(messages))
+    assert len({row["id"] for rows in splits.values() for row in rows}) == len(messages)
+    for rows in splits.values():
+        counts = Counter(row["ticket"]["intent"] for row in rows)
+        assert len(counts) == 12
+        assert max(counts.values()) <= 2 * min(counts.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"intent": "bok"}, r"'ticket.intent': \"bok\" is not one of \"book\""),
+        ({"guests": "four"}, r"'ticket.guests': \"four\" is not a whole number from 1 or null"),
+        ({"guests": 0}, "'ticket.guests': 0 is not a whole number from 1"),
+        ({"guests": True}, "'ticket.guests': true is not"),
+        ({"day": "Friday"}, "'ticket.day': \"Friday\" is not a weekday in lower case"),
+        ({"day": "13-01"}, "'ticket.day'"),
+        ({"time": "7:30"}, "'ticket.time': \"7:30\" is not HH:MM"),
+        ({"time": "24:00"}, "'ticket.time'"),
+        ({"allergens": ["nuts", "eggs"]}, "'ticket.allergens': the names must be sorted"),
+        ({"allergens": ["nuts", "nuts"]}, "'ticket.allergens'"),
+        ({"allergens": ["pollen"]}, "'ticket.allergens'"),
+        ({"mood": "good"}, "'ticket.mood': the task has no such field"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_reason(change, reason):
+    assert DESK.answer_problems(GOOD) == []
+    (problem,) = DESK.answer_problems({**GOOD, **change})
+    assert re.search(reason, problem), problem
+
+
+def test_a_missing_field_and_a_wrong_order_are_named():
+    without = {k: v for k, v in GOOD.items() if k != "day"}
+    assert DESK.answer_problems(without) == ["field 'ticket.day': it is missing"]
+    assert "order intent, urgency" in DESK.answer_problems(dict(reversed(GOOD.items())))[0]
+
+
+def test_bad_rows_are_named_by_file_line_field_and_reason(broken_task):
+    path = broken_task / "train.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[2] = json.dumps({"message": "hello"})
+    lines[4] = "{broken"
+    lines[6] = json.dumps({"message": " ", "ticket": GOOD})
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(KitError) as caught:
+        load_task(broken_task).rows("train")
+    text = str(caught.value)
+    assert "3 bad row(s)" in text
+    assert "train.jsonl, line 3, field 'ticket': it is missing" in text
+    assert "train.jsonl, line 5: not JSON" in text
+    assert "train.jsonl, line 7, field 'message': it must be text and not empty" in text
+
+
+def test_the_good_rows_of_a_bad_file_are_kept_apart(broken_task):
+    path = broken_task / "test.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + "[]\n", encoding="utf-8")
+    rows, problems = read_rows(path, load_task(broken_task))
+    assert len(rows) == 12
+    assert len(problems) == 1 and "the line must be a JSON object" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.jsonl", b"", r"train\.jsonl is empty"),
+        ("train.jsonl", b"\xff\xfe\x00", r"train\.jsonl is not UTF-8"),
+        ("train.jsonl", None, r"train\.jsonl is missing"),
+        ("task.toml", b"name = ", r"task\.toml is not readable as TOML"),
+        ("task.toml", b'name = "a"\nkind = "jsn"\nsystem_prompt = "b"', "kind 'jsn' is not one of json, label, text"),
+        ("task.toml", b'name = "a"\nkind = "json"\nsystem_prompt = "b"', r"needs \[\[fields\]\]"),
+        ("task.toml", b'name = "a"\nkind = "label"\nsystem_prompt = "b"', "needs labels"),
+        ("task.toml", b'name = "a"\nkind = "text"', "system_prompt"),
+    ],
+)
+def test_a_broken_task_folder_is_one_clear_error(broken_task, name, content, message):
+    (broken_task / name).unlink() if content is None else (broken_task / name).write_bytes(content)
+    with pytest.raises(KitError, match=message):
+        load_task(broken_task).rows("train")
+
+
+def test_a_folder_that_is_no_task_lists_the_kits_tasks(tmp_path):
+    with pytest.raises(KitError, match=r"is not a task: .*The kit's own: desk"):
+        load_task(tmp_path)
+
+
+def test_labels_and_texts_are_tasks_too(tmp_path):
+    (tmp_path / "task.toml").write_text(
+        'name = "mood"\nkind = "label"\nsystem_prompt = "Say the mood."\ntarget = "mood"\nlabels = ["good", "bad"]\n'
+    )
+    task = load_task(tmp_path)
+    assert task.problems({"message": "hm", "mood": "good"}) == []
+    assert "'mild' is not one of good, bad" in task.problems({"message": "hm", "mood": "mild"})[0]
+    assert parse_answer(task, " good \n") == "good"
+    assert "good, bad" in describe_answer(task)
+
+
+def test_the_fingerprint_follows_the_data(broken_task):
+    before = load_task(broken_task).fingerprint()
+    assert before == load_task(broken_task).fingerprint()
+    with (broken_task / "test.jsonl").open("a") as file:
+        file.write("\n")
+    assert load_task(broken_task).fingerprint() != before
+
+
+def test_training_and_generation_read_the_same_prompt_ids(tiny_task):
+    """What trl trains on is, token for token, the prompt of generation followed by the completion and the end of turn."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    from ftkit.models import load_model
+
+    name = read_profiles()["cpu"].model
+    tokenizer = load_tokenizer(name)
+    rows = tiny_task.rows("train")[:6]
+    trainer = SFTTrainer(
+        model=load_model(name),
+        args=SFTConfig(output_dir="unused", report_to="none", use_cpu=True, max_length=None, disable_tqdm=True),
+        train_dataset=Dataset.from_list([training_example(tiny_task, row) for row in rows]),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=2, target_modules="all-linear"),
+    )
+    for row, seen in zip(rows, trainer.train_dataset, strict=True):
+        prompt = prompt_ids(tokenizer, chat_prompt(tiny_task, row["message"]))
+        answer = completion_text(tiny_task, row["ticket"])
+        completion = tokenizer(answer + "<|im_end|>\n", add_special_tokens=False)["input_ids"]
+        assert seen["input_ids"] == prompt + completion
+        assert seen["labels"] == [-100] * len(prompt) + completion
+
+
+def test_the_base_model_is_told_every_field_and_value():
+    told = chat_prompt(DESK, "hello", told=True)[0]["content"]
+    plain = chat_prompt(DESK, "hello")[0]["content"]
+    assert told.startswith(plain)
+    for f in DESK.fields:
+        assert f'"{f.name}"' in told and all(value in told for value in f.values)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ('Sure! ```json\n{"a": [1, {"b": 2}]}\n``` Bye {', {"a": [1, {"b": 2}]}),
+        ('{broken {"a": 1}', {"a": 1}),
+        ("", None),
+        ("[1, 2]", None),
+        ('{"a": 1', None),
+        ('{"a": 1, "a": 2}', {"a": 2}),
+        ('{"a": ' + "9" * 5000 + "}", None),
+        ("{" * 5000, None),
+    ],
+)
+def test_the_first_object_in_an_answer_counts(text, value):
+    assert parse_answer(DESK, text) == value
+
+
+@given(st.text())
+def test_no_text_breaks_the_parser(text):
+    value = parse_answer(DESK, text)
+    assert value is None or isinstance(value, dict)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([f.name for f in DESK.fields]) | st.text(), json_values))
+def test_no_answer_breaks_the_check(answer):
+    assert all(isinstance(problem, str) for problem in DESK.answer_problems(answer))
