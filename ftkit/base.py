@@ -73,19 +73,30 @@ def read_json(path: Path) -> Any:
 
 
 def keep_freed_memory() -> bool:
-    """Ask glibc to keep freed memory instead of returning it to the kernel at every training step.
+    """Ask glibc to keep freed memory instead of returning it to the kernel after every operation.
 
-    A training step frees and takes gigabytes; on Linux the round trip through the kernel costs more than the arithmetic.
-    Only done with glibc (elsewhere the call has no meaning); `FTKIT_KEEP_MEMORY=0` leaves the default alone.
-    Returns whether it was done. Source: mallopt(3), options M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD.
+    A training step frees and takes gigabytes, and the round trip through the kernel costs more than the arithmetic. Only
+    done with glibc; `FTKIT_KEEP_MEMORY=0` leaves the default alone. Returns whether it was done.
+    Source: mallopt(3), options M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD.
     """
+    mallopt = _glibc("mallopt")
+    options = {-1: 2**31 - 1, -2: 2**28, -3: 2**30}
+    return mallopt is not None and all(mallopt(option, value) == 1 for option, value in options.items())
+
+
+def return_freed_memory() -> None:
+    """Give the kernel back what was kept: now and then, or the gaps between blocks of changing sizes only grow."""
+    if trim := _glibc("malloc_trim"):
+        trim(0)
+
+
+def _glibc(function: str) -> Any:
+    """A function of glibc's allocator, or None where there is none or `FTKIT_KEEP_MEMORY=0` asks to leave it alone."""
     if not sys.platform.startswith("linux") or os.environ.get("FTKIT_KEEP_MEMORY") == "0":
-        return False
+        return None
     import ctypes
 
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # musl has no mallopt
-        return False
-    options = {-1: 2**31 - 1, -2: 2**28, -3: 2**30}
-    return all(mallopt(option, value) == 1 for option, value in options.items())
+        return getattr(ctypes.CDLL("libc.so.6"), function)
+    except (OSError, AttributeError):  # musl has neither
+        return None
