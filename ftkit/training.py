@@ -208,7 +208,7 @@ def _trainer_class() -> type[SFTTrainer]:
     class CompletionTrainer(SFTTrainer):
         @property
         def adapter_dtype(self):
-            """bfloat16 where that is computed in (a fifth faster here than float32); float16's gradient scaler needs float32."""
+            """bfloat16 where the model computes in it (a fifth faster than float32); float16's scaler needs float32."""
             return torch.bfloat16 if self.args.bf16 else torch.float32
 
         def _load_from_checkpoint(self, *args, **kwargs):

@@ -1,5 +1,8 @@
 import json
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -94,10 +97,13 @@ def test_without_a_run_the_way_to_one_is_told(command, tmp_path):
     refused(ftkit(*command, FTKIT_RUNS=str(tmp_path)), "no finished run", "ftkit train")
 
 
-def test_generate_answers_one_message(runs, answerer):
-    done = ftkit("generate", "a table for two on friday please", FTKIT_RUNS=runs)
+def test_generate_answers_one_message(runs, answerer, tiny_run):
+    message = "a table for two on friday please"
+    done = ftkit("generate", message, FTKIT_RUNS=runs)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == answerer.answer(["a table for two on friday please"])[0].strip()
+    assert done.stdout.strip() == answerer.answer([message])[0].strip()
+    by_base = ftkit("generate", tiny_run.name, message, "--base", FTKIT_RUNS=runs)
+    assert by_base.stdout.strip() == answerer.answer([message], "base")[0].strip()
 
 
 def test_generate_adds_a_prediction_to_each_row_of_a_file(runs, answerer, tmp_path):
@@ -136,6 +142,8 @@ def test_a_message_of_20000_characters_is_refused(runs):
 
 def test_generate_wants_a_message_or_a_file(runs):
     refused(ftkit("generate", FTKIT_RUNS=runs), "Give one message")
+    refused(ftkit("generate", "a", "table", "for two", FTKIT_RUNS=runs), "in quotes")
+    refused(ftkit("generate", "nowhere", "hello", FTKIT_RUNS=runs), "nowhere is not a run")
     refused(ftkit("generate", "--input", "a.jsonl", FTKIT_RUNS=runs), "go together")
 
 
@@ -149,3 +157,46 @@ def test_train_and_evaluate_from_the_command_line(tiny_model, tiny_task_folder, 
     assert "n = 4" in evaluated.stdout and "exact match" in evaluated.stdout
     for noise in ("Warning", "Failed to load"):
         assert noise not in trained.stderr + evaluated.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals as Unix knows them")
+def test_an_interrupted_training_says_how_to_go_on(tiny_model, tiny_task_folder, tmp_path):
+    arguments = ["train", str(tiny_task_folder), "--model", str(tiny_model), "-p", "cpu"]
+    process = subprocess.Popen(
+        [*FTKIT, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"FTKIT_RUNS": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    for line in process.stdout:
+        if "Fine-tuning" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "continues from the last checkpoint" in errors and "Traceback" not in errors
+
+
+def test_the_demo_names_a_busy_port_and_takes_the_next(runs):
+    import urllib.request
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        process = subprocess.Popen(
+            [*FTKIT, "demo", "--port", str(port)], stdout=subprocess.PIPE, text=True, env=os.environ | {"FTKIT_RUNS": runs}
+        )
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "The demo is at" in line:
+                break
+        text = "".join(said)
+        assert f"Port {port} is busy" in text
+        address = re.search(r"http://\S+", text).group()
+        assert not address.endswith(f":{port}/")
+        assert b"guest desk" in urllib.request.urlopen(address, timeout=20).read()
+    process.terminate()
+    assert process.wait(timeout=20) == 0

@@ -34,7 +34,7 @@ def test_both_sides_stream_and_end_as_the_models_answer(client, answerer, tiny_t
     assert len(cards_and_texts) == 6
     assert cards_and_texts[4] == last
     for measures in (cards_and_texts[2], cards_and_texts[5]):
-        assert measures.startswith(("finished", "stopped at the limit"))
+        assert measures.startswith(("finished", "cut off at the length limit"))
         assert " s · " in measures and "tokens" in measures
 
 

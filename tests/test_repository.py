@@ -60,7 +60,7 @@ def test_the_installed_versions_are_the_pinned_ones():
 
 
 def test_a_module_imports_only_from_earlier_stages():
-    order = ["base", "profiles", "models", "tasks", "runs", "training", "generation", "evaluation", "deployment"]
+    order = ["base", "profiles", "models", "tasks", "checking", "runs", "training", "generation", "evaluation", "deployment"]
     beside = ["plots", "doctor", "cli"]
     for i, name in enumerate([*order, *beside]):
         source = (ROOT / "ftkit" / f"{name}.py").read_text(encoding="utf-8")
