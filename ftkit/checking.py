@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .base import Finding
-from .tasks import SPLITS, Row, Task, read_rows
+from .profiles import Profile
+from .tasks import SPLITS, Row, Task, example_ids, read_rows
 
 NEAR = 0.7  # Jaccard similarity of the character 5-grams from which two messages count as near-duplicates
+FOLDS = 5
+UNLIKELY = 0.1  # a label's probability, by a model that has not seen the row, below which it is shown
 PERSONAL = {
     "e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+"),
     "phone number": re.compile(r"(?<![\d£$€.])(?:\+\d{1,3}[ -]?)?(?:\d[ -]?){9,12}\d(?!\d)"),
@@ -42,11 +45,16 @@ class Checked:
         return [(s, str(r.get("id", f"row {n}")), r[message]) for s in SPLITS for n, r in enumerate(self.rows[s], 1)]
 
 
-def check_task(task: Task) -> Iterator[Finding]:
+def gate(task: Task) -> Iterator[Finding]:
+    """The findings that must not be trained on: rows that do not fit the task, and messages that stand in two splits."""
+    return (finding for finding in check_task(task, thorough=False) if finding.gate and not finding.ok)
+
+
+def check_task(task: Task, thorough: bool = True, profile: Profile | None = None) -> Iterator[Finding]:
     """Check a task's data, one finding at a time; the cheap checks come first.
 
-    `Finding.gate` marks what must not be trained on: rows that do not fit the task, and test or validation messages that
-    stand in the training split too. The other findings are for people to judge.
+    `Finding.gate` marks what must stop a training; the other findings are for people to judge. `thorough` adds what takes
+    some seconds: suspicious labels, and the lengths in tokens if a `profile` says by which model.
     """
     checked = Checked.of(task)
     yield _validity(checked)
@@ -55,6 +63,10 @@ def check_task(task: Task) -> Iterator[Finding]:
     yield _duplicates(same, near)
     yield _leakage(same, near)
     yield _personal_data(checked)
+    if thorough:
+        yield from _suspicious_labels(checked)
+        if profile:
+            yield _lengths(checked, profile)
 
 
 def _validity(checked: Checked) -> Finding:
@@ -140,3 +152,65 @@ def _personal_data(checked: Checked) -> Finding:
         return Finding("personal data", True, "no e-mail address or phone number found")
     fix = "Remove or replace them, unless they are invented."
     return Finding("personal data", False, f"{len(hits)} row(s) look as if they hold some", fix, tuple(hits))
+
+
+def _suspicious_labels(checked: Checked) -> Iterator[Finding]:
+    """Labels of the first closed field that a simple model, which has not seen the row, finds very unlikely."""
+    task = checked.task
+    name = next((f.name for f in task.fields if f.type == "choice"), None)
+    rows = checked.rows["train"]
+    labels = [row[task.target] if task.kind == "label" else row[task.target].get(name) for row in rows]
+    known = Counter(labels)
+    if (name is None and task.kind != "label") or len(known) < 2 or min(known.values()) < FOLDS:
+        return
+    suspects = suspicious([row[task.message] for row in rows], labels)
+    cases = tuple(
+        f"{rows[i].get('id', f'row {i + 1}')}: {labels[i]}, looks like {other} ({share:.0%} for the label)"
+        for i, other, share in suspects
+        if share < UNLIKELY
+    )
+    found = f"{len(cases)} of {len(rows):,} labels of {name or task.target!r} look unlikely to a simple model"
+    yield Finding("labels", not cases, found, "Read them, the first ones first; many will be right after all.", cases)
+
+
+def suspicious(messages: list[str], labels: list[str]) -> list[tuple[int, str, float]]:
+    """Rows that a simple model would label otherwise: (index, its label, the given label's probability), least likely first.
+
+    TF-IDF over words and characters with logistic regression, each row judged by a model that was trained on the other
+    folds. Ranking by self-confidence: confident learning, arXiv 1911.00068, section 3.
+    """
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline, make_union
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=2)
+    model = make_pipeline(make_union(words, characters), LogisticRegression(C=10, max_iter=500))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=17)
+    probability = cross_val_predict(model, messages, labels, cv=folds, method="predict_proba")  # [rows, classes]
+    classes, own = np.unique(labels, return_inverse=True)
+    of_label = probability[np.arange(len(labels)), own]
+    likeliest = probability.argmax(axis=1)
+    order = [i for i in np.argsort(of_label) if likeliest[i] != own[i]]
+    return [(int(i), str(classes[likeliest[i]]), float(of_label[i])) for i in order]
+
+
+def _lengths(checked: Checked, profile: Profile) -> Finding:
+    """Tokens of prompt and completion under the profile's tokenizer, and how many rows are longer than it takes."""
+    from .models import load_tokenizer
+
+    tokenizer = load_tokenizer(profile.model)
+    rows = [(split, row) for split in SPLITS for row in checked.rows[split]]
+    lengths = [len(example_ids(tokenizer, checked.task, row)) for _, row in rows]
+    over = tuple(
+        f"{split}, {row.get('id', '?')}: {n} tokens"
+        for (split, row), n in zip(rows, lengths, strict=True)
+        if n > profile.max_length
+    )
+    ordered = sorted(lengths) or [0]
+    found = (
+        f"{ordered[len(ordered) // 2]} tokens in the middle, {ordered[-1]} at most; {len(over)} over {profile.max_length}"
+    )
+    return Finding("lengths", not over, found, "Shorten them, or raise max_length in the profile.", over)

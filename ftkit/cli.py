@@ -78,7 +78,7 @@ def train(
 def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Run:
     from dataclasses import replace
 
-    from .checking import check_task
+    from .checking import gate
     from .profiles import choose_profile
     from .tasks import SPLITS, load_task
     from .training import train as run_training
@@ -86,11 +86,8 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     loaded = load_task(task)
     for split in SPLITS:  # bad rows are named before anything heavy is imported
         loaded.rows(split)
-    for finding in check_task(loaded):
-        if finding.gate and not finding.ok:
-            raise KitError(
-                f"{finding.thing}: {finding.found} ({finding.cases[0]}). {finding.fix} See: ftkit task check {task}"
-            )
+    for finding in gate(loaded):
+        raise KitError(f"{finding.thing}: {finding.found} ({finding.cases[0]}). {finding.fix} See: ftkit task check {task}")
     choice = choose_profile(profile)
     if model:
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
@@ -110,13 +107,15 @@ app.add_typer(tasks_app, name="task")
 def check(
     task: Annotated[str, typer.Argument(help="a task's folder, or the name of one of the kit's")] = "desk",
     cases: Annotated[int, typer.Option(min=0, help="how many single cases to show for each finding")] = 5,
+    profile: ProfileOption = None,
 ) -> None:
     """Check a task's rows, a line for each kind of fault; exit code 1 for invalid rows or leakage between splits."""
     from .checking import check_task
+    from .profiles import choose_profile
     from .tasks import load_task
 
     stop = False
-    for finding in check_task(load_task(task)):
+    for finding in check_task(load_task(task), profile=choose_profile(profile).profile):
         print(finding)
         for case in finding.cases[:cases]:
             print(f"         {case}")

@@ -286,6 +286,13 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[i
     return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
 
 
+def example_ids(tokenizer: PreTrainedTokenizerBase, task: Task, row: Row) -> list[int]:
+    """Token ids of a whole training example, prompt and completion: shape [length]."""
+    example = training_example(task, row)
+    text = tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
 def parse_answer(task: Task, text: str) -> Any:
     """What a model wrote, as a value: a dict for `json` (None if there is no object in it), else the stripped text.
 

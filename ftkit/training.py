@@ -13,7 +13,7 @@ from .base import KitError, return_freed_memory, write_json
 from .models import load_adapter, load_model, load_tokenizer
 from .profiles import Choice, Profile, detect_hardware, resolve_dtype
 from .runs import Run, new_run, unfinished_run
-from .tasks import Task, chat_prompt, prompt_ids, training_example
+from .tasks import Task, chat_prompt, example_ids, prompt_ids, training_example
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,15 +98,13 @@ def training_data(task: Task, tokenizer: PreTrainedTokenizerBase, profile: Profi
 
     examples = []
     for number, row in enumerate(task.rows("train"), start=1):
-        example = training_example(task, row)
-        whole = tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False)
-        length = len(tokenizer(whole, add_special_tokens=False)["input_ids"])
+        length = len(example_ids(tokenizer, task, row))
         if length > profile.max_length:
             raise KitError(
                 f"{task.folder / 'train.jsonl'}, row {row.get('id', number)}: {length} tokens, but profile "
                 f"{profile.name} takes {profile.max_length}. Shorten the row or raise max_length."
             )
-        examples.append({**example, "length": length})
+        examples.append({**training_example(task, row), "length": length})
     return Dataset.from_list(examples)
 
 

@@ -1,14 +1,17 @@
 import json
+import random
+import re
+import time
 
 import pytest
 
-from ftkit.checking import Checked, check_task, similar_pairs
+from ftkit.checking import Checked, check_task, similar_pairs, suspicious
 from ftkit.tasks import load_task
 from tests.test_cli import ftkit, refused
 
 
 def findings(folder):
-    return {finding.thing: finding for finding in check_task(load_task(folder))}
+    return {finding.thing: finding for finding in check_task(load_task(folder), thorough=False)}
 
 
 def edit(folder, split, change):
@@ -50,8 +53,6 @@ def test_every_near_duplicate_is_found_that_comparing_all_pairs_finds(broken_tas
     _, near = similar_pairs(checked)
 
     def shingles(text):
-        import re
-
         text = re.sub(r"\W+", " ", text.casefold()).strip()
         return {text[i : i + 5] for i in range(max(1, len(text) - 4))}
 
@@ -100,11 +101,32 @@ def test_balance_names_the_rarest_and_the_most_frequent_value(tiny_task_folder):
     assert [line.split(":")[0] for line in lines] == ["intent", "urgency"]
 
 
-def test_the_check_answers_within_seconds():
-    import time
+def test_wrong_labels_are_among_the_first_suspects():
+    rows = load_task("desk").rows("train")
+    labels = [row["ticket"]["intent"] for row in rows]
+    names = sorted(set(labels))
+    rng = random.Random(5)
+    wrong = rng.sample(range(len(rows)), 50)
+    for i in wrong:
+        labels[i] = rng.choice([name for name in names if name != labels[i]])
+    suspects = [i for i, _, _ in suspicious([row["message"] for row in rows], labels)]
+    assert len(set(suspects[: len(rows) // 5]) & set(wrong)) >= 0.7 * len(wrong)
+    assert len(suspects) < len(rows) // 2
 
+
+def test_a_row_longer_than_the_profile_takes_is_shown(tiny_task, tiny_choice):
+    lengths = {}
+    for limit in (100, 1000):
+        profile = tiny_choice.profile.with_changes(max_length=limit)
+        (lengths[limit],) = [f for f in check_task(tiny_task, profile=profile) if f.thing == "lengths"]
+    assert lengths[1000].ok and "0 over 1000" in lengths[1000].found
+    assert not lengths[100].ok and lengths[100].cases[0].endswith("tokens")
+
+
+def test_the_whole_check_answers_in_under_a_minute():
     began = time.monotonic()
-    done = ftkit("task", "check", "desk-2000")
+    done = ftkit("task", "check", "desk-2000", "--cases", "2")
     assert done.returncode == 0, done.stdout
-    assert "[ok]  leakage" in done.stdout
-    assert time.monotonic() - began < 20
+    for line in ("[ok]  leakage", "labels of 'intent'", "tokens in the middle", "more (--cases"):
+        assert line in done.stdout
+    assert time.monotonic() - began < 60
