@@ -131,7 +131,7 @@ def test_the_fingerprint_follows_the_data(broken_task):
     assert load_task(broken_task).fingerprint() != before
 
 
-def test_training_and_generation_read_the_same_prompt_ids(tiny_task):
+def test_training_and_generation_read_the_same_prompt_ids(tiny_task, tmp_path):
     """What trl trains on is, token for token, the prompt of generation followed by the completion and the end of turn."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -144,7 +144,7 @@ def test_training_and_generation_read_the_same_prompt_ids(tiny_task):
     rows = tiny_task.rows("train")[:6]
     trainer = SFTTrainer(
         model=load_model(name),
-        args=SFTConfig(output_dir="unused", report_to="none", use_cpu=True, max_length=None, disable_tqdm=True),
+        args=SFTConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, max_length=None, disable_tqdm=True),
         train_dataset=Dataset.from_list([training_example(tiny_task, row) for row in rows]),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=2, target_modules="all-linear"),
