@@ -126,5 +126,5 @@ def _versions() -> Finding:
         installed = importlib.metadata.version(package).split("+")[0]
         if installed != pinned[package]:
             different.append(f"{package} {installed} (tested: {pinned[package]})")
-    found = "as tested" if not different else "other than tested, usually harmless: " + "; ".join(different)
+    found = "as tested" if not different else f"usually harmless: {'; '.join(different)}. For the tested ones, {INSTALL}"
     return Finding("versions", True, found)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .base import KitError, read_json, write_json
 from .generation import BASE, TUNED, Answerer
-from .runs import Run
+from .runs import Run, write_card
 from .tasks import Task, parse_answer
 from .training import clock
 
@@ -84,6 +84,7 @@ def evaluate(run: Run, split: str = "test", say: Callable[[str], None] = print, 
     ]
     write_json(run.folder / "predictions.json", with_text)
     write_json(run.folder / "evaluation.json", result)
+    write_card(run)
     return result
 
 

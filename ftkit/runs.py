@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .base import KitError, kit_root, read_json, runs_dir, write_json
+from .base import KitError, kit_root, read_json, replacing, runs_dir, write_json
 from .profiles import Profile
 from .tasks import Task, load_task
 
@@ -104,6 +104,64 @@ class Run:
         lines = path.read_text(encoding="utf-8").splitlines()
         complete = (line for line in lines if line.endswith("}"))  # a killed process may leave half a line
         return [json.loads(line) for line in complete]
+
+
+def write_card(run: Run) -> Path:
+    """Write the run's model card, `model_card.md`, from `run.json` and, once there is one, `evaluation.json`.
+
+    Training and evaluation both call it, so that the card never lags behind. Front matter as the hub reads it
+    (huggingface_hub, ModelCardData).
+    """
+    from huggingface_hub import ModelCardData
+
+    record, profile, measured = run.record, run.profile, run.record["training"]
+    head = ModelCardData(
+        base_model=profile.model,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        language="en",
+        tags=["qlora", "lora", "ftkit"],
+    )
+    task = record["task"]
+    settings = ("epochs", "batch_size", "learning_rate", "rank", "alpha", "dropout", "max_length")
+    lines = [
+        f"---\n{head.to_yaml()}\n---",
+        f"# {task['name']}: a LoRA adapter for {profile.model}",
+        f"Fine-tuned with QLoRA (4-bit NF4 base, {measured['dtype']}) by ftkit {record['versions']['ftkit']}, profile {profile.name}.",
+        "## Data",
+        f"Task `{task['name']}`, {measured['examples']:,} training examples, fingerprint `{task['fingerprint']}`. "
+        "The datasheet in the task's folder says how it was made and what it may be used for.",
+        "## Training",
+        "| setting | value |\n|---|---|\n"
+        + "\n".join(f"| {name} | {getattr(profile, name)} |" for name in (*settings, "seed")),
+        f"{measured['steps']} steps in {measured['seconds']:.0f} s on {record['machine']['processor']}, "
+        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {measured['peak_memory_mb'] / 1000:.1f} GB, last loss "
+        f"{measured['loss']:.3f}.",
+        "## Evaluation",
+        _scores(run),
+        "## Limits",
+        "The answers can be wrong, also where they look right. It learned one task from examples; other messages, languages "
+        "and tasks were not tested. Where health or money depends on an answer, a person has to check it.",
+        "## Use",
+        f'```\nftkit generate {run.name} "a message"\n```',
+    ]
+    path = run.folder / "model_card.md"
+    with replacing(path) as temporary:
+        temporary.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _scores(run: Run) -> str:
+    """The evaluation's scores as a Markdown table, or that there are none yet."""
+    path = run.folder / "evaluation.json"
+    if not path.is_file():
+        return f"Not evaluated yet: `ftkit evaluate {run.name}`."
+    result = read_json(path)
+    base, tuned = (result["models"][side]["scores"] for side in ("base", "tuned"))
+    rows = "\n".join(f"| {metric} | {100 * base[metric]:.1f} % | {100 * tuned[metric]:.1f} % |" for metric in tuned)
+    return (
+        f"{result['split']} split, n = {result['n']}, greedy decoding.\n\n| metric | base | tuned |\n|---|---|---|\n{rows}"
+    )
 
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .base import KitError, return_freed_memory, write_json
 from .models import load_adapter, load_model, load_tokenizer
 from .profiles import Choice, Profile, detect_hardware, resolve_dtype
-from .runs import Run, new_run, unfinished_run
+from .runs import Run, new_run, unfinished_run, write_card
 from .tasks import Task, chat_prompt, example_ids, prompt_ids, training_example
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def _train(
             "dtype": resolve_dtype(profile.dtype),
         },
     )
+    write_card(run)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     measured = run.record["training"]
     say(

@@ -78,6 +78,13 @@ def test_evaluation_is_saved_and_shown_with_n(tiny_run, tiny_task):
         assert result["models"][side]["scores"] == {m: sum(v) / 12 for m, v in recomputed.items()}
     assert any("base: 12 of 12" in line for line in lines) and any("tuned: 12 of 12" in line for line in lines)
     assert "n = 12" in table(result).title
+    card = (tiny_run.folder / "model_card.md").read_text(encoding="utf-8")
+    tuned = result["models"]["tuned"]["scores"]["urgency"]
+    assert (
+        "test split, n = 12" in card
+        and f"| urgency | {100 * result['models']['base']['scores']['urgency']:.1f} % | " in card
+    )
+    assert f"{100 * tuned:.1f} % |" in card
 
 
 def test_a_run_without_evaluation_says_how_to_get_one(tiny_run, tmp_path):

@@ -53,6 +53,17 @@ def test_the_run_records_what_it_was_made_from_and_what_it_measured(tiny_run, ti
     assert measured["tokens"] == tiny_run.log()[-1]["tokens"] == sum(training_lengths(tiny_task, tiny_choice))
 
 
+def test_the_model_card_tells_the_runs_own_figures(tiny_run):
+    import yaml
+
+    _, head, text = (tiny_run.folder / "model_card.md").read_text(encoding="utf-8").split("---\n", 2)
+    assert yaml.safe_load(head)["base_model"] == tiny_run.profile.model
+    measured = tiny_run.record["training"]
+    for figure in (tiny_run.record["task"]["fingerprint"], f"{measured['tokens_per_second']:.0f} tokens/s", "| rank | 8 |"):
+        assert figure in text
+    assert "Not evaluated yet" in text or "n = 12" in text
+
+
 def training_lengths(task, choice):
     return training_data(task, load_tokenizer(choice.profile.model), choice.profile)["length"]
 
