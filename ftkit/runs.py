@@ -123,17 +123,17 @@ def write_card(run: Run) -> Path:
         tags=["qlora", "lora", "ftkit"],
     )
     task = record["task"]
-    settings = ("epochs", "batch_size", "learning_rate", "rank", "alpha", "dropout", "max_length")
+    settings = ("epochs", "batch_size", "learning_rate", "rank", "alpha", "dropout", "max_length", "seed")
     lines = [
         f"---\n{head.to_yaml()}\n---",
         f"# {task['name']}: a LoRA adapter for {profile.model}",
-        f"Fine-tuned with QLoRA (4-bit NF4 base, {measured['dtype']}) by ftkit {record['versions']['ftkit']}, profile {profile.name}.",
+        f"Fine-tuned with QLoRA (4-bit NF4 base, {measured['dtype']}) by ftkit {record['versions']['ftkit']}, "
+        f"profile {profile.name}.",
         "## Data",
         f"Task `{task['name']}`, {measured['examples']:,} training examples, fingerprint `{task['fingerprint']}`. "
         "The datasheet in the task's folder says how it was made and what it may be used for.",
         "## Training",
-        "| setting | value |\n|---|---|\n"
-        + "\n".join(f"| {name} | {getattr(profile, name)} |" for name in (*settings, "seed")),
+        "\n".join(["| setting | value |", "|---|---|", *(f"| {name} | {getattr(profile, name)} |" for name in settings)]),
         f"{measured['steps']} steps in {measured['seconds']:.0f} s on {record['machine']['processor']}, "
         f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {measured['peak_memory_mb'] / 1000:.1f} GB, last loss "
         f"{measured['loss']:.3f}.",
