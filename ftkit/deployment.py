@@ -68,7 +68,7 @@ def _shown(value: Any) -> str:
 CARD_STYLE = """
 .card { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: .6rem .9rem; min-height: 13rem;
         background: var(--background-fill-primary); color: var(--body-text-color); }
-.card table { width: 100%; border-collapse: collapse; border: none !important; }
+.card table, .card tr { width: 100%; border-collapse: collapse; border: none !important; }
 .card th, .card td { text-align: left; padding: .28rem .5rem .28rem 0 !important; vertical-align: top;
         border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; overflow-wrap: anywhere; }
 .card th { width: 7rem; font-weight: 600; color: var(--body-text-color-subdued); }
