@@ -236,12 +236,13 @@ def demo(
         from .profiles import choose_profile
         from .tasks import load_task
 
-        opened = finished_run(load_task("desk"), choose_profile(profile).profile)
+        wanted = load_task("desk"), choose_profile(profile).profile
+        opened = finished_run(*wanted)
         if opened is None or fresh:  # in a process of its own: its memory and threads are gone before the demo starts
             arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
             if code := _in_own_process(arguments):
                 raise typer.Exit(code)
-            opened = open_run(None)
+            opened = finished_run(*wanted)  # not simply the newest: a training taken up again may be older than others
     else:
         opened = open_run(run)
     if prepare and not (opened.folder / "evaluation.json").is_file():
