@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class KitError(Exception):
 class Finding:
     """One line of a check: a thing, whether it is well, what was found, what to do if not, and the single cases.
 
-    `gate` marks a finding that must stop what comes next.
+    `gate` marks a finding that must stop what comes next; `numbers` holds what a plot of it needs.
     """
 
     thing: str
@@ -30,6 +31,7 @@ class Finding:
     fix: str = ""
     cases: tuple[str, ...] = ()
     gate: bool = False
+    numbers: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         line = f"{'[ok] ' if self.ok else '[fix]'} {self.thing:<13} {self.found}"
@@ -74,6 +76,25 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder`; on success it takes that name, on failure it is removed.
+
+    Raises `KitError` if `folder` is there already.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -13,6 +13,8 @@ import typer
 
 from . import __version__
 from .base import KitError, kit_root, replacing
+from .cli_task import ProfileOption
+from .cli_task import app as tasks_app
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -24,9 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-ProfileOption = Annotated[
-    str | None, typer.Option("--profile", "-p", help="cpu, ci, t4 or big; left out, chosen by hardware")
-]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="base model: a folder or a hub name")]
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="train from the start, even if a run could be continued or reused")
@@ -99,30 +98,7 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
         raise typer.Exit(130) from None
 
 
-tasks_app = typer.Typer(help="Look at the data of a task.", no_args_is_help=True)
 app.add_typer(tasks_app, name="task")
-
-
-@tasks_app.command()
-def check(
-    task: Annotated[str, typer.Argument(help="a task's folder, or the name of one of the kit's")] = "desk",
-    cases: Annotated[int, typer.Option(min=0, help="how many single cases to show for each finding")] = 5,
-    profile: ProfileOption = None,
-) -> None:
-    """Check a task's rows, a line for each kind of fault; exit code 1 for invalid rows or leakage between splits."""
-    from .checking import check_task
-    from .profiles import choose_profile
-    from .tasks import load_task
-
-    stop = False
-    for finding in check_task(load_task(task), profile=choose_profile(profile).profile):
-        print(finding)
-        for case in finding.cases[:cases]:
-            print(f"         {case}")
-        if len(finding.cases) > cases > 0:
-            print(f"         ... and {len(finding.cases) - cases} more (--cases {len(finding.cases)})")
-        stop = stop or (finding.gate and not finding.ok)
-    raise typer.Exit(1 if stop else 0)
 
 
 @app.command()
@@ -246,7 +222,8 @@ def demo(
     else:
         opened = open_run(run)
     if prepare and not (opened.folder / "evaluation.json").is_file():
-        if code := _in_own_process(["evaluate", str(opened.folder)]):
+        rows = opened.profile.demo_test_rows
+        if code := _in_own_process(["evaluate", str(opened.folder), *(["--limit", str(rows)] if rows > 0 else [])]):
             raise typer.Exit(code)
     elif (opened.folder / "evaluation.json").is_file():
         from rich.console import Console

@@ -13,7 +13,7 @@ from .runs import Run, write_card
 from .tasks import Task, parse_answer
 from .training import clock
 
-FORMAT = 1
+FORMAT = 2
 
 
 def score(task: Task, rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> dict[str, list[bool]]:
@@ -53,13 +53,15 @@ def evaluate(run: Run, split: str = "test", say: Callable[[str], None] = print, 
     task = run.task
     if run.record["task"]["fingerprint"] != task.fingerprint():
         say(f"Note: {task.folder.name} has changed since {run.name} was trained.")
-    rows = task.rows(split)[:limit]
+    available = task.rows(split)
+    rows = available[:limit]
     answerer = Answerer.of_run(run)
     result: dict[str, Any] = {
         "format": FORMAT,
         "task": task.name,
         "split": split,
         "n": len(rows),
+        "of": len(available),
         "models": {},
     }
     texts: dict[str, list[str]] = {}
@@ -104,7 +106,8 @@ def table(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
     base, tuned = (result["models"][which] for which in (BASE, TUNED))
-    grid = Table(title=f"{result['task']}, {result['split']} split, n = {result['n']}", title_justify="left")
+    part = f"the first {result['n']} of {result['of']}" if result["n"] < result["of"] else f"n = {result['n']}"
+    grid = Table(title=f"{result['task']}, {result['split']} split, {part}", title_justify="left")
     grid.add_column("metric")
     for heading in ("base", "tuned", "difference"):
         grid.add_column(heading, justify="right")

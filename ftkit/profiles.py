@@ -17,7 +17,8 @@ PROFILES_FILE = Path(__file__).with_name("profiles.toml")
 class Profile:
     """Everything about a run that depends on the machine: base model, dtype, batch, length, LoRA, steps.
 
-    Lengths are in tokens, `warmup` is a share of the steps, `max_steps` -1 means that `epochs` decides.
+    Lengths are in tokens, `warmup` is a share of the steps, `max_steps` -1 means that `epochs` decides. `demo_test_rows` is
+    how many test messages `make demo` measures before it serves (-1: all).
     """
 
     name: str
@@ -40,6 +41,7 @@ class Profile:
     checkpoint_steps: int
     generation_batch: int
     max_new_tokens: int
+    demo_test_rows: int = -1
 
     def with_changes(self, **changes: Any) -> Profile:
         """Copy with some values changed, for example `profile.with_changes(rank=16)`."""

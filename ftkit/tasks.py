@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("json", "label", "text")
-FIELD_TYPES = ("choice", "integer", "pattern", "set", "string")
+FIELD_TYPES = ("choice", "integer", "number", "boolean", "pattern", "set", "string")
 Row = dict[str, Any]
 Messages = list[dict[str, str]]
 
@@ -41,7 +42,7 @@ class Field:
             return {"enum": [*self.values, None] if self.nullable else list(self.values)}
         if self.type == "set":
             return {"type": "array", "items": {"enum": list(self.values)}, "uniqueItems": True}
-        kind = "integer" if self.type == "integer" else "string"
+        kind = self.type if self.type in ("integer", "number", "boolean") else "string"
         schema: dict[str, Any] = {"type": [kind, "null"] if self.nullable else kind}
         if self.pattern:
             schema["pattern"] = self.pattern
@@ -56,6 +57,8 @@ class Field:
             "choice": f"one of {quoted}",
             "set": f"a sorted list of names out of {quoted}, or []",
             "integer": "a whole number" + (f" from {self.minimum}" if self.minimum is not None else ""),
+            "number": "a number",
+            "boolean": "true or false",
             "pattern": self.form or f"text that fits {self.pattern}",
             "string": "text",
         }[self.type]
@@ -117,6 +120,8 @@ class Task:
         """What is wrong with a message, or None."""
         if not isinstance(message, str) or not message.strip():
             return "it must be text and not empty"
+        if re.search("[\ud800-\udfff]", message):
+            return "it holds half of a character (a lone surrogate); save the text again as UTF-8"
         if len(message) > self.max_message_characters:
             return f"it has {len(message):,} characters, at most {self.max_message_characters:,} are taken; shorten it"
         return None
@@ -212,31 +217,54 @@ def load_task(name: str | Path = "desk") -> Task:
     return task
 
 
-def read_rows(path: Path, task: Task) -> tuple[list[Row], list[str]]:
-    """Read a JSONL file: the good rows, and a sentence ("file, line n, field ...: reason") for every bad one.
+@dataclass(frozen=True)
+class Line:
+    """One line of a JSONL file: its number from 1, its text, the value in it, and what is wrong with it."""
+
+    number: int
+    text: str
+    row: Any
+    problems: tuple[str, ...] = ()
+
+    def said(self, path: Path) -> list[str]:
+        """Its problems as sentences: "file, line n, field ...: reason"."""
+        return [f"{path}, line {self.number}{', ' if p.startswith('field') else ': '}{p}" for p in self.problems]
+
+
+def read_lines(path: Path, task: Task) -> list[Line]:
+    """Read a JSONL file line by line, every line checked against the task; blank lines are passed over.
 
     Raises `KitError` if the file is missing or not UTF-8.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise KitError(f"{path} is missing.") from None
-    except UnicodeDecodeError as error:
-        raise KitError(f"{path} is not UTF-8 text (byte {error.start}). Save it again as UTF-8.") from None
-    rows, problems = [], []
-    for number, line in enumerate(lines, start=1):
+    found = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            problems.append(f"{path}, line {number}: not JSON ({error})")
-            continue
-        reasons = task.problems(row)
-        problems += [f"{path}, line {number}, {reason}" for reason in reasons]
-        if not reasons:
-            rows.append(row)
-    return rows, problems
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
+            found.append(Line(number, line, None, (f"not JSON ({error})",)))
+        else:
+            found.append(Line(number, line, row, tuple(task.problems(row))))
+    return found
+
+
+def read_text(path: Path) -> str:
+    """A whole text file. Raises `KitError` if it is missing, a folder, or not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise KitError(f"{path} is missing.") from None
+    except UnicodeDecodeError as error:
+        raise KitError(f"{path} is not UTF-8 text (byte {error.start}). Save it again as UTF-8.") from None
+    except OSError as error:
+        raise KitError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def read_rows(path: Path, task: Task) -> tuple[list[Row], list[str]]:
+    """Read a JSONL file: the good rows, and a sentence ("file, line n, field ...: reason") for every fault of the others."""
+    lines = read_lines(path, task)
+    return [line.row for line in lines if not line.problems], [said for line in lines for said in line.said(path)]
 
 
 # --- prompt and completion: used by training, evaluation and demo alike ---

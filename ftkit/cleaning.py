@@ -1,0 +1,119 @@
+"""Cleaning: the repairs that are safe, row by row, each written down; the original is never touched (lesson 02)."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .base import KitError, new_folder, replacing
+from .repairs import repair_answer, repair_text
+from .similarity import similar_pairs
+from .tasks import SPLITS, Row, Task, read_lines
+
+
+@dataclass
+class Cleaned:
+    """A split after cleaning: its rows, the rows set aside with the reason, and what was done to each row."""
+
+    rows: list[Row] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def clean_task(task: Task, train: Path | None = None) -> dict[str, Cleaned]:
+    """Apply the safe repairs to every split: {split: what came out}. Nothing is written.
+
+    Mended: HTML, mail signatures and quoted mail, personal data (masked), invisible characters, the spelling of closed
+    values and keys, the order of keys and lists. Set aside, with the reason: rows that still do not fit the task, a message
+    that stands twice (the first stays), a training message that the test or validation split has (equal or nearly so).
+    Left for people: near-duplicates within a split, unlikely labels, other languages, messages that end in the middle.
+    `train` is a file to take in the place of `train.jsonl`. Raises `KitError` for a file that is missing or not text.
+    """
+    cleaned = {
+        split: _mend(task, train if train and split == "train" else task.folder / f"{split}.jsonl") for split in SPLITS
+    }
+    _set_copies_aside(task, cleaned)
+    return cleaned
+
+
+def _mend(task: Task, path: Path) -> Cleaned:
+    """Repair each row of a file as far as that is safe, and set aside those that do not fit the task afterwards."""
+    result = Cleaned()
+    for line in read_lines(path, task):
+        row, done = line.row, []
+        if isinstance(row, dict):
+            row = dict(row)
+            if isinstance(row.get(task.message), str):
+                row[task.message], done = repair_text(row[task.message])
+            if task.target in row:
+                row[task.target], also = repair_answer(task, row[task.target])
+                done = done + also
+        problems = task.problems(row) if line.row is not None else list(line.problems)
+        where = {"line": line.number, "id": row.get("id") if isinstance(row, dict) else None}
+        if problems:
+            result.rejected.append({**where, "reason": "; ".join(problems), "text": line.text[:2000]})
+            continue
+        if done:
+            before = {key: line.row[key] for key in (task.message, task.target) if line.row[key] != row[key]}
+            after = {key: row[key] for key in before}
+            result.log.append({**where, "done": done, "before": before, "after": after})
+        result.rows.append(row)
+    return result
+
+
+def _set_copies_aside(task: Task, cleaned: dict[str, Cleaned]) -> None:
+    """Set aside what stands twice in a split, and training rows that a held-out split has."""
+    held_out_first = ("test", "validation", "train")
+    named = [(split, i) for split in held_out_first for i in range(len(cleaned[split].rows))]
+    messages = [cleaned[split].rows[i][task.message] for split, i in named]
+    reasons: dict[tuple[str, int], str] = {}
+    for pair in similar_pairs(messages):
+        (split, i), other = named[pair.first], named[pair.second]
+        name = cleaned[split].rows[i].get("id", f"row {i + 1}")
+        if other[0] == "train" and split != "train":
+            reasons[other] = f"{'equals' if pair.equal else 'nearly equals'} {name} of the {split} split"
+        elif split == other[0] and pair.equal:
+            same = cleaned[split].rows[i][task.target] == cleaned[split].rows[other[1]][task.target]
+            reasons.setdefault(other, f"stands twice: equals {name}" + ("" if same else ", with another answer"))
+    for split in SPLITS:
+        part = cleaned[split]
+        for i, row in enumerate(part.rows):
+            if reason := reasons.get((split, i)):
+                text = dump(row)
+                part.rejected.append({"line": None, "id": row.get("id"), "reason": reason, "text": text[:2000]})
+        part.rows = [row for i, row in enumerate(part.rows) if (split, i) not in reasons]
+
+
+def write_cleaned(task: Task, cleaned: dict[str, Cleaned], folder: Path) -> None:
+    """Write the cleaned task to a new folder: description, splits, `rejected.jsonl`, `cleaning.jsonl`.
+
+    Raises `KitError` if the folder is there already, or a split has no row left.
+    """
+    if empty := [split for split in SPLITS if not cleaned[split].rows]:
+        raise KitError(f"No row of {', '.join(empty)} is left after cleaning; see: ftkit task check {task.folder}")
+    with new_folder(folder) as temporary:
+        for path in sorted(task.folder.iterdir()):
+            if path.is_file() and path.suffix in (".toml", ".md"):
+                shutil.copy(path, temporary)
+        for split in SPLITS:
+            write_rows(temporary / f"{split}.jsonl", cleaned[split].rows)
+        for name in ("rejected", "log"):
+            rows = [{"split": split, **entry} for split in SPLITS for entry in getattr(cleaned[split], name)]
+            write_rows(temporary / f"{'cleaning' if name == 'log' else name}.jsonl", rows)
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write JSONL, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(dump(row) + "\n" for row in rows)
+
+
+def dump(value: Any) -> str:
+    """JSON on one line, readable as it is; escaped only where a text holds half a character (a lone surrogate)."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, default=str) if re.search("[\ud800-\udfff]", text) else text

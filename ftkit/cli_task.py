@@ -1,0 +1,177 @@
+"""The command line's `ftkit task`: make, check and clean the data of a task."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .base import KitError, replacing, runs_dir
+
+if TYPE_CHECKING:
+    from .base import Finding
+    from .tasks import Task
+
+app = typer.Typer(help="Make, check and clean the data of a task.", no_args_is_help=True)
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", "-p", help="cpu, ci, t4 or big; left out, chosen by hardware")
+]
+TaskArgument = Annotated[
+    str,
+    typer.Argument(
+        help="a task's folder, the name of one of the kit's, or a .jsonl file in one (checked as its training rows)"
+    ),
+]
+
+
+def _opened(name: str) -> tuple[Task, Path | None]:
+    """The task, and the file to take in the place of its training split."""
+    from .tasks import load_task
+
+    path = Path(name).expanduser()
+    if path.suffix == ".jsonl":
+        if not path.is_file():
+            raise KitError(f"{path} is missing.")
+        return load_task(path.parent), path
+    return load_task(name), None
+
+
+@app.command()
+def check(
+    task: TaskArgument = "desk",
+    cases: Annotated[int, typer.Option(min=0, help="how many single cases to show for each finding")] = 5,
+    page: Annotated[Path | None, typer.Option("--html", help="where to write the page with the plots")] = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Check a task's rows, a line for each kind of fault; exit code 1 for invalid rows or leakage between splits."""
+    from .checking import check_task
+    from .profiles import choose_profile
+
+    opened, train = _opened(task)
+    findings = []
+    for finding in check_task(opened, profile=choose_profile(profile).profile, train=train):
+        print(finding, flush=True)
+        _print_cases(finding, cases)
+        findings.append(finding)
+    _print_counts(findings)
+    from .reports import data_report
+
+    name = opened.name if train is None else f"{opened.name}, {train.name}"
+    page = page or runs_dir() / "checks" / f"{opened.folder.resolve().name}{'-' + train.stem if train else ''}.html"
+    with replacing(page) as temporary:
+        temporary.write_text(data_report(name, findings), encoding="utf-8")
+    print(f"With plots: {page}")
+    stops = [finding.thing for finding in findings if finding.gate and not finding.ok]
+    if stops:
+        print(f"To be settled before training: {', '.join(stops)}.")
+    raise typer.Exit(1 if stops else 0)
+
+
+def _print_cases(finding: Finding, cases: int) -> None:
+    for case in finding.cases[:cases]:
+        print(f"         {case}")
+    if len(finding.cases) > cases > 0:
+        print(f"         ... and {len(finding.cases) - cases} more (--cases {len(finding.cases)})")
+
+
+def _print_counts(findings: list[Finding]) -> None:
+    """How often each value of the closed fields stands in each split, as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for finding in findings:
+        if finding.thing != "balance":
+            continue
+        counts = finding.numbers["counts"]
+        grid = Table(title=f"rows by {finding.numbers['field']}", title_justify="left")
+        grid.add_column("value")
+        for split in counts:
+            grid.add_column(split, justify="right")
+        for value in list(dict.fromkeys(value for values in counts.values() for value in values))[:20]:
+            grid.add_row(value, *(str(counts[split].get(value, 0)) for split in counts))
+        Console().print(grid)
+
+
+@app.command()
+def clean(
+    task: TaskArgument,
+    to: Annotated[Path, typer.Option(help="the new folder")],
+    cases: Annotated[int, typer.Option(min=0, help="how many single repairs to show")] = 10,
+) -> None:
+    """Apply the safe repairs and write the result to a new folder; the original stays as it is."""
+    from collections import Counter
+
+    from .cleaning import clean_task, write_cleaned
+
+    opened, train = _opened(task)
+    cleaned = clean_task(opened, train)
+    write_cleaned(opened, cleaned, to)
+    done = [entry for part in cleaned.values() for entry in part.log]
+    rejected = [entry for part in cleaned.values() for entry in part.rejected]
+    for entry in done[:cases]:
+        print(f"  line {entry['line']} ({entry['id']}): {'; '.join(entry['done'])}")
+    if len(done) > cases:
+        print(f"  ... and {len(done) - cases} more, each with before and after: {to / 'cleaning.jsonl'}")
+    for what, count in Counter(what.split(":")[0].split("'")[0] for entry in done for what in entry["done"]).most_common():
+        print(f"{count:6,} x {what.strip()}")
+    reasons = Counter(
+        entry["reason"].split(":")[-1 if "field" in entry["reason"] else 0].split(" desk-")[0] for entry in rejected
+    )
+    print(f"{len(rejected):,} row(s) set aside in {to / 'rejected.jsonl'}")
+    for reason, count in reasons.most_common(8):
+        print(f"{count:6,} x {reason.strip()}")
+    print(", ".join(f"{len(part.rows):,} {split}" for split, part in cleaned.items()) + f" rows in {to}")
+    print(f"Next: ftkit task check {to}")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="the folder to make; its name becomes the task's")],
+    source: Annotated[str, typer.Option("--from", help="a .csv, .tsv, .jsonl or .parquet file, or a hub dataset's id")],
+    message: Annotated[str | None, typer.Option(help="the column that the model reads")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="the column that it shall answer; several make a JSON object")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="label, json or text; left out, guessed")] = None,
+    prompt: Annotated[str | None, typer.Option(help="the system prompt; left out, a plain one")] = None,
+    held_out: Annotated[float, typer.Option(min=0.01, max=0.4, help="share of validation and of test, each")] = 0.1,
+    encoding: Annotated[str, typer.Option(help="of a text file")] = "utf-8",
+    delimiter: Annotated[str | None, typer.Option(help="of a CSV file; left out, guessed from the header")] = None,
+    split: Annotated[str, typer.Option(help="of a hub dataset")] = "train",
+    seed: Annotated[int, typer.Option(help="of the split")] = 17,
+) -> None:
+    """Make a task folder of a file: columns and kind guessed, bad rows set aside with the reason, splits made."""
+    from .intake import choose_columns, make_task, write_task
+    from .tables import read_table
+    from .tasks import KINDS
+
+    folder = Path(name).expanduser()
+    if folder.exists():
+        raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
+    if kind is not None and kind not in KINDS:
+        raise KitError(f"The kind {kind!r} is not one of {', '.join(KINDS)}.")
+    began = time.monotonic()
+    table = read_table(source, encoding, delimiter, split)
+    print(f"Read {len(table.rows):,} rows with the columns {', '.join(table.columns)}", flush=True)
+    ask = _ask if sys.stdin.isatty() else None
+    column, targets = choose_columns(table, message, target or [], ask)
+    print(f"message: {column}; target: {', '.join(targets)}. Checking the rows and splitting them ...", flush=True)
+    made = make_task(name, table, column, targets, kind, prompt, held_out, seed)
+    write_task(made, Path(source).name if Path(source).exists() else source, folder)
+    for remark in made.remarks:
+        print(f"  {remark}")
+    for entry in made.rejected[:5]:
+        print(f"  line {entry['line']} set aside: {entry['reason'][:200]}")
+    if made.rejected:
+        print(f"  {len(made.rejected):,} row(s) set aside in {folder / 'rejected.jsonl'}")
+    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in made.splits.items())
+    print(f"{folder}: {counts} ({time.monotonic() - began:.0f} s). Look at its task.toml, then: ftkit task check {folder}")
+
+
+def _ask(what: str, columns: list[str]) -> str:
+    import click
+
+    return click.prompt(f"Which column is the {what}?", type=click.Choice(columns), err=True)

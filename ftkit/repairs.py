@@ -1,0 +1,226 @@
+"""Faults that a rule can see in a single row, and the repair of those that can be mended safely (lesson 02)."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from .tasks import Field, Task
+
+TAG = re.compile(
+    r"<!--.*?-->|</?(?:a|b|blockquote|body|br|center|div|em|font|h[1-6]|head|hr|html|i|img|li|meta|ol|p|pre|script|small|span|"
+    r"strong|style|sub|sup|table|tbody|td|th|title|tr|u|ul)(?:\s[^<>]*)?/?>",
+    re.IGNORECASE | re.DOTALL,
+)
+ENTITY = re.compile(
+    r"&(?:amp|lt|gt|quot|apos|nbsp|pound|euro|ndash|mdash|hellip|[lr][sd]quo|#\d{2,6}|#x[0-9a-f]{2,5});", re.IGNORECASE
+)
+# what a mail program adds: from here to the end nothing was written by the guest
+SIGNATURE = re.compile(
+    r"(?:^|\s)(?:"
+    r"--\s*\n|_{5,}|-{5,}|"
+    r"sent from (?:my|the|yahoo|outlook|mail)\b|get outlook for\b|sent via\b|sent with \w+ mail|"
+    r"-----\s*original message|on [^\n]{6,80} wrote:|"
+    r"this (?:e-?mail|message) (?:and any|is confidential|is intended|may contain)|"
+    r"please consider the environment before"
+    r")",
+    re.IGNORECASE,
+)
+PERSONAL = {
+    "e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"),
+    "card number": re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)"),
+    "phone number": re.compile(r"(?<![\d£$€.])(?:\+\d{1,3}[ -]?)?(?:\(0?\d{1,4}\)[ -]?)?(?:\d[ -]?){9,12}\d(?!\d)"),
+}
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+STOP = re.compile(r"\W*(?:[.!?;:)…\n]|$)")
+MASKS = {"e-mail address": "[e-mail]", "card number": "[card]", "phone number": "[phone]"}
+
+
+def markup(text: str) -> bool:
+    """Whether a text holds HTML tags or entities."""
+    return bool(TAG.search(text) or ENTITY.search(text))
+
+
+def without_markup(text: str) -> str:
+    """The text without HTML: tags become spaces, entities the characters they stand for."""
+    return _tidy(html.unescape(TAG.sub(" ", text)))
+
+
+def signature(text: str) -> bool:
+    """Whether a mail program's signature, notice or quoted mail follows the message."""
+    found = SIGNATURE.search(text)
+    return bool(found and found.start() > 0)
+
+
+def without_signature(text: str) -> str:
+    """The text up to the signature; unchanged if nothing would be left."""
+    found = SIGNATURE.search(text)
+    return _tidy(text[: found.start()]) if found and text[: found.start()].strip() else text
+
+
+def personal(text: str) -> list[str]:
+    """Kinds of personal data that a text seems to hold: e-mail address, card number, phone number."""
+    return [kind for kind, mask in MASKS.items() if mask in masked(text) and mask not in text]
+
+
+def masked(text: str) -> str:
+    """The text with a mask such as `[phone]` in the place of personal data.
+
+    A card number is 13 to 19 digits that pass the check sum on cards (Luhn, ISO/IEC 7812-1).
+    """
+    for kind, form in PERSONAL.items():
+        text = form.sub(lambda m, kind=kind: m[0] if kind == "card number" and not _luhn(m[0]) else MASKS[kind], text)
+    return text
+
+
+def _luhn(text: str) -> bool:
+    digits = [int(c) for c in text if c.isdigit()][::-1]
+    return sum(digits[::2]) % 10 == -sum(sum(divmod(2 * d, 10)) for d in digits[1::2]) % 10
+
+
+def _tidy(text: str) -> str:
+    return re.sub(r"\s+([,.;!?])", r"\1", re.sub(r"[ \t\xa0]+", " ", text)).strip()
+
+
+def plain_text(text: str) -> str:
+    """The text in Unicode's composed form (NFC), without control and zero-width characters and spaces at the ends."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") or c == "\u200d").strip()
+
+
+def repair_text(text: str) -> tuple[str, list[str]]:
+    """Mend a message as far as that is safe: (the text, what was done)."""
+    done = []
+    for what, repair in (
+        ("removed markup", lambda t: without_markup(t) if markup(t) else t),
+        ("cut off a signature or quoted mail", without_signature),
+        ("masked personal data", masked),
+        ("normalised characters and spaces", plain_text),
+    ):
+        mended = repair(text)
+        if mended != text:
+            text, done = mended, [*done, what]
+    return text, done
+
+
+# --- answers ---
+
+
+def _key(value: Any) -> str:
+    return re.sub(r"[\W_]+", "", str(value).casefold())
+
+
+def spelled_like(value: Any, allowed: Iterable[str]) -> str | None:
+    """The one allowed value that differs from `value` only in case, spaces, hyphens or underscores, or None."""
+    if not isinstance(value, str) or value in (allowed := tuple(allowed)):
+        return None
+    alike = [name for name in allowed if _key(name) == _key(value)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def repair_answer(task: Task, answer: Any) -> tuple[Any, list[str]]:
+    """Mend an answer where only its form is wrong: (the answer, what was done). What it says is never changed."""
+    if task.kind == "label":
+        meant = spelled_like(answer, task.labels)
+        return (answer, []) if meant is None else (meant, [f"spelled {answer!r} as {meant!r}"])
+    if task.kind == "text":
+        mended = plain_text(answer) if isinstance(answer, str) else answer
+        return mended, [] if mended == answer else ["normalised characters and spaces of the answer"]
+    done = []
+    if isinstance(answer, str):
+        try:
+            answer, done = json.loads(answer), ["read the answer from a text holding JSON"]
+        except (ValueError, RecursionError):
+            return answer, []
+    if not isinstance(answer, dict):
+        return answer, []
+    names = [f.name for f in task.fields]
+    mended = {}
+    for key, value in answer.items():
+        name = key if key in names else spelled_like(key, names) or key
+        if name != key:
+            done.append(f"spelled the key {key!r} as {name!r}")
+        mended[name] = value
+    for f in task.fields:
+        if f.name in mended and (value := _repaired(f, mended[f.name])) != mended[f.name]:
+            done.append(f"{f.name}: {json.dumps(mended[f.name], ensure_ascii=False)} as {json.dumps(value)}")
+            mended[f.name] = value
+    if set(mended) == set(names) and list(mended) != names:
+        mended = {name: mended[name] for name in names}
+        done.append("put the keys in order")
+    return mended, done
+
+
+def _repaired(f: Field, value: Any) -> Any:
+    if f.type == "choice":
+        return spelled_like(value, f.values) or value
+    if f.type == "set" and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return sorted({spelled_like(v, f.values) or v for v in value})
+    if f.type == "integer" and isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", value):
+        return int(value)
+    if f.type == "pattern" and isinstance(value, str):
+        return next((form for form in (value.strip(), value.strip().lower()) if re.search(f.pattern, form)), value)
+    return value
+
+
+# --- faults that a person must judge ---
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, apostrophes kept."""
+    return WORD.findall(text.casefold())
+
+
+def cut_off(messages: list[str]) -> list[int]:
+    """Indices of messages that seem to end in the middle: without a stop, and
+
+    - on a comma, a bracket or the like, or
+    - on a word that in the other messages hardly ever ends a sentence, or
+    - on the beginning of a word: letters that stand alone in no other message, while longer words begin so.
+
+    What is usual is counted in the messages themselves; few messages give few findings.
+    """
+    found_in, seen, ended = Counter(), Counter(), Counter()
+    for text in messages:
+        found_in.update(set(words(text)))
+        for match in WORD.finditer(text.casefold()):
+            seen[match[0]] += 1
+            ended[match[0]] += bool(STOP.match(text, match.end()))
+    beginnings = Counter(word[:n] for word in found_in for n in range(1, len(word)))
+    found = []
+    for i, text in enumerate(messages):
+        last = next(iter(words(text)[-1:]), None)
+        if last is None or not re.search(r"[\w,'’(£&-]\s*$", text):
+            continue
+        bare = not text.rstrip()[-1].isalnum()
+        never_last = seen[last] >= 12 and ended[last] - 1 <= 0.01 * seen[last]
+        stump = found_in[last] == 1 and last.isalpha() and beginnings[last] > 1 and last in text  # not a name's capital
+        if bare or never_last or stump:
+            found.append(i)
+    return found
+
+
+def foreign(messages: list[str], sure: float = 0.6) -> list[tuple[int, str]]:
+    """Messages in another language than most: (index, ISO 639 code), where the other is likelier than `sure`.
+
+    Uses py3langid (Lui and Baldwin 2012, langid.py); very short texts are rarely sure enough.
+    """
+    identify = _identifier()
+    languages = [identify(text) for text in messages]
+    if not languages:
+        return []
+    most = Counter(language for language, _ in languages).most_common(1)[0][0]
+    return [(i, language) for i, (language, share) in enumerate(languages) if language != most and share > sure]
+
+
+@cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).classify
