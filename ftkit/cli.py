@@ -102,6 +102,32 @@ app.add_typer(tasks_app, name="task")
 
 
 @app.command()
+def plan(
+    task: Annotated[str, typer.Argument(help="a task's folder, or the name of one of the kit's")] = "desk",
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="examples a batch; left out, the profile's")] = None,
+    length: Annotated[
+        int | None, typer.Option(min=8, help="tokens an example; left out, those of the task's rows, or the profile's limit")
+    ] = None,
+) -> None:
+    """Predict memory and time of a training by full fine-tuning, LoRA and QLoRA; no weights are loaded."""
+    from rich.console import Console
+
+    from .planning import example_lengths, plan_table
+    from .profiles import choose_profile
+    from .tasks import load_task
+
+    chosen = choose_profile(profile)
+    changes = {key: value for key, value in (("model", model), ("batch_size", batch)) if value}
+    wanted = chosen.profile.with_changes(**changes)
+    print(f"Profile {wanted.name}: {chosen.reason}.")
+    lengths, source = ([length], f"examples of {length} tokens") if length else example_lengths(load_task(task), wanted)
+    for part in plan_table(wanted, lengths, source):
+        Console().print(part)
+
+
+@app.command()
 def evaluate(
     run: RunArgument = None,
     split: Annotated[str, typer.Option(help="test or validation")] = "test",

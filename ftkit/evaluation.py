@@ -9,9 +9,9 @@ from typing import Any
 
 from .base import KitError, read_json, write_json
 from .generation import BASE, TUNED, Answerer
+from .planning import clock
 from .runs import Run, write_card
 from .tasks import Task, parse_answer
-from .training import clock
 
 FORMAT = 2
 

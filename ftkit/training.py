@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .base import KitError, return_freed_memory, write_json
 from .models import load_adapter, load_model, load_tokenizer
+from .planning import clock, in_words, plan_training
+from .processes import agree, collect, is_first, is_sharded, world_size
 from .profiles import Choice, Profile, detect_hardware, resolve_dtype
 from .runs import Run, new_run, unfinished_run, write_card
 from .tasks import Task, chat_prompt, example_ids, prompt_ids, training_example
@@ -40,12 +43,15 @@ def train(
     """
     profile = choice.profile
     dataset = training_data(task, load_tokenizer(profile.model), profile)
+    if not is_first():
+        return _train(Run(Path(agree(None))), task, choice, dataset, lambda line: None, stop_after)
     run = None if fresh else unfinished_run(task, profile)
     if run:
         say(f"Taking up {run.name}, which was stopped midway (--fresh starts anew).")
     else:
         run = new_run(task, profile, choice.reason)
     with run.claimed():
+        agree(str(run.folder))
         return _train(run, task, choice, dataset, say, stop_after)
 
 
@@ -54,7 +60,10 @@ def _train(
 ) -> Run:
     profile = choice.profile
     say(f"Profile {profile.name}: {choice.reason}.")
-    say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {task.name}; run {run.name}")
+    together = f", {world_size()} processes together" if world_size() > 1 else ""
+    say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {task.name}{together}; run {run.name}")
+    plan = plan_training(profile, dataset["length"])
+    say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile)
     progress = _progress(run, profile, dataset, say, stop_after)
     trainer.add_callback(progress)
@@ -63,8 +72,10 @@ def _train(
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop_after and trainer.state.global_step < trainer.state.max_steps:
         return run
-    save_adapter(trainer.model, run, profile)
-    check_saved_adapter(trainer.model, run, task)
+    finish(trainer, run, task)
+    if not is_first():
+        return run
+    peak = peak_memory_mb()
     run.update(
         status="finished",
         training={
@@ -74,7 +85,10 @@ def _train(
             "tokens": progress.tokens,
             "seconds": round(progress.seconds, 1),
             "tokens_per_second": round(progress.tokens / progress.seconds, 1),
-            "peak_memory_mb": round(peak_memory_mb()),
+            "peak_memory_mb": round(peak),
+            "planned_memory_mb": round(plan.peak_mb),
+            "memory_against_plan": in_words(plan.peak_mb, peak),
+            "processes": world_size(),
             "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             "dtype": resolve_dtype(profile.dtype),
         },
@@ -84,7 +98,8 @@ def _train(
     measured = run.record["training"]
     say(
         f"Finished: {measured['steps']} steps in {clock(measured['seconds'])}, "
-        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {measured['peak_memory_mb'] / 1000:.1f} GB. "
+        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {peak / 1000:.1f} GB "
+        f"({measured['memory_against_plan']}). "
         "The saved adapter, loaded again, gives the same logits."
     )
     return run
@@ -162,7 +177,7 @@ def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer
 
     set_seed(profile.seed)  # the adapter's first weights are drawn when the trainer is built
     dtype = resolve_dtype(profile.dtype)
-    trainer = _trainer_class()(
+    trainer = completion_trainer()(
         model=load_model(profile.model, profile.dtype),
         args=sft_config(profile, folder, dtype),
         train_dataset=dataset,
@@ -199,7 +214,7 @@ def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any =
     return loss / (carries_loss.sum() if items is None else items)
 
 
-def _trainer_class() -> type[SFTTrainer]:
+def completion_trainer() -> type[SFTTrainer]:
     """SFTTrainer with `completion_loss`: the same loss as trl's own, without work that nobody reads here."""
     import torch
     from trl import SFTTrainer
@@ -222,10 +237,50 @@ def _trainer_class() -> type[SFTTrainer]:
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             return completion_loss(model.get_base_model(), inputs, num_items_in_batch)
 
+        def _get_train_sampler(self, train_dataset=None):
+            """As the Trainer's own; with several processes the rows that are alike go to all of them at once."""
+            if self.args.world_size == 1:
+                return super()._get_train_sampler(train_dataset)
+            from transformers.trainer_pt_utils import LengthGroupedSampler
+
+            together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            lengths = self.train_dataset[self.args.length_column_name]
+            generator = torch.Generator().manual_seed(self.args.seed)  # the same order in every process
+            return LengthGroupedSampler(together, lengths=lengths, generator=generator)
+
         def create_model_card(self, *args, **kwargs):
             """The kit writes its own card, once, for the finished run."""
 
     return CompletionTrainer
+
+
+def finish(trainer: SFTTrainer, run: Run, task: Task) -> None:
+    """Save the adapter and check it; with several processes the first does, after all of them hold the same adapter.
+
+    Raises `KitError` if they do not: then the gradients were not shared.
+    """
+    model, profile = trainer.model, run.profile
+    if is_sharded():  # every process gives its part; a model spread over cards is not loaded again on one of them
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        trainer.save_model(str(run.adapter))
+        return
+    if len(set(collect(_digest(model)))) > 1:
+        raise KitError(f"{run.name}: the processes ended with different adapters. Train again in one process.")
+    if is_first():
+        save_adapter(model, run, profile)
+        check_saved_adapter(model, run, task)
+    collect("saved")
+
+
+def _digest(model: PeftModel) -> str:
+    """A fingerprint of the trainable weights."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            digest.update(name.encode() + parameter.detach().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def last_checkpoint(run: Run) -> Path | None:
@@ -285,7 +340,8 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
             step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
             kept = [entry for entry in run.log() if entry["step"] <= step]
             lines = "".join(json.dumps(entry) + "\n" for entry in kept)
-            (run.folder / "log.jsonl").write_text(lines, encoding="utf-8")
+            if is_first():
+                (run.folder / "log.jsonl").write_text(lines, encoding="utf-8")
             if checkpoint:
                 mark = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
                 self.seconds, self.tokens = mark["seconds"], mark["tokens"]
@@ -313,8 +369,9 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
                 "tokens": self.tokens,
                 "seconds": round(self.seconds, 2),
             }
-            with (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            if is_first():
+                with (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
             tellings = max(1, state.max_steps // 12)
             due = state.global_step // tellings > (state.global_step - args.logging_steps) // tellings
             if due or state.global_step == state.max_steps:
@@ -322,7 +379,7 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
 
         def tell(self, state, entry):
             rate = (self.tokens - self.resumed_tokens) / max(1e-9, self.seconds - self.resumed_seconds)
-            per_step = mean_length * profile.batch_size * profile.gradient_accumulation
+            per_step = mean_length * profile.batch_size * profile.gradient_accumulation * world_size()
             left = (state.max_steps - state.global_step) * per_step / max(1e-9, rate)
             say(
                 f"  step {state.global_step:4d} of {state.max_steps}   loss {entry['loss']:.3f}   "
@@ -331,19 +388,10 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
 
         def on_save(self, args, state, control, **kwargs):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(folder / COMPLETE, {"seconds": self.seconds, "tokens": self.tokens})
+            if is_first():
+                write_json(folder / COMPLETE, {"seconds": self.seconds, "tokens": self.tokens})
 
     return Progress()
-
-
-def clock(seconds: float) -> str:
-    """A duration for people: "45 s", "3 min 20 s", "2 h 05 min"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
 def peak_memory_mb() -> float:

@@ -60,8 +60,20 @@ def test_the_installed_versions_are_the_pinned_ones():
 
 
 def test_a_module_imports_only_from_earlier_stages():
-    order = ["base", "profiles", "models", "tasks", "repairs", "similarity", "checking", "cleaning", "tables", "intake"]
-    order += ["runs", "training", "generation", "evaluation", "deployment"]
+    order = [
+        "base",
+        "processes",
+        "profiles",
+        "models",
+        "tasks",
+        "repairs",
+        "similarity",
+        "checking",
+        "cleaning",
+        "tables",
+        "intake",
+    ]
+    order += ["runs", "planning", "training", "generation", "evaluation", "deployment"]
     beside = ["plots", "reports", "doctor", "cli_task", "cli"]
     assert {path.stem for path in (ROOT / "ftkit").glob("*.py")} == {"__init__", *order, *beside}
     for i, name in enumerate([*order, *beside]):

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 from ftkit.base import KitError
 from ftkit.models import load_tokenizer
+from ftkit.planning import clock
 from ftkit.profiles import Choice
 from ftkit.runs import Run, all_runs, open_run, unfinished_run
 from ftkit.tasks import load_task
-from ftkit.training import COMPLETE, clock, completion_loss, last_checkpoint, make_trainer, train, training_data
+from ftkit.training import COMPLETE, completion_loss, last_checkpoint, make_trainer, train, training_data
 
 
 def quietly(*args, **kwargs):

@@ -1,0 +1,291 @@
+"""Planning: the memory and time of a training, told before it starts, from the model's configuration alone (lesson 03)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .base import KitError
+from .profiles import Hardware, Profile, detect_hardware, resolve_dtype
+from .tasks import Task, example_ids
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+METHODS = ("full", "lora", "qlora")
+# Bytes of a 4-bit weight: half a byte, one byte of scale for 64 of them, four bytes for 256 scales (QLoRA, arXiv 2305.14314)
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+LIBRARIES_MB = 800  # Python with torch, transformers, trl, peft, datasets, and the model's file as it is read; measured
+ALLOCATOR = {"cpu": 1.25, "cuda": 1.08}  # what the allocator holds beyond what is in use at the peak; measured
+# GB, and TFLOP/s of dense matrix products in 16 bits, by the makers' data sheets
+DEVICES = {"T4": (15.0, 65), "L4": (22.5, 121), "A100": (40.0, 312), "H200": (141.0, 989)}
+SHARE = {"cpu": 0.5, "cuda": 0.35}  # of the matrix-product rate that a training reaches: measured on a CPU, assumed on a GPU
+USABLE = 0.92  # of a device's memory
+CONFIGS: dict[str, dict[str, Any]] = {  # the profiles' models, so that a plan needs no hub
+    "HuggingFaceTB/SmolLM2-135M-Instruct": {
+        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+    },
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": {
+        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "vocab_size": 49152,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen2.5-7B-Instruct": {
+        "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+        "vocab_size": 152064, "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model's memory follows from: `linear` weights sit in the decoder layers, `other` are embeddings and norms."""
+
+    name: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    linear: int
+    other: int
+    sides: int  # the inputs and outputs of all linear layers, added up: a LoRA adapter has rank times as many weights
+
+    @property
+    def weights(self) -> int:
+        """All weights."""
+        return self.linear + self.other
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The memory of one training by its parts, in MB (10**6 bytes), and its time."""
+
+    method: str
+    device: str
+    batch: int
+    longest: int
+    parts: dict[str, float] = field(default_factory=dict)
+    seconds_per_epoch: float | None = None
+
+    @property
+    def peak_mb(self) -> float:
+        """The most that is held at once."""
+        return sum(self.parts.values())
+
+
+def model_shape(name: str) -> Shape:
+    """Read a model's configuration and count its weights; none are loaded. `name` is a folder or a hub name.
+
+    Raises `KitError` if there is no configuration to be had, or the model is no decoder of the usual kind.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = _config(name)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not model.lm_head}
+    try:
+        return Shape(
+            name=name,
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            heads=config.num_attention_heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+            head_size=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            vocabulary=config.vocab_size,
+            linear=sum(m.weight.numel() for m in linear.values()),
+            other=model.num_parameters() - sum(m.weight.numel() for m in linear.values()),
+            sides=sum(m.in_features + m.out_features for m in linear.values()),
+        )
+    except AttributeError as error:
+        raise KitError(f"{name}: no plan can be made for a model of this kind ({error}).") from None
+
+
+def _config(name: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    if name in CONFIGS:
+        return AutoConfig.for_model(**CONFIGS[name])
+    path = Path(name).expanduser()
+    try:
+        return AutoConfig.from_pretrained(path if path.exists() else name)
+    except (OSError, ValueError) as error:
+        raise KitError(
+            f"{name} has no configuration to be had: give a model's folder or its name on the hub "
+            f"({str(error).strip().splitlines()[0]})."
+        ) from None
+
+
+def plan_training(
+    profile: Profile,
+    lengths: Sequence[int],
+    method: str = "qlora",
+    shape: Shape | None = None,
+    hardware: Hardware | None = None,
+    rate: float | None = None,
+) -> Plan:
+    """Predict the peak memory of a training, part by part, and with `rate` (FLOP/s of matrix products) its time.
+
+    `lengths` are the tokens of the training examples; the longest make the largest batch. Activations are the tensors that
+    PyTorch keeps for the backward pass of a Llama-like decoder with a fused attention, counted per token:
+    in every layer two normalisations in float32, the inputs of attention and MLP, queries, keys, values, the attention's
+    output, four tensors of the MLP, and the adapters' inner vectors. The logits exist at completion tokens only.
+    """
+    if method not in METHODS:
+        raise KitError(f"The method {method!r} is not one of {', '.join(METHODS)}.")
+    shape = shape or model_shape(profile.model)
+    hardware = hardware or detect_hardware()
+    width = {"bfloat16": 2, "float16": 2, "float32": 4}[resolve_dtype(profile.dtype, hardware)]
+    trained_width = 4 if resolve_dtype(profile.dtype, hardware) == "float16" else width
+    adapter = 0 if method == "full" else profile.rank * shape.sides
+    trained = shape.weights if method == "full" else adapter
+    state = 1 if "8bit" in profile.optimizer and hardware.device != "cpu" else trained_width
+    tokens = profile.batch_size * max(lengths)
+    layer = _bytes_per_token_and_layer(shape, width, 0 if method == "full" else profile.rank)
+    kept = layer * shape.layers
+    if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
+        kept = shape.hidden * width * shape.layers + layer
+    in_use = {
+        "weights": (shape.linear * NF4 + shape.other * width) if method == "qlora" else shape.weights * width,
+        "adapter": adapter * trained_width,
+        "gradients": trained * trained_width,
+        "optimizer": 2 * trained * state,
+        "activations": tokens * kept,
+        "logits": profile.batch_size * COMPLETION * shape.vocabulary * (8 + 2 * width),
+    }
+    parts = {name: size / 1e6 for name, size in in_use.items()}
+    held = (ALLOCATOR[hardware.device] - 1) * (parts["activations"] + parts["logits"] + parts["gradients"])
+    parts["allocator"] = held
+    if hardware.device == "cpu":
+        parts["libraries"] = LIBRARIES_MB
+    seconds = None
+    if rate:
+        operations = sum(lengths) * operations_per_token(shape, method, profile, sum(lengths) / len(lengths))
+        seconds = operations / (rate * SHARE[hardware.device])
+    return Plan(method, hardware.name, profile.batch_size, max(lengths), parts, seconds)
+
+
+COMPLETION = 64  # tokens of a completion that are counted in the logits' memory: a desk ticket has 45 to 64
+
+
+def _bytes_per_token_and_layer(shape: Shape, width: int, rank: int) -> int:
+    norms = 2 * 4 * shape.hidden
+    inputs = 2 * width * shape.hidden
+    attention = 2 * width * (shape.heads + shape.kv_heads) * shape.head_size + 4 * shape.heads
+    mlp = 4 * width * shape.intermediate
+    return norms + inputs + attention + mlp + 7 * width * rank
+
+
+def operations_per_token(shape: Shape, method: str, profile: Profile, length: float) -> float:
+    """Floating-point operations of one training step for a token: 2 a weight forwards, 2 for the input's gradient, and 2
+    for the weight's where it is trained (Kaplan et al. 2020, arXiv 2001.08361, section 2.1); attention added.
+    """
+    adapter = 0 if method == "full" else profile.rank * shape.sides
+    base = (6 if method == "full" else 4) * shape.linear
+    again = 2 * shape.linear if profile.gradient_checkpointing else 0
+    head = (6 if method == "full" else 4) * shape.hidden * shape.vocabulary * min(1.0, COMPLETION / length)
+    attention = 12 * shape.layers * shape.heads * shape.head_size * length
+    return base + again + 6 * adapter + head + attention
+
+
+def largest_batch(profile: Profile, lengths: Sequence[int], memory_gb: float, **given: Any) -> tuple[int, int] | None:
+    """(batch, accumulation) that fits into `memory_gb` and gives the profile's examples a step; None if not even 1 fits."""
+    wanted = profile.batch_size
+    for batch in sorted({n for n in range(1, wanted + 1) if wanted % n == 0}, reverse=True):
+        if plan_training(profile.with_changes(batch_size=batch), lengths, **given).peak_mb <= USABLE * 1000 * memory_gb:
+            return batch, profile.gradient_accumulation * wanted // batch
+    return None
+
+
+def in_words(planned: float, measured: float) -> str:
+    """The gap between a plan and what was measured, for people."""
+    gap = measured / planned - 1
+    if abs(gap) < 0.02:
+        return "as planned"
+    return f"{abs(gap):.0%} {'more' if gap > 0 else 'less'} than planned"
+
+
+# --- for people ---
+
+
+def example_lengths(task: Task, profile: Profile) -> tuple[list[int], str]:
+    """Tokens of the task's training examples, and where they come from; without a tokenizer the profile's limit."""
+    from .models import load_tokenizer
+
+    rows = task.rows("train")
+    try:
+        tokenizer = load_tokenizer(profile.model)
+    except (KitError, OSError):
+        limit = f"{len(rows):,} examples of {profile.max_length} tokens (the profile's limit: the tokenizer is not here)"
+        return [profile.max_length] * len(rows), limit
+    lengths = [len(example_ids(tokenizer, task, row)) for row in rows]
+    return lengths, f"{len(rows):,} examples of {task.name}, {min(lengths)} to {max(lengths)} tokens"
+
+
+def matrix_rate(seconds: float = 0.5) -> float:
+    """Floating-point operations a second that this device does in a large 16-bit matrix product, measured now."""
+    import torch
+
+    hardware = detect_hardware()
+    dtype = getattr(torch, resolve_dtype("auto", hardware))
+    a = torch.randn(1024, 1024, dtype=dtype, device=hardware.device)
+    done, began = 0, time.monotonic()
+    while time.monotonic() - began < seconds:
+        for _ in range(10):
+            a @ a
+        if hardware.device == "cuda":
+            torch.cuda.synchronize()
+        done += 10
+    return 2 * 1024**3 * done / (time.monotonic() - began)
+
+
+def plan_table(profile: Profile, lengths: Sequence[int], source: str) -> list[Any]:
+    """The plan by all three methods as tables and lines for the terminal."""
+    from rich.table import Table
+
+    hardware, shape = detect_hardware(), model_shape(profile.model)
+    rate = matrix_rate()
+    plans = [plan_training(profile, lengths, method, shape, hardware, rate) for method in METHODS]
+    title = f"{shape.name}: {shape.weights / 1e6:,.0f} million weights; batch {profile.batch_size}; {source}"
+    grid = Table()
+    grid.add_column(f"memory on {hardware.name}, MB")
+    for heading in ("full fine-tuning", f"LoRA, rank {profile.rank}", f"QLoRA, rank {profile.rank}"):
+        grid.add_column(heading, justify="right")
+    for part in plans[0].parts:
+        grid.add_row(part, *(f"{plan.parts[part]:,.0f}" for plan in plans))
+    grid.add_section()
+    grid.add_row("most at once", *(f"{plan.peak_mb:,.0f}" for plan in plans), style="bold")
+    grid.add_row("time for an epoch", *(clock(plan.seconds_per_epoch) for plan in plans))
+    fits = Table()
+    fits.add_column("largest batch that fits")
+    for method in METHODS:
+        fits.add_column(method, justify="right")
+    here = Hardware(hardware.device, "this machine", hardware.memory, hardware.capability)
+    cards = [Hardware("cuda", name, memory, (7, 5) if name == "T4" else (9, 0)) for name, (memory, _) in DEVICES.items()]
+    for device in (here, *cards):
+        found = [largest_batch(profile, lengths, device.memory, method=m, shape=shape, hardware=device) for m in METHODS]
+        fits.add_row(f"{device.name}, {device.memory:.0f} GB", *("does not fit" if f is None else _batch(*f) for f in found))
+    reached = f"{SHARE[hardware.device]:.0%} of the {rate / 1e9:,.0f} GFLOP/s that it does in matrix products now"
+    return [title, grid, f"The time is an estimate: training at {reached}.", fits]
+
+
+def _batch(batch: int, accumulation: int) -> str:
+    return f"{batch}" if accumulation == 1 else f"{batch}, {accumulation} steps accumulated"
+
+
+def clock(seconds: float) -> str:
+    """A duration for people: "45 s", "3 min 20 s", "2 h 05 min"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

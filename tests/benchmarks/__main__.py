@@ -1,0 +1,177 @@
+"""`make bench`: measure side by side, keep the figures in results/, write BENCHMARKS.md. `--help` lists the parts."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ftkit.base import KitError, read_json, write_json
+from ftkit.profiles import detect_hardware
+
+from . import report
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "cpu.json"
+LEVERS = {  # lever: what taking it out, or putting it in, was expected to do to the speed
+    "allocator": ("without", "memory kept between steps instead of returned to the kernel", "+25 % (system time)"),
+    "completion loss": ("without", "logits on completion tokens only, no entropy and accuracy", "+30 %"),
+    "like lengths": ("without", "batches of like length: less padding", "+25 % (a quarter of random batches is padding)"),
+    "no checkpointing": ("without", "activations kept, not computed twice", "+33 % (one forward of three passes saved)"),
+    "bf16 adapter": ("without", "adapter weights in bfloat16, not float32", "+10 % (no casts)"),
+    "trim": ("without", "kept memory given back every ten steps", "0 % (it is for the memory)"),
+    "threads": ("without", "two threads on two cores, against one", "+80 %"),
+    "packing": ("extra", "rows packed to 1,024 tokens, sdpa with a block mask", "-20 % (attention over all of them)"),
+    "dequantized once": (
+        "extra",
+        "4-bit weights dequantized before training, not at each use",
+        "+5 % (2 % of the time, twice)",
+    ),
+    "compiled": ("extra", "torch.compile on the model", "+10 %, less in the first minutes"),
+}
+
+
+def run(name: str, timeout: float = 900, **given: Any) -> dict[str, Any]:
+    """One measurement in a process of its own; raises `KitError` with its last words if it fails."""
+    environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    plain = name.startswith("plain") or "allocator" in given.get("without", [])
+    environment["FTKIT_KEEP_MEMORY"] = "0" if plain else "1"
+    command = [sys.executable, "-m", "tests.benchmarks.measure", name, json.dumps(given)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=HERE.parents[1])
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        raise KitError(f"{name} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+    result = json.loads(lines[-1][7:])
+    shown = {k: v for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    print(f"  {name} {json.dumps(given)}: {json.dumps(shown)}", flush=True)
+    return {"given": given, **result}
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on, and with which versions."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    names = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(detect_hardware().memory),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in names},
+    }
+
+
+def training(pairs: int, steps: int = 16) -> dict[str, Any]:
+    """The plain recipe against the kit's: the same rows, steps and settings; a pair has a seed of its own."""
+    found: dict[str, list] = {"plain": [], "kit": []}
+    for seed in range(pairs):
+        for name in ("plain", "kit"):
+            found[name].append(run(f"{name}_training", steps=steps, seed=seed, validate=True))
+    ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in zip(*found.values(), strict=True)]
+    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios)}
+
+
+def levers(rounds: int, steps: int = 8) -> dict[str, Any]:
+    """The kit's training, and the same with one lever taken out or put in; every round measures all of them."""
+    found: dict[str, list] = {"kit": []} | {name: [] for name in LEVERS}
+    for _ in range(rounds):
+        found["kit"].append(run("kit_training", steps=steps))
+        for name, (how, *_) in LEVERS.items():
+            try:
+                found[name].append(run("kit_training", steps=steps, **{how: [name]}))
+            except (KitError, subprocess.TimeoutExpired) as error:
+                found[name].append({"failed": str(error)[:300]})
+                print(f"  {name}: {error}", flush=True)
+    return {"rounds": found, "levers": {name: {"how": h, "what": w, "expected": e} for name, (h, w, e) in LEVERS.items()}}
+
+
+def generation(pairs: int, n: int = 12) -> dict[str, Any]:
+    """One message at a time against batches; the answers to the same messages compared."""
+    found: dict[str, list] = {"plain": [], "kit": []}
+    for _ in range(pairs):
+        found["plain"].append(run("plain_generation", n=n))
+        found["kit"].append(run("kit_generation", n=144))
+    ratios = [k["messages_per_second"] / p["messages_per_second"] for p, k in zip(*found.values(), strict=True)]
+    equal = [a == b for p, k in zip(*found.values(), strict=True) for a, b in zip(p["answers"], k["answers"], strict=False)]
+    for result in (*found["plain"], *found["kit"]):
+        del result["answers"]
+    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios), "equal_answers": sum(equal) / len(equal)}
+
+
+def stream(pairs: int) -> dict[str, Any]:
+    """The demo's stream against plain `generate` with a streamer."""
+    names = {"plain": "plain_stream", "kit": "kit_stream", "both sides": "both_streams"}
+    found: dict[str, list] = {name: [] for name in names}
+    for _ in range(pairs):
+        for name, measurement in names.items():
+            found[name].append(run(measurement))
+    ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in zip(found["plain"], found["kit"], strict=True)]
+    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios)}
+
+
+def growth(_: int) -> dict[str, Any]:
+    """Time and memory against the number of examples, their length, the rank, the batch, and the method; and the plan."""
+    from ftkit.planning import plan_training
+
+    settings = {
+        "examples": [{"examples": 64 * k, "steps": 8 * k} for k in (1, 2, 4)],
+        "length": [{"length": n, "steps": 5, "examples": 64} for n in (128, 256, 384)],
+        "rank": [{"rank": r, "steps": 5} for r in (8, 64, 128)],
+        "batch": [{"batch_size": b, "steps": 5} for b in (2, 4, 16)],
+        "method": [{"method": m, "steps": 5} for m in ("qlora", "lora", "full")],
+    }
+    found: dict[str, list] = {}
+    for name, some in settings.items():
+        found[name] = []
+        for given in some:
+            result = run("kit_training", **given)
+            result["planned_memory_mb"] = round(plan_training(**_planned(given)).peak_mb)
+            found[name].append(result)
+            print(f"    planned {result['planned_memory_mb']} MB, measured {result['peak_memory_mb']} MB", flush=True)
+    return found
+
+
+def _planned(given: dict[str, Any]) -> dict[str, Any]:
+    from .measure import examples, profile_of
+
+    profile = profile_of(given)
+    lengths = examples(profile, given)["length"]
+    return {"profile": profile, "method": given.get("method", "qlora"), "lengths": lengths}
+
+
+PARTS = {"training": training, "levers": levers, "generation": generation, "stream": stream, "growth": growth}
+
+
+def main() -> None:
+    """Measure the parts asked for, save after each, and write the page."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure; all if left out")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs, or rounds, of each part")
+    parser.add_argument("--report", action="store_true", help="only write BENCHMARKS.md from the saved figures")
+    given = parser.parse_args()
+    for name in [] if given.report else given.only:
+        print(f"{name}: {PARTS[name].__doc__}", flush=True)
+        result = PARTS[name](given.pairs)
+        results = read_json(RESULTS) if RESULTS.exists() else {"format": 1}
+        results[name] = {"machine": machine(), **result}
+        write_json(RESULTS, results)
+    report.write(RESULTS)
+    print(f"Written: {report.PAGE.name}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KitError as error:
+        sys.exit(f"make bench: {error}")

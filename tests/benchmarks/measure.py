@@ -1,0 +1,353 @@
+"""Single measurements. Each runs in a process of its own: `python -m tests.benchmarks.measure NAME '{"steps": 8}'`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ftkit.base import return_freed_memory
+from ftkit.generation import BASE, TUNED, Answerer
+from ftkit.models import keep_weights_unpacked, load_model, load_tokenizer, prepare_model, quiet_libraries
+from ftkit.profiles import Profile, read_profiles, resolve_dtype
+from ftkit.runs import open_run
+from ftkit.tasks import chat_prompt, load_task, prompt_text
+from ftkit.training import (
+    TRIM_STEPS,
+    cast_adapter,
+    completion_loss,
+    completion_trainer,
+    lora_config,
+    peak_memory_mb,
+    sft_config,
+    training_data,
+)
+
+
+def profile_of(given: dict[str, Any]) -> Profile:
+    """The cpu profile with the changes that a measurement asks for."""
+    changes = {key: given[key] for key in ("batch_size", "rank", "alpha", "seed", "max_length") if key in given}
+    return read_profiles()[given.get("profile", "cpu")].with_changes(max_steps=given.get("steps", 8), **changes)
+
+
+def examples(profile: Profile, given: dict[str, Any]) -> Any:
+    """The desk's training rows; `length` tokens each if asked for, made by repeating messages."""
+    task = load_task("desk")
+    tokenizer = load_tokenizer(profile.model)
+    data = training_data(task, tokenizer, profile)
+    if length := given.get("length"):
+        data = data.map(lambda row: _stretched(row, tokenizer, length))
+    return data.select(range(given["examples"])) if "examples" in given else data
+
+
+def _stretched(row: dict[str, Any], tokenizer: Any, length: int) -> dict[str, Any]:
+    """The same example with its message repeated up to about `length` tokens."""
+    prompt = [dict(message) for message in row["prompt"]]
+    words = (prompt[1]["content"] + " ") * 60
+    ids = tokenizer(words, add_special_tokens=False)["input_ids"]
+    missing = max(1, length - row["length"] + len(tokenizer(prompt[1]["content"])["input_ids"]))
+    prompt[1]["content"] = tokenizer.decode(ids[:missing])
+    return {**row, "prompt": prompt, "length": length}
+
+
+def plain_training(**given: Any) -> dict[str, Any]:
+    """The recipe as tutorials print it: SFTTrainer with its defaults, a 4-bit base, LoRA on all linear layers, batch 8."""
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from trl import SFTConfig, SFTTrainer
+
+    profile = profile_of(given)
+    data = examples(profile, given).remove_columns("length")
+    place = prepare_model(profile.model)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SFTTrainer(
+            model=AutoModelForCausalLM.from_pretrained(
+                place,
+                dtype=torch.bfloat16,
+                quantization_config=BitsAndBytesConfig(
+                    load_in_4bit=True,
+                    bnb_4bit_quant_type="nf4",
+                    bnb_4bit_use_double_quant=True,
+                    bnb_4bit_compute_dtype=torch.bfloat16,
+                ),
+            ),
+            args=SFTConfig(
+                output_dir=folder,
+                per_device_train_batch_size=profile.batch_size,
+                learning_rate=profile.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=profile.warmup,
+                max_steps=profile.max_steps,
+                seed=profile.seed,
+                use_cpu=True,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=data,
+            processing_class=AutoTokenizer.from_pretrained(place),
+            peft_config=LoraConfig(
+                r=profile.rank, lora_alpha=profile.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
+        )
+        return measured_training(trainer, given)
+
+
+def kit_training(**given: Any) -> dict[str, Any]:
+    """The kit's training, with single levers taken out: `without` names them."""
+    import torch
+    from transformers import PrinterCallback, set_seed
+
+    without, extra = set(given.get("without", [])), set(given.get("extra", []))
+    if "threads" in without:
+        torch.set_num_threads(1)
+    method = given.get("method", "qlora")
+    profile = profile_of(given).with_changes(gradient_checkpointing="no checkpointing" in without)
+    data = examples(profile, given)
+    dtype = resolve_dtype(profile.dtype)
+    set_seed(profile.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        config = sft_config(profile, Path(folder), dtype)
+        config.save_strategy = "no"
+        if "like lengths" in without:
+            config.train_sampling_strategy = "random"
+        if "packing" in extra:
+            config.packing, config.max_length = True, 1024
+            config.per_device_train_batch_size = 1
+            data = data.remove_columns("length")
+            config.train_sampling_strategy = "random"
+        model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
+        if "dequantized once" in extra:
+            model = model.dequantize(dtype=torch.bfloat16)
+        if method == "full":
+            cast_adapter(model, torch.float32 if "fp32 weights" in extra else torch.bfloat16)
+        trainer = (completion_trainer() if "completion loss" not in without else _trl_trainer())(
+            model=model,
+            args=config,
+            train_dataset=data,
+            processing_class=load_tokenizer(profile.model),
+            peft_config=None if method == "full" else lora_config(profile),
+        )
+        trainer.remove_callback(PrinterCallback)
+        if method != "full":
+            cast_adapter(trainer.model, torch.float32 if "bf16 adapter" in without else torch.bfloat16)
+        if "compiled" in extra:
+            trainer.model.get_base_model().model.compile()
+        return measured_training(trainer, given, trim="trim" not in without)
+
+
+def _trl_trainer() -> Any:
+    from trl import SFTTrainer
+
+    return SFTTrainer
+
+
+def measured_training(trainer: Any, given: dict[str, Any], trim: bool = False) -> dict[str, Any]:
+    """Train, and take the real (non-padding) tokens a second, the peak memory, and the loss on the validation split."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        seconds: list[float]
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.seconds, self.last = [], time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if trim and state.global_step % TRIM_STEPS == 0:
+                return_freed_memory()
+            now = time.monotonic()
+            self.seconds.append(now - self.last)
+            self.last = now
+
+    clock = Clock()
+    trainer.add_callback(clock)
+    before = peak_memory_mb()
+    began = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - began
+    result = {
+        "steps": trainer.state.global_step,
+        "tokens": int(trainer._total_train_tokens),
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(trainer._total_train_tokens / seconds, 1),
+        "step_seconds": [round(value, 3) for value in clock.seconds],
+        "peak_memory_mb": round(peak_memory_mb()),
+        "memory_before_mb": round(before),
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+    }
+    if given.get("validate"):
+        result["validation_loss"] = round(validation_loss(trainer.model, torch), 4)
+    if given.get("roofline", True):
+        result["matrix_gflops"] = round(matrix_rate(), 1)
+    return result
+
+
+def validation_loss(model: Any, torch: Any) -> float:
+    """Mean cross-entropy of the validation split's completions, the same way for every recipe."""
+    task = load_task("desk")
+    tokenizer = load_tokenizer("HuggingFaceTB/SmolLM2-135M-Instruct")
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    rows, total, count = [], 0.0, 0
+    for row in task.rows("validation"):
+        prompt = tokenizer(prompt_text(tokenizer, chat_prompt(task, row["message"])), add_special_tokens=False)["input_ids"]
+        answer = tokenizer(json.dumps(row["ticket"]) + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+        rows.append((prompt + answer, [-100] * len(prompt) + answer))
+    rows.sort(key=lambda pair: len(pair[0]))
+    with torch.no_grad():  # in training mode (dropout is 0): evaluation mode repacks 4-bit weights on some processors
+        for start in range(0, len(rows), 26):
+            part = rows[start : start + 26]
+            longest = max(len(ids) for ids, _ in part)
+            inputs = {
+                "input_ids": torch.tensor([ids + [tokenizer.pad_token_id] * (longest - len(ids)) for ids, _ in part]),
+                "attention_mask": torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in part]),
+                "labels": torch.tensor([labels + [-100] * (longest - len(labels)) for _, labels in part]),
+            }
+            n = int((inputs["labels"] != -100).sum())
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                total += float(completion_loss(base, inputs)) * n
+            count += n
+    return total / count
+
+
+def matrix_rate(seconds: float = 1.5) -> float:
+    """bf16 matrix products of the model's own shapes that this machine does a second, in GFLOP/s, now."""
+    import torch
+
+    a, b = torch.randn(848, 576, dtype=torch.bfloat16), torch.randn(1536, 576, dtype=torch.bfloat16)
+    done, began = 0, time.monotonic()
+    while time.monotonic() - began < seconds:
+        for _ in range(20):
+            torch.nn.functional.linear(a, b)
+        done += 20
+    return 2 * 848 * 576 * 1536 * done / (time.monotonic() - began) / 1e9
+
+
+# --- generation ---
+
+
+def _test_messages(n: int) -> list[str]:
+    return [row["message"] for row in load_task("desk").rows("test")[:n]]
+
+
+def _plain_model(run: Any) -> Any:
+    """The tuned model as tutorials load it: the adapter over the 4-bit base, and nothing else."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quiet_libraries()
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    place = prepare_model(run.profile.model)
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16, quantization_config=config)
+    return PeftModel.from_pretrained(keep_weights_unpacked(model), run.adapter).eval()
+
+
+def plain_generation(n: int = 12, **_: Any) -> dict[str, Any]:
+    """`generate` on one message at a time, on the PEFT model."""
+    import torch
+
+    run = open_run(None)
+    model, tokenizer = _plain_model(run), load_tokenizer(run.profile.model)
+    answers, tokens = [], 0
+    began = time.monotonic()
+    for message in _test_messages(n):
+        inputs = tokenizer(
+            prompt_text(tokenizer, chat_prompt(run.task, message)), return_tensors="pt", add_special_tokens=False
+        )
+        with torch.inference_mode():
+            output = model.generate(
+                **inputs, max_new_tokens=run.profile.max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            )
+        new = output[0, inputs["input_ids"].shape[1] :]
+        tokens += len(new)
+        answers.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    seconds = time.monotonic() - began
+    return {"n": n, "seconds": round(seconds, 2), "messages_per_second": round(n / seconds, 3), "answers": answers,
+            "tokens_per_second": round(tokens / seconds, 1), "peak_memory_mb": round(peak_memory_mb())}  # fmt: skip
+
+
+def kit_generation(n: int = 144, **_: Any) -> dict[str, Any]:
+    """The evaluation's path: sorted batches."""
+    run = open_run(None)
+    answerer = Answerer.of_run(run)
+    began = time.monotonic()
+    answers = answerer.answer(_test_messages(n), TUNED)
+    seconds = time.monotonic() - began
+    return {"n": n, "seconds": round(seconds, 2), "messages_per_second": round(n / seconds, 3), "answers": answers,
+            "peak_memory_mb": round(peak_memory_mb())}  # fmt: skip
+
+
+def plain_stream(n: int = 4, **_: Any) -> dict[str, Any]:
+    """First token and tokens a second as a demo gets them from `generate` with transformers' own streamer."""
+    import threading
+
+    from transformers import TextIteratorStreamer
+
+    run = open_run(None)
+    model, tokenizer = _plain_model(run), load_tokenizer(run.profile.model)
+    firsts, rates = [], []
+    for message in _test_messages(n + 1):
+        inputs = tokenizer(
+            prompt_text(tokenizer, chat_prompt(run.task, message)), return_tensors="pt", add_special_tokens=False
+        )
+        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        keywords = {**inputs, "max_new_tokens": run.profile.max_new_tokens, "do_sample": False, "streamer": streamer,
+                    "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+        thread = threading.Thread(target=model.generate, kwargs=keywords)
+        began = time.monotonic()
+        thread.start()
+        text, first = "", 0.0
+        for piece in streamer:
+            first = first or (time.monotonic() - began if piece else 0.0)
+            text += piece
+        thread.join()
+        firsts.append(first)
+        rates.append((len(tokenizer(text)["input_ids"]) + 1) / (time.monotonic() - began))
+    return _streamed(firsts, rates)
+
+
+def kit_stream(n: int = 4, sides: tuple[str, ...] = (TUNED,), **_: Any) -> dict[str, Any]:
+    """The same through the demo's `Answerer.stream`; with both sides the slower first token counts."""
+    run = open_run(None)
+    answerer = Answerer.of_run(run)
+    firsts, rates = [], []
+    for message in _test_messages(n + 1):
+        began, first, last = time.monotonic(), 0.0, {}
+        for last in answerer.stream(message, sides):
+            if not first and all(answer.tokens for answer in last.values()):
+                first = time.monotonic() - began
+        firsts.append(first)
+        rates.append((last[TUNED].tokens + 1) / last[TUNED].seconds)
+    return _streamed(firsts, rates)
+
+
+def both_streams(n: int = 4, **given: Any) -> dict[str, Any]:
+    """The demo as it is: base and tuned at once."""
+    return kit_stream(n, (BASE, TUNED), **given)
+
+
+def _streamed(firsts: list[float], rates: list[float]) -> dict[str, Any]:
+    """Means without the first message, which pays for warming up."""
+    n = len(firsts) - 1
+    return {"first_token_seconds": round(sum(firsts[1:]) / n, 3), "tokens_per_second": round(sum(rates[1:]) / n, 2)}
+
+
+MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
+    f.__name__: f
+    for f in (plain_training, kit_training, plain_generation, kit_generation, plain_stream, kit_stream, both_streams)
+}
+
+if __name__ == "__main__":
+    quiet_libraries()
+    print("RESULT " + json.dumps(MEASUREMENTS[sys.argv[1]](**json.loads(sys.argv[2]))), flush=True)

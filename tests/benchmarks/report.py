@@ -1,0 +1,192 @@
+"""Writes `BENCHMARKS.md` from the saved figures: nothing in the page is typed by hand but the sentences between."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftkit.base import read_json, replacing
+from ftkit.planning import in_words
+
+PAGE = Path(__file__).resolve().parents[2] / "BENCHMARKS.md"
+
+
+def middle(results: Iterable[dict[str, Any]], key: str) -> float:
+    """The median of a figure over several runs."""
+    return statistics.median(result[key] for result in results)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Smallest and largest."""
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, the columns after the first to the right."""
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def on(result: dict[str, Any]) -> str:
+    """Where and when a part was measured."""
+    m = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+    return f"*{m['date']}, {m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, no GPU; Python {m['python']}, {versions}.*"
+
+
+def training(result: dict[str, Any]) -> str:
+    """The plain recipe against the kit's."""
+    plain, kit = result["plain"], result["kit"]
+    gaps = [k["validation_loss"] - p["validation_loss"] for p, k in zip(plain, kit, strict=True)]
+    losses = [p["validation_loss"] for p in plain]
+    share = statistics.median(_flops(k) / k["matrix_gflops"] / 1e9 for k in kit)
+    rows = [
+        (name, *(f"{middle(runs, key):{form}}" for key, form in
+                 (("tokens_per_second", ",.0f"), ("seconds", ",.0f"), ("peak_memory_mb", ",.0f"), ("validation_loss", ".3f"))))
+        for name, runs in (("plain recipe", plain), ("ftkit", kit))
+    ]  # fmt: skip
+    return f"""## Training
+
+The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of 8, as
+tutorials print it; `ftkit` is the `cpu` profile. Same rows, same rank, learning rate and schedule, {plain[0]["steps"]} steps
+each, {len(plain)} pairs, each with a seed of its own; every run in a process of its own. Real tokens are those that are not padding.
+
+{table(["median of the pairs", "real tokens/s", "seconds", "peak memory, MB", "validation loss"], rows)}
+
+**{result["median_ratio"]:.1f} times the tokens a second** (the pairs: {spread(result["ratios"])}). The validation loss of the kit's is
+{statistics.median(gaps):+.3f} beside the plain recipe's (the pairs: {min(gaps):+.3f} to {max(gaps):+.3f}); the plain recipe's own spread over
+its seeds is {max(losses) - min(losses):.3f}. The kit's training reaches {share:.0%} of the rate of bf16 matrix products that the machine showed
+in the same minute ({middle(kit, "matrix_gflops"):,.0f} GFLOP/s).
+
+{on(result)}"""
+
+
+def _flops(result: dict[str, Any]) -> float:
+    """Operations a second of a measured training: 4 a frozen weight and 6 a trained one for every real token."""
+    from ftkit.planning import model_shape, operations_per_token
+    from ftkit.profiles import read_profiles
+
+    profile = read_profiles()["cpu"]
+    return operations_per_token(model_shape(profile.model), "qlora", profile, 105) * result["tokens_per_second"]
+
+
+def levers(result: dict[str, Any]) -> str:
+    """Each lever: what was expected, what was measured, whether it is kept."""
+    base = result["rounds"]["kit"]
+    rows = []
+    for name, lever in result["levers"].items():
+        runs = [run for run in result["rounds"][name] if "failed" not in run]
+        if not runs:
+            rows.append((name, lever["what"], lever["expected"], "did not run", "", "no"))
+            continue
+        rates = [run["tokens_per_second"] / own["tokens_per_second"] for own, run in zip(base, runs, strict=False)]
+        memory = middle(runs, "peak_memory_mb") - middle(base, "peak_memory_mb")
+        if lever["how"] == "without":
+            gain, saved = 1 / statistics.median(rates) - 1, -memory
+            kept = "yes"
+        else:
+            gain, saved = statistics.median(rates) - 1, memory
+            kept = "no"
+        rows.append((name, lever["what"], lever["expected"], f"{gain:+.0%}", f"{saved:+,.0f} MB", kept))
+    return f"""## The levers, one by one
+
+Each was taken out of the kit's training, or put into it, alone; {len(base)} rounds, {base[0]["steps"]} steps each, in the same minutes. Gain and
+memory are those of *having* the lever.
+
+{table(["lever", "what it does", "expected", "measured", "peak memory", "kept"], rows)}
+
+{on(result)}"""
+
+
+def generation(result: dict[str, Any]) -> str:
+    """One at a time against batches."""
+    plain, kit = result["plain"], result["kit"]
+    rows = [
+        (name, f"{middle(runs, 'messages_per_second'):.2f}", f"{middle(runs, 'peak_memory_mb'):,.0f}")
+        for name, runs in (("`generate`, one message at a time", plain), ("ftkit, sorted batches", kit))
+    ]
+    return f"""## Answers for the evaluation
+
+The tuned model on the desk's test messages, greedily: {plain[0]["n"]} messages one at a time on the PEFT model, {kit[0]["n"]} by the
+evaluation's path, {len(plain)} pairs.
+
+{table(["median of the pairs", "messages/s", "peak memory, MB"], rows)}
+
+**{result["median_ratio"]:.1f} times as many** (the pairs: {spread(result["ratios"])}). On the messages that both answered, {result["equal_answers"]:.0%} of the
+answers are the same to the letter; the rest differ because a batch adds up in another order, in bfloat16.
+
+{on(result)}"""
+
+
+def stream(result: dict[str, Any]) -> str:
+    """The demo's stream."""
+    names = {
+        "plain": "`generate` with a streamer, tuned",
+        "kit": "ftkit, tuned",
+        "both sides": "ftkit, base and tuned at once",
+    }
+    rows = [
+        (said, f"{middle(result[name], 'first_token_seconds'):.2f}", f"{middle(result[name], 'tokens_per_second'):.1f}")
+        for name, said in names.items()
+    ]
+    return f"""## The demo's stream
+
+One message at a time, mean of four messages after one to warm up, {len(result["plain"])} rounds.
+
+{table(["median of the rounds", "first token, s", "tokens/s"], rows)}
+
+**{result["median_ratio"]:.1f} times the tokens a second** for the tuned side alone (the pairs: {spread(result["ratios"])}). With both sides the base's prompt,
+which is told the fields, is the longer one and decides when the first token comes.
+
+{on(result)}"""
+
+
+def growth(result: dict[str, Any]) -> str:
+    """Time and memory against size, and the plan beside the measurement."""
+    label = {"examples": "examples", "length": "length", "rank": "rank", "batch": "batch_size", "method": "method"}
+    rows, gaps = [], []
+    for name, runs in result.items():
+        if name not in label:
+            continue
+        for run in runs:
+            planned, measured = run["planned_memory_mb"], run["peak_memory_mb"]
+            gaps.append(abs(measured / planned - 1))
+            rows.append((
+                f"{name} {run['given'][label[name]]}", f"{run['tokens_per_second']:,.0f}", f"{run['seconds'] / run['steps']:.2f}",
+                f"{planned:,}", f"{measured:,}", in_words(planned, measured),
+            ))  # fmt: skip
+    runs = result["examples"]
+    per_example = [run["seconds"] / run["given"]["examples"] for run in runs]
+    off = max(per_example) / statistics.mean(per_example) - 1
+    within = sum(gap <= 0.1 for gap in gaps)
+    return f"""## Growth, and the plan beside the measurement
+
+One setting changed at a time, the rest as in the `cpu` profile; one epoch of 64, 128 and 256 examples, five steps for the others.
+`planned` is what `ftkit plan` says before.
+
+{table(["setting", "real tokens/s", "seconds a step", "planned, MB", "measured, MB", "gap"], rows)}
+
+The time for an example is the same within {off:.0%} from 64 to 256 examples. The plan is within 10 % of the measured peak in {within} of {len(gaps)}
+settings; the largest gap is {max(gaps):.0%}.
+
+{on(result)}"""
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "training": training, "levers": levers, "generation": generation, "stream": stream, "growth": growth,
+}  # fmt: skip
+
+
+def write(results: Path) -> None:
+    """Write the page from the saved figures."""
+    saved = read_json(results)
+    parts = [say(saved[name]) for name, say in SECTIONS.items() if name in saved]
+    head = """# Benchmarks
+
+Measured by `make bench` (a bit over an hour on two cores; `make bench ARGS="--only stream --pairs 3"` for a part), which writes this page
+from `tests/benchmarks/results/`. What is compared was run side by side in one go, in pairs; shared machines are noisy, so read the ratios and not the
+single figures. No GPU figure is given: none has been measured yet."""
+    with replacing(PAGE) as temporary:
+        temporary.write_text("\n\n".join([head, *parts]) + "\n", encoding="utf-8")

@@ -1,0 +1,134 @@
+import pytest
+import torch
+
+from ftkit.base import KitError
+from ftkit.models import weight_bytes
+from ftkit.planning import (
+    CONFIGS,
+    METHODS,
+    NF4,
+    in_words,
+    largest_batch,
+    model_shape,
+    operations_per_token,
+    plan_training,
+)
+from ftkit.profiles import Hardware, read_profiles
+from ftkit.training import completion_loss, make_trainer, training_data
+from tests.test_cli import ftkit, refused
+
+CPU = Hardware("cpu", "a laptop", 16.0)
+T4 = Hardware("cuda", "T4", 15.0, (7, 5))
+PROFILES = read_profiles()
+
+
+@pytest.fixture(scope="module")
+def trainer(tiny_task, tiny_choice, tmp_path_factory):
+    from ftkit.models import load_tokenizer
+
+    data = training_data(tiny_task, load_tokenizer(tiny_choice.profile.model), tiny_choice.profile)
+    return make_trainer(tmp_path_factory.mktemp("plan"), data, tiny_choice.profile)
+
+
+def test_the_models_of_the_profiles_can_be_planned_without_a_hub():
+    sizes = {name: model_shape(name).weights for name in CONFIGS}
+    assert {profile.model for profile in PROFILES.values()} == set(CONFIGS)
+    assert [round(size / 1e6) for size in sizes.values()] == [135, 1711, 7615]
+
+
+def test_weights_and_adapter_are_those_of_the_model_itself(trainer, tiny_choice):
+    shape = model_shape(tiny_choice.profile.model)
+    plan = plan_training(tiny_choice.profile, [100], "qlora", shape, CPU)
+    base = trainer.model.get_base_model()
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    assert tiny_choice.profile.rank * shape.sides == trained
+    assert plan.parts["adapter"] == pytest.approx(trained * 2 / 1e6)
+    alone = weight_bytes(base) - trained * 2
+    assert plan.parts["weights"] * 1e6 == pytest.approx(alone, rel=0.05)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(2, 40), (4, 100), (3, 200)])
+def test_the_activations_are_what_pytorch_keeps_for_the_backward_pass(trainer, tiny_choice, batch, length):
+    model = trainer.model.get_base_model()
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    ids = torch.randint(5, 600, (batch, length))
+    labels = ids.clone()
+    labels[:, :-5] = -100
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with torch.autocast("cpu", dtype=torch.bfloat16), hooks:
+        completion_loss(model, inputs)
+    measured = sum(storage.nbytes() for storage in kept.values()) - 5 * batch * model.config.vocab_size * 4
+    profile = tiny_choice.profile.with_changes(batch_size=batch, dtype="bfloat16")
+    plan = plan_training(profile, [length], "qlora", model_shape(profile.model), CPU)
+    assert plan.parts["activations"] * 1e6 == pytest.approx(measured, rel=0.08)
+
+
+def test_the_parts_follow_method_device_and_settings():
+    profile = PROFILES["cpu"].with_changes(dtype="bfloat16")
+    plans = {method: plan_training(profile, [100], method, hardware=CPU) for method in METHODS}
+    assert plans["lora"].parts["weights"] > 2 * plans["qlora"].parts["weights"]
+    assert plans["full"].parts["optimizer"] > 5 * plans["lora"].parts["optimizer"]
+    assert plans["full"].parts["adapter"] == 0
+    twice = plan_training(profile.with_changes(batch_size=16), [100], hardware=CPU)
+    assert twice.parts["activations"] == pytest.approx(2 * plans["qlora"].parts["activations"])
+    thrifty = plan_training(profile.with_changes(gradient_checkpointing=True), [100], hardware=CPU)
+    assert thrifty.parts["activations"] < 0.2 * plans["qlora"].parts["activations"]
+    on_card = plan_training(PROFILES["t4"], [100], hardware=T4)
+    assert "libraries" not in on_card.parts
+    assert on_card.parts["optimizer"] == pytest.approx(on_card.parts["adapter"] / 2)  # 8 bits for each of two states, of 32
+
+
+def test_a_t4_takes_the_larger_model_in_four_bits_and_not_in_full():
+    profile = PROFILES["big"]
+    found = {m: largest_batch(profile, [200], T4.memory, method=m, hardware=T4) for m in METHODS}
+    assert found["full"] is None and found["lora"] is None
+    batch, accumulation = found["qlora"]
+    assert 1 <= batch < profile.batch_size and batch * accumulation == profile.batch_size
+
+
+def test_operations_count_six_a_trained_weight_and_four_a_frozen_one():
+    shape, profile = model_shape(PROFILES["cpu"].model), PROFILES["cpu"].with_changes(rank=1)
+    full = operations_per_token(shape, "full", profile, 64)
+    frozen = operations_per_token(shape, "qlora", profile, 64)
+    assert full / frozen == pytest.approx(1.5, rel=0.02)
+    assert pytest.approx(0.5159, abs=1e-4) == NF4
+
+
+def test_the_gap_is_told_in_words():
+    assert in_words(100, 101) == "as planned"
+    assert in_words(100, 112) == "12% more than planned"
+    assert in_words(100, 80) == "20% less than planned"
+
+
+def test_the_command_prints_the_plan_and_names_a_model_that_cannot_be_had(tmp_path):
+    done = ftkit("plan", "--profile", "big", "--length", "200", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    for word in (
+        "Qwen/Qwen2.5-7B-Instruct: 7,615 million weights",
+        "QLoRA, rank 32",
+        "most at once",
+        "T4, 15 GB",
+        "does not fit",
+    ):
+        assert word in done.stdout
+    refused(ftkit("plan", "--model", tmp_path / "nothing", "--length", "100"), "no configuration to be had")
+
+
+def test_a_run_records_its_plan_beside_what_was_measured(tiny_run):
+    measured = tiny_run.record["training"]
+    assert measured["planned_memory_mb"] > 500
+    assert measured["memory_against_plan"] == in_words(measured["planned_memory_mb"], measured["peak_memory_mb"])
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(KitError, match="not one of full, lora, qlora"):
+        plan_training(PROFILES["cpu"], [10], "prompt")

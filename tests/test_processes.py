@@ -1,0 +1,86 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ftkit.base import kit_root
+from ftkit.processes import agree, collect, is_first, world_size
+from ftkit.runs import Run
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from ftkit.processes import is_first, world_size
+from ftkit.profiles import Choice, read_profiles
+from ftkit.tasks import load_task
+from ftkit.training import train
+
+task, model, batch = load_task(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+profile = read_profiles()["ci"].with_changes(
+    model=model, rank=8, alpha=8, max_steps=6, checkpoint_steps=1, batch_size=batch, dtype="float32"
+)
+run = train(task, Choice(profile, "a test"), fresh=True)
+if is_first():
+    print("RUN", run.folder)
+print("WORLD", world_size())
+"""
+
+
+@pytest.fixture
+def eight_rows(broken_task):
+    """A task of eight training rows: a step of eight sees all of them, in whatever order."""
+    path = broken_task / "train.jsonl"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:8]), encoding="utf-8")
+    return broken_task
+
+
+def trained(task, model, tmp_path, processes, batch):
+    script = tmp_path / "train_it.py"
+    script.write_text(SCRIPT)
+    together = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29611"]
+    command = [sys.executable, *(together if processes > 1 else []), str(script), str(task), str(model), str(batch)]
+    environment = {**os.environ, "FTKIT_RUNS": str(tmp_path / f"runs-{processes}"), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(kit_root())
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count(f"WORLD {processes}") == processes
+    assert done.stdout.count("Finished:") == 1  # only the first speaks
+    return Run(Path(next(line[4:] for line in done.stdout.splitlines() if line.startswith("RUN "))))
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(eight_rows, tiny_model, tmp_path):
+    two = trained(eight_rows, tiny_model, tmp_path, 2, 4)
+    one = trained(eight_rows, tiny_model, tmp_path, 1, 8)
+    assert two.record["training"]["processes"] == 2 and one.record["training"]["processes"] == 1
+    assert len(list(two.folder.parent.iterdir())) == 1  # one run folder, not one for each process
+    losses = [[entry["loss"] for entry in run.log()] for run in (two, one)]
+    assert len(losses[0]) == 6
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    assert two.log()[-1]["tokens"] == one.log()[-1]["tokens"]
+
+
+def test_one_process_agrees_with_itself():
+    assert world_size() == 1 and is_first()
+    assert agree("a") == "a" and collect(3) == [3]
+
+
+def test_the_fsdp_configuration_is_one_that_accelerate_takes():
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    path = kit_root() / "ftkit" / "fsdp_qlora.yaml"
+    config = ClusterConfig.from_yaml_file(str(path))
+    assert str(config.distributed_type).endswith("FSDP") and config.mixed_precision == "bf16"
+    assert yaml.safe_load(path.read_text())["fsdp_config"]["fsdp_version"] == 2
+
+
+def test_under_fsdp_the_four_bit_weights_are_stored_in_the_models_dtype(tiny_model, monkeypatch):
+    import torch
+
+    from ftkit.models import linear_4bit_layers, load_model
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    layers = linear_4bit_layers(load_model(str(tiny_model), "bfloat16"))
+    assert layers and all(layer.weight.dtype == torch.bfloat16 for layer in layers)
