@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import attention
 from .base import KitError
 from .profiles import Hardware, Profile, detect_hardware, resolve_dtype
 from .tasks import Task, example_ids
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 METHODS = ("full", "lora", "qlora")
 # Bytes of a 4-bit weight: half a byte, one byte of scale for 64 of them, four bytes for 256 scales (QLoRA, arXiv 2305.14314)
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-LIBRARIES_MB = 800  # Python with torch, transformers, trl, peft, datasets, and the model's file as it is read; measured
-ALLOCATOR = {"cpu": 1.25, "cuda": 1.08}  # what the allocator holds beyond what is in use at the peak; measured
+LIBRARIES_MB = 640  # Python with torch, transformers, trl, peft, datasets; measured
+ALLOCATOR = {"cpu": 1.4, "cuda": 1.08}  # what the allocator holds beyond what is in use at the peak; measured
 # GB, and TFLOP/s of dense matrix products in 16 bits, by the makers' data sheets
 DEVICES = {"T4": (15.0, 65), "L4": (22.5, 121), "A100": (40.0, 312), "H200": (141.0, 989)}
 SHARE = {"cpu": 0.5, "cuda": 0.35}  # of the matrix-product rate that a training reaches: measured on a CPU, assumed on a GPU
@@ -150,6 +151,8 @@ def plan_training(
     state = 1 if "8bit" in profile.optimizer and hardware.device != "cpu" else trained_width
     tokens = profile.batch_size * max(lengths)
     layer = _bytes_per_token_and_layer(shape, width, 0 if method == "full" else profile.rank)
+    if attention.wanted(hardware.device) and width == 2 and max(lengths) <= attention.LONGEST:
+        layer += width * shape.heads * max(lengths)  # the kit's attention on a CPU keeps its weights
     kept = layer * shape.layers
     if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
         kept = shape.hidden * width * shape.layers + layer
@@ -162,9 +165,12 @@ def plan_training(
         "logits": profile.batch_size * COMPLETION * shape.vocabulary * (8 + 2 * width),
     }
     parts = {name: size / 1e6 for name, size in in_use.items()}
-    held = (ALLOCATOR[hardware.device] - 1) * (parts["activations"] + parts["logits"] + parts["gradients"])
+    held = (ALLOCATOR[hardware.device] - 1) * (parts["activations"] + parts["logits"])
     parts["allocator"] = held
+    # gradients appear as the activations go, from the last layer to the first: the larger of the two counts
+    parts["gradients"] = max(0.0, parts["gradients"] - parts["activations"])
     if hardware.device == "cpu":
+        parts["file as read"] = shape.weights * width / 1e6 if method == "qlora" else 0.0
         parts["libraries"] = LIBRARIES_MB
     seconds = None
     if rate:

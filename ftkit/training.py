@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import attention
 from .base import KitError, return_freed_memory, write_json
 from .models import load_adapter, load_model, load_tokenizer
 from .planning import clock, in_words, plan_training
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
-TRIM_STEPS = 10  # how often memory that glibc keeps is given back; see base.keep_freed_memory
+TRIM_STEPS = 3  # how often memory that glibc keeps is given back; see base.keep_freed_memory
 COMPLETE = "complete"  # written last into a checkpoint: without it the checkpoint was cut off
 
 
@@ -177,8 +178,11 @@ def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer
 
     set_seed(profile.seed)  # the adapter's first weights are drawn when the trainer is built
     dtype = resolve_dtype(profile.dtype)
+    model = load_model(profile.model, profile.dtype)
+    if attention.wanted(model.device.type):
+        model.set_attn_implementation(attention.register())
     trainer = completion_trainer()(
-        model=load_model(profile.model, profile.dtype),
+        model=model,
         args=sft_config(profile, folder, dtype),
         train_dataset=dataset,
         processing_class=load_tokenizer(profile.model),
@@ -201,14 +205,16 @@ def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any =
 
     `inputs` holds `input_ids`, `attention_mask` and `labels`, each [batch, length], labels -100 where no loss falls.
     `items` divides the sum when a step is spread over several batches. Logits: [completion tokens, vocabulary].
+    With the padding on the right no mask is needed: a position sees those before it only, and padding carries no loss.
     """
     from torch.nn import functional as F
 
     targets = inputs["labels"][:, 1:]
     carries_loss = targets != -100
-    hidden = model.model(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-    ).last_hidden_state[:, :-1]
+    mask = inputs["attention_mask"]
+    on_the_right = bool((mask[:, 1:] <= mask[:, :-1]).all())
+    read = {"input_ids": inputs["input_ids"], "attention_mask": None if on_the_right else mask}
+    hidden = model.model(**read, use_cache=False).last_hidden_state[:, :-1]
     logits = model.lm_head(hidden[carries_loss]).float()
     loss = F.cross_entropy(logits, targets[carries_loss], reduction="sum")
     return loss / (carries_loss.sum() if items is None else items)
@@ -235,7 +241,8 @@ def completion_trainer() -> type[SFTTrainer]:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             self._total_train_tokens += int(inputs["attention_mask"].sum())
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
-            return completion_loss(model.get_base_model(), inputs, num_items_in_batch)
+            base = model.get_base_model() if hasattr(model, "get_base_model") else model
+            return completion_loss(base, inputs, num_items_in_batch)
 
         def _get_train_sampler(self, train_dataset=None):
             """As the Trainer's own; with several processes the rows that are alike go to all of them at once."""

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ftkit import attention
 from ftkit.base import return_freed_memory
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models import keep_weights_unpacked, load_model, load_tokenizer, prepare_model, quiet_libraries
-from ftkit.profiles import Profile, read_profiles, resolve_dtype
+from ftkit.profiles import Profile, detect_hardware, read_profiles, resolve_dtype
 from ftkit.runs import open_run
 from ftkit.tasks import chat_prompt, load_task, prompt_text
 from ftkit.training import (
@@ -30,7 +31,7 @@ from ftkit.training import (
 
 def profile_of(given: dict[str, Any]) -> Profile:
     """The cpu profile with the changes that a measurement asks for."""
-    changes = {key: given[key] for key in ("batch_size", "rank", "alpha", "seed", "max_length") if key in given}
+    changes = {key: given[key] for key in ("batch_size", "rank", "alpha", "seed", "max_length", "model") if key in given}
     return read_profiles()[given.get("profile", "cpu")].with_changes(max_steps=given.get("steps", 8), **changes)
 
 
@@ -63,12 +64,13 @@ def plain_training(**given: Any) -> dict[str, Any]:
 
     profile = profile_of(given)
     data = examples(profile, given).remove_columns("length")
-    place = prepare_model(profile.model)
+    place, on_cpu = prepare_model(profile.model), detect_hardware().device == "cpu"
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(
                 place,
                 dtype=torch.bfloat16,
+                device_map={"": "cpu" if on_cpu else 0},
                 quantization_config=BitsAndBytesConfig(
                     load_in_4bit=True,
                     bnb_4bit_quant_type="nf4",
@@ -84,7 +86,7 @@ def plain_training(**given: Any) -> dict[str, Any]:
                 warmup_steps=profile.warmup,
                 max_steps=profile.max_steps,
                 seed=profile.seed,
-                use_cpu=True,
+                use_cpu=on_cpu,
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
@@ -122,6 +124,8 @@ def kit_training(**given: Any) -> dict[str, Any]:
             data = data.remove_columns("length")
             config.train_sampling_strategy = "random"
         model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
+        if "attention" not in without and attention.wanted(model.device.type):
+            model.set_attn_implementation(attention.register())
         if "dequantized once" in extra:
             model = model.dequantize(dtype=torch.bfloat16)
         if method == "full":
@@ -138,7 +142,7 @@ def kit_training(**given: Any) -> dict[str, Any]:
             cast_adapter(trainer.model, torch.float32 if "bf16 adapter" in without else torch.bfloat16)
         if "compiled" in extra:
             trainer.model.get_base_model().model.compile()
-        return measured_training(trainer, given, trim="trim" not in without)
+        return measured_training(trainer, given, 0 if "trim" in without else given.get("trim", TRIM_STEPS))
 
 
 def _trl_trainer() -> Any:
@@ -147,7 +151,7 @@ def _trl_trainer() -> Any:
     return SFTTrainer
 
 
-def measured_training(trainer: Any, given: dict[str, Any], trim: bool = False) -> dict[str, Any]:
+def measured_training(trainer: Any, given: dict[str, Any], trim: int = 0) -> dict[str, Any]:
     """Train, and take the real (non-padding) tokens a second, the peak memory, and the loss on the validation split."""
     import torch
     from transformers import TrainerCallback
@@ -159,7 +163,7 @@ def measured_training(trainer: Any, given: dict[str, Any], trim: bool = False) -
             self.seconds, self.last = [], time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if trim and state.global_step % TRIM_STEPS == 0:
+            if trim and state.global_step % trim == 0:
                 return_freed_memory()
             now = time.monotonic()
             self.seconds.append(now - self.last)
@@ -172,6 +176,7 @@ def measured_training(trainer: Any, given: dict[str, Any], trim: bool = False) -
     trainer.train()
     seconds = time.monotonic() - began
     result = {
+        "device": detect_hardware().name,
         "steps": trainer.state.global_step,
         "tokens": int(trainer._total_train_tokens),
         "seconds": round(seconds, 2),

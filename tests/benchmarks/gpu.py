@@ -1,0 +1,76 @@
+"""Speed and memory on a GPU with random weights of real shapes: `python -m tests.benchmarks.gpu`. No hub is needed.
+
+Random weights are right for speed and memory, not for quality. The figures go to results/gpu.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ftkit.base import KitError, read_json, write_json
+from ftkit.models import prepare_model
+from ftkit.profiles import detect_hardware
+
+from .__main__ import HERE, machine, run
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 49152, "tie_word_embeddings": True},
+    "1.5B": {"model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+             "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True},
+    "8B": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+           "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False},
+}  # fmt: skip
+METHODS = ("plain", "qlora", "lora", "full")
+
+
+def build(shape: str, folder: Path) -> None:
+    """Write a model of random weights with the packaged model's tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(prepare_model("HuggingFaceTB/SmolLM2-135M-Instruct"))
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    with torch.device(detect_hardware().device):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**SHAPES[shape], **ids), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Train a few steps by every method, and save the figures after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=["1.5B", "8B"])
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--profile", default="big")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "gpu.json")
+    given = parser.parse_args(arguments)
+    results: dict[str, Any] = read_json(given.output) if given.output.exists() else {"format": 1}
+    results["machine"] = {**machine(), "device": detect_hardware().name}
+    for shape in given.shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            build(shape, Path(folder))
+            for method in given.methods:
+                what = {"steps": given.steps, "profile": given.profile, "model": folder, "roofline": False}
+                name = "plain_training" if method == "plain" else "kit_training"
+                try:
+                    found = run(name, **what, **({} if method == "plain" else {"method": method}))
+                    del found["given"]["model"]
+                except KitError as error:  # too large for the card, for example: that is a result too
+                    found = {"failed": str(error)[:300]}
+                    print(f"  {shape} {method}: {error}", flush=True)
+                results.setdefault(shape, {})[method] = found
+                write_json(given.output, results)
+    return results
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KitError as error:
+        sys.exit(f"gpu: {error}")

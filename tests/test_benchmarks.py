@@ -1,0 +1,56 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ftkit.base import kit_root, read_json
+from tests.benchmarks import gpu, report
+from tests.benchmarks.__main__ import LEVERS, PARTS, RESULTS
+
+
+def test_the_page_is_what_the_saved_figures_say(tmp_path, monkeypatch):
+    committed = (kit_root() / "BENCHMARKS.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(report, "PAGE", tmp_path / "BENCHMARKS.md")
+    report.write(RESULTS)
+    assert (tmp_path / "BENCHMARKS.md").read_text(encoding="utf-8") == committed
+
+
+def test_every_part_was_measured_with_machine_date_and_versions():
+    results = read_json(RESULTS)
+    measured = [name for name in PARTS if name in results]
+    assert measured
+    for name in measured:
+        machine = results[name]["machine"]
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", machine["date"]) and machine["cpu"] and machine["cores"]
+        assert {"torch", "trl", "bitsandbytes"} <= set(machine["versions"])
+    assert set(results.get("levers", {}).get("levers", {})) <= set(LEVERS)
+
+
+def test_a_ratio_is_of_five_pairs_at_least():
+    results = read_json(RESULTS)
+    for name in ("training", "generation", "stream"):
+        assert name not in results or len(results[name]["ratios"]) >= 5
+
+
+@pytest.mark.parametrize("name", ["kit_training", "plain_training"])
+def test_a_measurement_runs_and_gives_its_figures(name):
+    given = json.dumps({"steps": 1, "batch_size": 1, "examples": 2, "rank": 4, "roofline": False})
+    command = [sys.executable, "-m", "tests.benchmarks.measure", name, given]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=kit_root(), timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])
+    assert result["steps"] == 1 and result["tokens"] > 50 and result["peak_memory_mb"] > 500
+
+
+def test_the_gpu_benchmark_runs_every_method(tmp_path, monkeypatch):
+    methods = ["plain", "qlora", "lora", "full"]
+    common = ["--shapes", "tiny", "--steps", "1", "--profile", "ci", "--output", str(tmp_path / "gpu.json"), "--methods"]
+    results = gpu.main([*common, *methods])
+    assert read_json(tmp_path / "gpu.json") == results
+    for method in methods:
+        assert results["tiny"][method].get("failed") is None
+        assert results["tiny"][method]["steps"] == 1 and results["tiny"][method]["tokens_per_second"] > 0
+    shares = [results["tiny"][method]["trainable_parameters"] for method in ("qlora", "full")]
+    assert shares[1] > 3e6 and shares[0] < shares[1]
