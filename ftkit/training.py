@@ -73,10 +73,10 @@ def _train(
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop_after and trainer.state.global_step < trainer.state.max_steps:
         return run
+    peak = peak_memory_mb()
     finish(trainer, run, task)
     if not is_first():
         return run
-    peak = peak_memory_mb()
     run.update(
         status="finished",
         training={

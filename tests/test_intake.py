@@ -106,6 +106,36 @@ def test_a_hub_dataset_that_cannot_be_had_is_said_in_one_line(tmp_path):
     refused(done, "someone/something is not a file", "hub")
 
 
+def test_a_hub_dataset_is_read_by_its_id(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, split):
+        asked.append((name, split))
+        return datasets.Dataset.from_list([{"text": r["message"], "label": r["ticket"]["urgency"]} for r in ROWS])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    table = read_table("someone/something", split="validation")
+    assert asked == [("someone/something", "validation")]
+    assert table.columns == ["text", "label"] and table.rows[0] == (1, {"text": ROWS[0]["message"], "label": "normal"})
+
+
+def test_columns_whose_names_say_nothing_are_asked_for(tmp_path):
+    table = read_table(str(write_csv(tmp_path / "in.csv", ["a", "b", "c"], [("1", "2", "3")])))
+    asked = []
+
+    def ask(what, columns):
+        asked.append((what, columns))
+        return columns[-1]
+
+    assert choose_columns(table, None, (), ask) == ("c", ("b",))
+    assert asked == [("message", ["a", "b", "c"]), ("target", ["a", "b"])]
+    assert choose_columns(table, "a", ("c",), ask) == ("a", ("c",)) and len(asked) == 2
+    with pytest.raises(KitError, match="'a' cannot be both"):
+        choose_columns(table, "a", ("a",))
+
+
 def test_near_duplicates_stay_in_one_split_and_labels_in_their_shares(tmp_path):
     rows = [
         (r["message"] + tail, r["ticket"]["urgency"]) for r in ROWS if len(r["message"]) > 60 for tail in ("", " Thanks")
