@@ -88,7 +88,7 @@ def _train(
             "tokens_per_second": round(progress.tokens / progress.seconds, 1),
             "peak_memory_mb": round(peak),
             "planned_memory_mb": round(plan.peak_mb),
-            "memory_against_plan": in_words(plan.peak_mb, peak),
+            "memory_against_plan": in_words(round(plan.peak_mb), round(peak)),
             "processes": world_size(),
             "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             "dtype": resolve_dtype(profile.dtype),
