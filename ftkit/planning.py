@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import attention
+from . import kernels
 from .base import KitError
 from .profiles import Hardware, Profile, detect_hardware, resolve_dtype
 from .tasks import Task, example_ids
@@ -151,7 +151,7 @@ def plan_training(
     state = 1 if "8bit" in profile.optimizer and hardware.device != "cpu" else trained_width
     tokens = profile.batch_size * max(lengths)
     layer = _bytes_per_token_and_layer(shape, width, 0 if method == "full" else profile.rank)
-    if attention.wanted(hardware.device) and width == 2 and max(lengths) <= attention.LONGEST:
+    if kernels.wanted(hardware.device) and width == 2 and max(lengths) <= kernels.LONGEST:
         layer += width * shape.heads * max(lengths)  # the kit's attention on a CPU keeps its weights
     kept = layer * shape.layers
     if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
@@ -167,8 +167,8 @@ def plan_training(
     parts = {name: size / 1e6 for name, size in in_use.items()}
     held = (ALLOCATOR[hardware.device] - 1) * (parts["activations"] + parts["logits"])
     parts["allocator"] = held
-    # gradients appear as the activations go, from the last layer to the first: the larger of the two counts
-    parts["gradients"] = max(0.0, parts["gradients"] - parts["activations"])
+    if profile.gradient_accumulation == 1:  # gradients appear as the activations go, last layer first: the larger counts
+        parts["gradients"] = max(0.0, parts["gradients"] - parts["activations"])
     if hardware.device == "cpu":
         parts["file as read"] = shape.weights * width / 1e6 if method == "qlora" else 0.0
         parts["libraries"] = LIBRARIES_MB

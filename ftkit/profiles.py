@@ -43,6 +43,11 @@ class Profile:
     max_new_tokens: int
     demo_test_rows: int = -1
 
+    @property
+    def examples_per_step(self) -> int:
+        """Examples that one step learns from: `gradient_accumulation` batches of `batch_size`."""
+        return self.batch_size * self.gradient_accumulation
+
     def with_changes(self, **changes: Any) -> Profile:
         """Copy with some values changed, for example `profile.with_changes(rank=16)`."""
         unknown = set(changes) - {f.name for f in fields(self)}

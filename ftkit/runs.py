@@ -123,7 +123,7 @@ def write_card(run: Run) -> Path:
         tags=["qlora", "lora", "ftkit"],
     )
     task = record["task"]
-    settings = ("epochs", "batch_size", "learning_rate", "rank", "alpha", "dropout", "max_length", "seed")
+    settings = ("epochs", "examples_per_step", "learning_rate", "rank", "alpha", "dropout", "max_length", "seed")
     lines = [
         f"---\n{head.to_yaml()}\n---",
         f"# {task['name']}: a LoRA adapter for {profile.model}",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import attention
+from . import kernels
 from .base import KitError, return_freed_memory, write_json
 from .models import load_adapter, load_model, load_tokenizer
 from .planning import clock, in_words, plan_training
@@ -179,8 +179,9 @@ def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer
     set_seed(profile.seed)  # the adapter's first weights are drawn when the trainer is built
     dtype = resolve_dtype(profile.dtype)
     model = load_model(profile.model, profile.dtype)
-    if attention.wanted(model.device.type):
-        model.set_attn_implementation(attention.register())
+    fast = kernels.wanted(model.device.type)
+    if fast:
+        model.set_attn_implementation(kernels.register())
     trainer = completion_trainer()(
         model=model,
         args=sft_config(profile, folder, dtype),
@@ -190,6 +191,8 @@ def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer
     )
     trainer.remove_callback(PrinterCallback)
     cast_adapter(trainer.model, trainer.adapter_dtype)
+    if fast:
+        kernels.speed_up_adapters(trainer.model)
     return trainer
 
 
@@ -386,7 +389,7 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
 
         def tell(self, state, entry):
             rate = (self.tokens - self.resumed_tokens) / max(1e-9, self.seconds - self.resumed_seconds)
-            per_step = mean_length * profile.batch_size * profile.gradient_accumulation * world_size()
+            per_step = mean_length * profile.examples_per_step * world_size()
             left = (state.max_steps - state.global_step) * per_step / max(1e-9, rate)
             say(
                 f"  step {state.global_step:4d} of {state.max_steps}   loss {entry['loss']:.3f}   "

@@ -77,7 +77,14 @@ def tiny_task(tiny_task_folder):
 @pytest.fixture(scope="session")
 def tiny_choice(tiny_model):
     profile = read_profiles()["ci"].with_changes(
-        model=str(tiny_model), rank=8, alpha=8, max_steps=12, checkpoint_steps=4, batch_size=4, max_new_tokens=24
+        model=str(tiny_model),
+        rank=8,
+        alpha=8,
+        max_steps=12,
+        checkpoint_steps=4,
+        batch_size=4,
+        gradient_accumulation=1,
+        max_new_tokens=24,
     )
     return Choice(profile, "a test")
 

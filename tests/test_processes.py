@@ -20,7 +20,14 @@ from ftkit.training import train
 
 task, model, batch = load_task(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 profile = read_profiles()["ci"].with_changes(
-    model=model, rank=8, alpha=8, max_steps=6, checkpoint_steps=1, batch_size=batch, dtype="float32"
+    model=model,
+    rank=8,
+    alpha=8,
+    max_steps=6,
+    checkpoint_steps=1,
+    batch_size=batch,
+    gradient_accumulation=1,
+    dtype="float32",
 )
 run = train(task, Choice(profile, "a test"), fresh=True)
 if is_first():

@@ -64,7 +64,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "base",
         "processes",
         "profiles",
-        "attention",
+        "kernels",
         "models",
         "tasks",
         "repairs",

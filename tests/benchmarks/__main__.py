@@ -24,7 +24,9 @@ RESULTS = HERE / "results" / "cpu.json"
 LEVERS = {  # lever: what taking it out, or putting it in, was expected to do to the speed
     "allocator": ("without", "memory kept between steps instead of returned to the kernel", "+25 % (system time)"),
     "attention": ("without", "attention as four bf16 matrix products", "+15 % (its backward was a sixth)"),
+    "adapter layers": ("without", "4-bit product and adapter in one autograd step", "+10 % (six passes over memory saved)"),
     "completion loss": ("without", "logits on completion tokens only, no entropy and accuracy", "+30 %"),
+    "small steps": ("without", "a batch of 8 as two of 4, gradients added up", "0 % (it is for the memory)"),
     "like lengths": ("without", "batches of like length: less padding", "+25 % (a quarter of random batches is padding)"),
     "no checkpointing": ("without", "activations kept, not computed twice", "+33 % (one forward of three passes saved)"),
     "bf16 adapter": ("without", "adapter weights in bfloat16, not float32", "+10 % (no casts)"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftkit import attention
+from ftkit import kernels
 from ftkit.base import return_freed_memory
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models import keep_weights_unpacked, load_model, load_tokenizer, prepare_model, quiet_libraries
@@ -31,7 +31,10 @@ from ftkit.training import (
 
 def profile_of(given: dict[str, Any]) -> Profile:
     """The cpu profile with the changes that a measurement asks for."""
-    changes = {key: given[key] for key in ("batch_size", "rank", "alpha", "seed", "max_length", "model") if key in given}
+    names = ("batch_size", "gradient_accumulation", "rank", "alpha", "seed", "max_length", "model")
+    changes = {key: given[key] for key in names if key in given}
+    if "batch_size" in given:
+        changes.setdefault("gradient_accumulation", 1)
     return read_profiles()[given.get("profile", "cpu")].with_changes(max_steps=given.get("steps", 8), **changes)
 
 
@@ -80,7 +83,7 @@ def plain_training(**given: Any) -> dict[str, Any]:
             ),
             args=SFTConfig(
                 output_dir=folder,
-                per_device_train_batch_size=profile.batch_size,
+                per_device_train_batch_size=profile.examples_per_step,
                 learning_rate=profile.learning_rate,
                 lr_scheduler_type="cosine",
                 warmup_steps=profile.warmup,
@@ -110,6 +113,8 @@ def kit_training(**given: Any) -> dict[str, Any]:
         torch.set_num_threads(1)
     method = given.get("method", "qlora")
     profile = profile_of(given).with_changes(gradient_checkpointing="no checkpointing" in without)
+    if "small steps" in without:
+        profile = profile.with_changes(batch_size=profile.examples_per_step, gradient_accumulation=1)
     data = examples(profile, given)
     dtype = resolve_dtype(profile.dtype)
     set_seed(profile.seed)
@@ -120,12 +125,13 @@ def kit_training(**given: Any) -> dict[str, Any]:
             config.train_sampling_strategy = "random"
         if "packing" in extra:
             config.packing, config.max_length = True, 1024
-            config.per_device_train_batch_size = 1
+            config.per_device_train_batch_size, config.gradient_accumulation_steps = 1, 1
             data = data.remove_columns("length")
             config.train_sampling_strategy = "random"
         model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
-        if "attention" not in without and attention.wanted(model.device.type):
-            model.set_attn_implementation(attention.register())
+        fast = kernels.wanted(model.device.type)
+        if fast and "attention" not in without:
+            model.set_attn_implementation(kernels.register())
         if "dequantized once" in extra:
             model = model.dequantize(dtype=torch.bfloat16)
         if method == "full":
@@ -140,6 +146,8 @@ def kit_training(**given: Any) -> dict[str, Any]:
         trainer.remove_callback(PrinterCallback)
         if method != "full":
             cast_adapter(trainer.model, torch.float32 if "bf16 adapter" in without else torch.bfloat16)
+        if fast and "adapter layers" not in without:
+            kernels.speed_up_adapters(trainer.model)
         if "compiled" in extra:
             trainer.model.get_base_model().model.compile()
         return measured_training(trainer, given, 0 if "trim" in without else given.get("trim", TRIM_STEPS))

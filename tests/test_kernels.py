@@ -1,0 +1,162 @@
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from ftkit import kernels
+from ftkit.models import load_model
+from ftkit.training import cast_adapter, completion_loss, lora_config
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "length"), [(4, 4, 7), (9, 3, 33), (8, 1, 64)])
+def test_it_is_causal_attention_forwards_and_back(heads, kv_heads, length):
+    torch.manual_seed(0)
+    shapes = (heads, kv_heads, kv_heads)
+    ours = [torch.randn(2, h, length, 16, dtype=torch.float64, requires_grad=True) for h in shapes]
+    theirs = [t.detach().clone().requires_grad_() for t in ours]
+    blocked = kernels._blocked(length, torch.float64)
+    one = kernels.causal_attention(*ours, 0.25, blocked)
+    two = scaled_dot_product_attention(*theirs, is_causal=True, scale=0.25, enable_gqa=True)
+    torch.testing.assert_close(one, two)
+    weight = torch.randn_like(one)
+    (one * weight).sum().backward()
+    (two * weight).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def inputs(length=24, padding=5):
+    torch.manual_seed(1)
+    ids = torch.randint(5, 600, (3, length))
+    mask = torch.ones_like(ids)
+    labels = ids.clone()
+    labels[:, : length // 2] = -100
+    mask[1, length - padding :] = 0
+    labels[1, length - padding :] = -100
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def loss_and_gradients(model, given):
+    model.zero_grad()
+    loss = completion_loss(model, given)
+    loss.backward()
+    return loss.detach(), {n: p.grad.float().clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_loss_and_its_gradients_are_those_of_sdpa_padding_and_all(tiny_model):
+    model = load_model(str(tiny_model), "bfloat16", four_bit=False).train()
+    loss, gradients = loss_and_gradients(model, inputs())
+    model.set_attn_implementation(kernels.register())
+    assert model.config._attn_implementation == kernels.NAME
+    same, ours = loss_and_gradients(model, inputs())
+    torch.testing.assert_close(same, loss, rtol=5e-3, atol=5e-3)
+    for name, gradient in gradients.items():
+        gap = (ours[name] - gradient).norm() / gradient.norm().clamp(min=1e-6)
+        assert gap < 0.05, name
+
+
+def test_it_is_used_in_training_and_not_where_it_would_be_wrong(tiny_model, monkeypatch):
+    used = []
+    real = kernels.causal_attention
+    monkeypatch.setattr(kernels, "causal_attention", lambda *args: used.append(1) or real(*args))
+    model = load_model(str(tiny_model), "bfloat16", four_bit=False).train()
+    model.set_attn_implementation(kernels.register())
+    completion_loss(model, inputs())
+    assert len(used) == model.config.num_hidden_layers
+
+    used.clear()
+    left = {key: value.flip(1) for key, value in inputs().items()}  # padding on the left needs its mask
+    completion_loss(model, left)
+    model(torch.randint(5, 600, (1, kernels.LONGEST + 1)), use_cache=False)
+    model.eval()
+    prompt = torch.randint(5, 600, (1, 6))
+    cache = model(prompt, use_cache=True).past_key_values
+    model(prompt[:, :1], past_key_values=cache)
+    assert not used
+
+
+@pytest.fixture
+def with_adapter(tiny_model, tiny_choice):
+    """The tiny model in 4-bit with a bfloat16 adapter whose B is not zero: then A has gradients too."""
+    from peft import get_peft_model
+
+    torch.manual_seed(0)
+    model = get_peft_model(load_model(str(tiny_model), "bfloat16"), lora_config(tiny_choice.profile)).train()
+    cast_adapter(model, torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def adapter_layers(model):
+    return [module for name, module in model.named_modules() if name.endswith("q_proj")]
+
+
+def test_an_adapted_layer_and_its_gradients_are_pefts(with_adapter):
+    def both_ways(layer, x):
+        x = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = layer(x)
+        out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape).to(out.dtype))
+        ab = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        found = [out.detach(), x.grad, *(weight.grad.clone() for weight in ab)]
+        for weight in ab:
+            weight.grad = None
+        return found
+
+    layer = adapter_layers(with_adapter)[0]
+    x = torch.randn(2, 9, layer.in_features, dtype=torch.bfloat16)
+    theirs = both_ways(layer, x)
+    assert kernels.speed_up_adapters(with_adapter) == 7 * with_adapter.config.num_hidden_layers
+    for one, two in zip(both_ways(layer, x), theirs, strict=True):
+        assert one.dtype == two.dtype and one.shape == two.shape
+        assert (one - two).float().norm() / two.float().norm() < 0.01
+
+
+def test_a_training_step_with_all_of_it_gives_pefts_loss_and_gradients(with_adapter):
+    base = with_adapter.get_base_model()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, gradients = loss_and_gradients(base, inputs())
+        kernels.speed_up_adapters(with_adapter)
+        base.set_attn_implementation(kernels.register())
+        same, ours = loss_and_gradients(base, inputs())
+    torch.testing.assert_close(same, loss, rtol=5e-3, atol=5e-3)
+    assert len(gradients) == 2 * 7 * base.config.num_hidden_layers
+    for name, gradient in gradients.items():
+        assert (ours[name] - gradient).norm() / gradient.norm().clamp(min=1e-6) < 0.06, name
+
+
+def test_the_adapted_layer_goes_pefts_way_where_its_own_would_be_wrong(with_adapter, monkeypatch):
+    used = []
+    real = kernels._lora_product()
+    monkeypatch.setattr(kernels, "_lora_product", lambda: used.append(1) or real)
+    kernels.speed_up_adapters(with_adapter)
+    layer = adapter_layers(with_adapter)[0]
+    x = torch.randn(1, 3, layer.in_features, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        adapted = layer(x)
+        assert used == [1]
+        with with_adapter.disable_adapter():
+            assert not torch.equal(layer(x), adapted)  # the base alone
+        layer(x.float())
+        layer.lora_dropout["default"] = torch.nn.Dropout(0.5)
+        layer(x)
+        layer.lora_dropout["default"] = torch.nn.Identity()
+        with_adapter.eval()
+        torch.testing.assert_close(layer(x), adapted, rtol=0.02, atol=0.02)
+    assert used == [1]
+
+
+def test_padding_on_the_left_and_on_the_right_give_the_same_loss(tiny_model):
+    model = load_model(str(tiny_model), "float32", four_bit=False)
+    right = inputs()
+    rolled = {key: value.clone() for key, value in right.items()}
+    for value in rolled.values():
+        value[1] = value[1].roll(5)
+    torch.testing.assert_close(completion_loss(model, right), completion_loss(model, rolled), rtol=1e-4, atol=1e-4)
+
+
+def test_an_option_leaves_pytorchs_own(monkeypatch):
+    assert kernels.wanted("cpu") and not kernels.wanted("cuda")
+    monkeypatch.setenv("FTKIT_FAST_KERNELS", "0")
+    assert not kernels.wanted("cpu")
