@@ -16,6 +16,7 @@ from .runs import Run
 from .tasks import Messages, Task, chat_prompt, prompt_text
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
@@ -62,6 +63,7 @@ class Answerer:
             base = load_model(profile.model, profile.dtype)
             if base.device.type == "cpu":
                 base = dequantized(base)
+            base.get_output_embeddings().register_forward_pre_hook(_laid_out)
             return load_adapter(base, run.adapter).eval(), load_tokenizer(profile.model)
 
         model, tokenizer = worker.submit(load).result()
@@ -145,6 +147,15 @@ class Answerer:
             )
         new = output[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _laid_out(head: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Lay the last positions [batch, 1, hidden] out in one block before the head multiplies them.
+
+    They come as a slice of all positions, and `linear` copies the head's weights once for each row of such a slice: 3.6 GB
+    for 64 rows of a model of 135 million weights.
+    """
+    return tuple(tensor.contiguous() for tensor in given)
 
 
 def _stops_on(stop: threading.Event) -> Any:

@@ -114,3 +114,13 @@ def test_a_message_that_may_not_be_read_is_refused(answerer, message):
 def test_an_unknown_side_is_refused(answerer):
     with pytest.raises(KitError, match="'tunde' is not a model of a run"):
         answerer.answer(["hello"], "tunde")
+
+
+def test_a_large_batch_takes_no_copy_of_the_heads_weights_for_each_row(answerer, monkeypatch):
+    """What the head gets lies in one block: of a slice, `linear` would copy its weights once a row."""
+    monkeypatch.setattr(answerer, "batch_size", 16)
+    head, seen = answerer.model.get_output_embeddings(), []
+    handle = head.register_forward_hook(lambda module, given, out: seen.append((given[0].shape, given[0].is_contiguous())))
+    answerer.answer(["a table for two", "we lost a hat on friday", "is the terrace open"])
+    handle.remove()
+    assert seen[0][0][:2] == (3, 1) and all(contiguous for _, contiguous in seen)
