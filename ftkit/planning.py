@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import kernels
 from .base import KitError
-from .profiles import Hardware, Profile, detect_hardware, resolve_dtype
+from .profiles import PAD_TO, Hardware, Profile, detect_hardware, resolve_dtype
 from .tasks import Task, example_ids
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def plan_training(
     adapter = 0 if method == "full" else profile.rank * shape.sides
     trained = shape.weights if method == "full" else adapter
     state = 1 if "8bit" in profile.optimizer and hardware.device != "cpu" else trained_width
-    tokens = profile.batch_size * max(lengths)
+    tokens = profile.batch_size * -(-max(lengths) // PAD_TO) * PAD_TO
     layer = _bytes_per_token_and_layer(shape, width, 0 if method == "full" else profile.rank)
     if kernels.wanted(hardware.device) and width == 2 and max(lengths) <= kernels.LONGEST:
         layer += width * shape.heads * max(lengths)  # the kit's attention on a CPU keeps its weights

@@ -13,6 +13,11 @@ from .base import KitError
 PROFILES_FILE = Path(__file__).with_name("profiles.toml")
 
 
+# Batches are padded to a multiple of so many tokens: blocks of fewer sizes fit into each other's place in memory, and a
+# GPU's matrix units like multiples of eight.
+PAD_TO = 8
+
+
 @dataclass(frozen=True)
 class Profile:
     """Everything about a run that depends on the machine: base model, dtype, batch, length, LoRA, steps.

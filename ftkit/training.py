@@ -15,7 +15,7 @@ from .base import KitError, return_freed_memory, write_json
 from .models import load_adapter, load_model, load_tokenizer
 from .planning import clock, in_words, plan_training
 from .processes import agree, collect, is_first, is_sharded, world_size
-from .profiles import Choice, Profile, detect_hardware, resolve_dtype
+from .profiles import PAD_TO, Choice, Profile, detect_hardware, resolve_dtype
 from .runs import Run, new_run, unfinished_run, write_card
 from .tasks import Task, chat_prompt, example_ids, prompt_ids, training_example
 
@@ -158,6 +158,7 @@ def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
         completion_only_loss=True,
         train_sampling_strategy="group_by_length",  # neighbours of like length: little padding
         length_column_name="length",
+        pad_to_multiple_of=PAD_TO,
         gradient_checkpointing=profile.gradient_checkpointing,
         use_cpu=on_cpu,
         bf16=dtype == "bfloat16",

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from ftkit.base import KitError
 from ftkit.models import load_tokenizer
 from ftkit.planning import clock
-from ftkit.profiles import Choice
+from ftkit.profiles import PAD_TO, Choice
 from ftkit.runs import Run, all_runs, open_run, unfinished_run
 from ftkit.tasks import load_task
 from ftkit.training import COMPLETE, completion_loss, last_checkpoint, make_trainer, train, training_data
@@ -104,7 +104,8 @@ def test_the_end_of_the_turn_carries_loss(trainer):
 def test_batches_hold_rows_of_like_length(trainer, tiny_task, tiny_choice):
     padded = real = 0
     for batch in trainer.get_train_dataloader():
-        padded += batch["attention_mask"].numel()
+        assert batch["input_ids"].shape[1] % PAD_TO == 0
+        padded += batch["input_ids"].shape[0] * int(batch["attention_mask"].sum(1).max())
         real += int(batch["attention_mask"].sum())
     lengths = training_lengths(tiny_task, tiny_choice)
     by_chance = sum(max(lengths[i : i + 4]) * len(lengths[i : i + 4]) for i in range(0, len(lengths), 4))
@@ -123,7 +124,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(tiny_task
 KILLED = """
 import json, os, signal, sys
 import ftkit.training as training
-from ftkit.profiles import Choice, Profile
+from ftkit.profiles import PAD_TO, Choice, Profile
 from ftkit.tasks import load_task
 
 calls, loss = 0, training.completion_loss

@@ -28,6 +28,7 @@ LEVERS = {  # lever: what taking it out, or putting it in, was expected to do to
     "completion loss": ("without", "logits on completion tokens only, no entropy and accuracy", "+30 %"),
     "small steps": ("without", "a batch of 8 as two of 4, gradients added up", "0 % (it is for the memory)"),
     "like lengths": ("without", "batches of like length: less padding", "+25 % (a quarter of random batches is padding)"),
+    "round lengths": ("without", "batches padded to multiples of 8 tokens", "-3 % (padding), but fewer sizes of blocks"),
     "no checkpointing": ("without", "activations kept, not computed twice", "+33 % (one forward of three passes saved)"),
     "bf16 adapter": ("without", "adapter weights in bfloat16, not float32", "+10 % (no casts)"),
     "trim": ("without", "kept memory given back every three steps", "0 % (it is for the memory)"),

@@ -121,6 +121,8 @@ def kit_training(**given: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = sft_config(profile, Path(folder), dtype)
         config.save_strategy = "no"
+        if "round lengths" in without:
+            config.pad_to_multiple_of = None
         if "like lengths" in without:
             config.train_sampling_strategy = "random"
         if "packing" in extra:
