@@ -18,7 +18,7 @@ from .tasks import Messages, Task, chat_prompt, prompt_text
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASE, TUNED = "base", "tuned"
 _ADAPTER = {BASE: "__base__", TUNED: "default"}  # peft's names: the untouched model, and the adapter
@@ -47,11 +47,14 @@ class Answerer:
     """
 
     task: Task
-    model: PeftModel
+    model: PeftModel | PreTrainedModel  # without an adapter it answers as it is, which counts as tuned
     tokenizer: PreTrainedTokenizerBase
     batch_size: int = 64
     max_new_tokens: int = 96
     worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ftkit-model"), repr=False)
+
+    def __post_init__(self) -> None:
+        self.model.get_output_embeddings().register_forward_pre_hook(_laid_out)
 
     @classmethod
     def of_run(cls, run: Run) -> Answerer:
@@ -63,7 +66,6 @@ class Answerer:
             base = load_model(profile.model, profile.dtype)
             if base.device.type == "cpu":
                 base = dequantized(base)
-            base.get_output_embeddings().register_forward_pre_hook(_laid_out)
             return load_adapter(base, run.adapter).eval(), load_tokenizer(profile.model)
 
         model, tokenizer = worker.submit(load).result()

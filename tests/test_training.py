@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(tiny_task
 KILLED = """
 import json, os, signal, sys
 import ftkit.training as training
-from ftkit.profiles import PAD_TO, Choice, Profile
+from ftkit.profiles import Choice, Profile
 from ftkit.tasks import load_task
 
 calls, loss = 0, training.completion_loss

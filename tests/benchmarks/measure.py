@@ -16,7 +16,7 @@ from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models import keep_weights_unpacked, load_model, load_tokenizer, prepare_model, quiet_libraries
 from ftkit.profiles import Profile, detect_hardware, read_profiles, resolve_dtype
 from ftkit.runs import open_run
-from ftkit.tasks import chat_prompt, load_task, prompt_text
+from ftkit.tasks import chat_prompt, completion_text, load_task, prompt_text
 from ftkit.training import (
     TRIM_STEPS,
     cast_adapter,
@@ -203,15 +203,15 @@ def measured_training(trainer: Any, given: dict[str, Any], trim: int = 0) -> dic
     return result
 
 
-def validation_loss(model: Any, torch: Any) -> float:
+def validation_loss(model: Any, torch: Any, task: Any = None, rows_of: Any = None) -> float:
     """Mean cross-entropy of the validation split's completions, the same way for every recipe."""
-    task = load_task("desk")
+    task = task or load_task("desk")
     tokenizer = load_tokenizer("HuggingFaceTB/SmolLM2-135M-Instruct")
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     rows, total, count = [], 0.0, 0
-    for row in task.rows("validation"):
+    for row in rows_of or task.rows("validation"):
         prompt = tokenizer(prompt_text(tokenizer, chat_prompt(task, row["message"])), add_special_tokens=False)["input_ids"]
-        answer = tokenizer(json.dumps(row["ticket"]) + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+        answer = tokenizer(completion_text(task, row["ticket"]) + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
         rows.append((prompt + answer, [-100] * len(prompt) + answer))
     rows.sort(key=lambda pair: len(pair[0]))
     with torch.no_grad():  # in training mode (dropout is 0): evaluation mode repacks 4-bit weights on some processors

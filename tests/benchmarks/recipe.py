@@ -1,0 +1,346 @@
+"""The recipe, looked for: experiments out of `recipe.toml`, each trained on desk training rows and scored on validation.
+
+`python -m tests.benchmarks.recipe` runs what has no result yet (resumable, a process an experiment), saves after each,
+and writes the page and the plots. `--only GROUP ...`, `--hours 1.5`, `--report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ftkit.base import KitError, kit_root, read_json, write_json
+from ftkit.runs import versions
+
+PLAN = Path(__file__).with_name("recipe.toml")
+RESULTS = kit_root() / "data" / "experiments" / "recipe.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What decides a result: `method`, `seed`, `rows` (None: all), and changes to profile, task, adapter and trainer."""
+
+    method: str
+    seed: int
+    rows: int | None = None
+    profile: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] = field(default_factory=dict)
+    sft: dict[str, Any] = field(default_factory=dict)
+    special: str = ""
+
+    @property
+    def key(self) -> str:
+        """Twelve digits that stand for all of it."""
+        text = json.dumps(vars(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a change from its group's centre, what was expected of it, and an experiment a seed."""
+
+    group: str
+    name: str
+    expected: str
+    experiments: tuple[Experiment, ...]
+
+
+def read_plan(path: Path = PLAN) -> list[Line]:
+    """All lines of the plan: the groups in order, each with its centre first."""
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    lines = []
+    for group, given in table.items():
+        centre, seeds = given.get("centre", {}), given["seeds"]
+        centre = _merged(table[given["from"]]["centre"], centre) if "from" in given else centre
+        if "curve" in given:
+            lines += _curve(group, centre, given)
+            continue
+        changes = ([{"name": "the centre", "expected": ""}] if given.get("show_centre", True) else []) + given.get(
+            "line", []
+        )
+        for change in changes:
+            own = {k: v for k, v in change.items() if k not in ("name", "expected", "seeds")}
+            whole = _merged(centre, own)
+            some = tuple(Experiment(**{"method": "qlora", **whole, "seed": seed}) for seed in change.get("seeds", seeds))
+            lines.append(Line(group, change["name"], change["expected"], some))
+    return lines
+
+
+def _curve(group: str, centre: dict[str, Any], given: dict[str, Any]) -> Iterator[Line]:
+    for rows, steps in given["curve"]:
+        for method, own in given["methods"].items():
+            whole = _merged(_merged(centre, {"profile": {"max_steps": steps}}), own)
+            some = tuple(Experiment(**{**whole, "method": method, "rows": rows, "seed": seed}) for seed in given["seeds"])
+            yield Line(group, f"{method}, {rows} rows", "", some)
+
+
+def _merged(centre: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`own` laid over `centre`, table by table."""
+    both = {**centre, **own}
+    return {k: {**centre[k], **own[k]} if isinstance(v, dict) and k in centre and k in own else v for k, v in both.items()}
+
+
+# --- one experiment, in a process of its own ---
+
+
+def run(experiment: Experiment) -> dict[str, Any]:
+    """Train and score. Returns figures and, for every validation row, whether intent and whole ticket were right."""
+    task = _task(experiment)
+    rows = _rows(experiment, task, "train")
+    if experiment.rows:
+        rows = _subset(rows, experiment.rows, experiment.seed)
+    if experiment.method == "tfidf":
+        return _tfidf(task, rows)
+    import torch
+    from datasets import Dataset
+
+    from ftkit.evaluation import score
+    from ftkit.generation import Answerer
+    from ftkit.models import load_tokenizer, quiet_libraries
+    from ftkit.profiles import read_profiles
+    from ftkit.tasks import example_ids, training_example
+
+    from .measure import validation_loss
+
+    profile = read_profiles()["cpu"].with_changes(seed=experiment.seed, **experiment.profile)
+    quiet_libraries()
+    tokenizer = load_tokenizer(profile.model)
+    data = Dataset.from_list(
+        [{**training_example(task, row), "length": len(example_ids(tokenizer, task, row))} for row in rows]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(experiment, profile, data, Path(folder))
+        began = time.monotonic()
+        trainer.train()
+        seconds = time.monotonic() - began
+    messages = _rows(experiment, task, "validation")
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    model = trainer.model
+    found = {
+        "steps": trainer.state.global_step,
+        "tokens": int(trainer._total_train_tokens),
+        "seconds": round(seconds, 1),
+        "loss": round(losses[-1], 4),
+        "validation_loss": round(validation_loss(model, torch, task, messages), 4),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+    answerer = Answerer(task, model.eval(), tokenizer, 64, profile.max_new_tokens)
+    texts = answerer.answer([row[task.message] for row in messages])
+    return found | _scored(score(task, messages, texts))
+
+
+def _task(experiment: Experiment) -> Any:
+    """The desk, with its prompt or form changed."""
+    from ftkit.tasks import load_task
+
+    changes = {name: value for name, value in experiment.task.items() if name != "order"}
+    task = load_task("desk")
+    if words := changes.pop("intents_told", None):
+        intents = next(f.values for f in task.fields if f.name == "intent")
+        changes["system_prompt"] = f"{words} {', '.join(intents)}."
+    return replace(task, **changes)
+
+
+def _rows(experiment: Experiment, task: Any, split: str) -> list[dict[str, Any]]:
+    """A split's rows, the ticket's fields in the experiment's order."""
+    rows = task.rows(split)
+    if order := experiment.task.get("order"):
+        rows = [{**row, task.target: {name: row[task.target][name] for name in order}} for row in rows]
+    return rows
+
+
+def _subset(rows: list[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
+    """`n` rows drawn by the seed, each intent by its share; smaller draws of a seed are not part of larger ones."""
+    from sklearn.model_selection import train_test_split
+
+    if n >= len(rows):
+        return rows
+    return train_test_split(rows, train_size=n, random_state=seed, stratify=[row["ticket"]["intent"] for row in rows])[0]
+
+
+def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> Any:
+    """The kit's trainer with the experiment's changes."""
+    import torch
+    from transformers import PrinterCallback, set_seed
+
+    from ftkit import kernels
+    from ftkit.models import load_model, load_tokenizer, prepare_model
+    from ftkit.profiles import resolve_dtype
+    from ftkit.training import cast_adapter, completion_trainer, lora_config, sft_config
+
+    method, dtype = experiment.method, resolve_dtype(profile.dtype)
+    set_seed(profile.seed)
+    config = sft_config(profile, folder, dtype)
+    config.save_strategy = "no"
+    for name, value in experiment.sft.items():
+        setattr(config, name, value)
+    adapter = lora_config(profile)
+    for name, value in experiment.lora.items():
+        setattr(adapter, name, value)
+    model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
+    if kernels.wanted(model.device.type):
+        model.set_attn_implementation(kernels.register())
+    kept = torch.float32 if experiment.special == "float32 weights" else getattr(torch, dtype)
+    if method == "full":
+        model = model.to(kept)
+    trainer = completion_trainer()(
+        model=model,
+        args=config,
+        train_dataset=data,
+        processing_class=load_tokenizer(profile.model),
+        peft_config=None if method == "full" else adapter,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_trimming())
+    if method == "full":
+        return trainer
+    if experiment.special == "loftq":
+        from peft import replace_lora_weights_loftq
+
+        replace_lora_weights_loftq(trainer.model, model_path=str(Path(prepare_model(profile.model)) / "model.safetensors"))
+    cast_adapter(trainer.model, kept if experiment.special == "float32 weights" else trainer.adapter_dtype)
+    kernels.speed_up_adapters(trainer.model)
+    if experiment.special.startswith("lora+"):
+        from peft.optimizers import create_loraplus_optimizer
+
+        trainer.optimizer = create_loraplus_optimizer(
+            trainer.model,
+            torch.optim.AdamW,
+            lr=profile.learning_rate,
+            loraplus_lr_ratio=float(experiment.special.split()[1]),
+        )
+    return trainer
+
+
+def _trimming() -> Any:
+    from transformers import TrainerCallback
+
+    from ftkit.base import return_freed_memory
+    from ftkit.training import TRIM_STEPS
+
+    class Trimming(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step % TRIM_STEPS == 0:
+                return_freed_memory()
+
+    return Trimming()
+
+
+def _tfidf(task: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """TF-IDF of words and word pairs with logistic regression: the intent alone, it cannot write a ticket."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    began = time.monotonic()
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=30.0, max_iter=2000))
+    model.fit([row["message"] for row in rows], [row["ticket"]["intent"] for row in rows])
+    messages = task.rows("validation")
+    answers = model.predict([row["message"] for row in messages])
+    right = [answer == row["ticket"]["intent"] for answer, row in zip(answers, messages, strict=True)]
+    return {"seconds": round(time.monotonic() - began, 1), **_scored({"intent": right})}
+
+
+def _scored(scores: dict[str, list[bool]]) -> dict[str, Any]:
+    """Shares, and the rows of every metric as a string of 0 and 1 for paired comparisons."""
+    return {
+        "scores": {name: round(sum(rows) / len(rows), 4) for name, rows in scores.items()},
+        "rows": {name: "".join("01"[value] for value in rows) for name, rows in scores.items()},
+    }
+
+
+# --- all of them ---
+
+
+def load_results(path: Path = RESULTS) -> dict[str, Any]:
+    """The saved results by experiment key."""
+    saved = read_json(path) if path.exists() else {"format": FORMAT, "results": {}}
+    if saved.get("format") != FORMAT:
+        raise KitError(f"{path} is not of format {FORMAT}.")
+    return saved
+
+
+def search(only: list[str], hours: float) -> None:
+    """Run every experiment that has no result yet, the first seeds of all lines before the second ones."""
+    lines = [line for line in read_plan() if not only or line.group in only]
+    most = max(len(line.experiments) for line in lines)
+    order = [line.experiments[i] for i in range(most) for line in lines if i < len(line.experiments)]
+    todo = [e for e in dict.fromkeys(_Hashed(e) for e in order) if e.it.key not in load_results()["results"]]
+    names = {e.key: f"{line.group}: {line.name}" for line in lines for e in line.experiments}
+    print(f"{len(todo)} experiments to run", flush=True)
+    began = time.monotonic()
+    for hashed in todo:
+        experiment = hashed.it
+        if time.monotonic() - began > hours * 3600:
+            print("The time is up; the rest another time.")
+            return
+        environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+        command = [sys.executable, "-m", "tests.benchmarks.recipe", "--one", json.dumps(vars(experiment))]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+        found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        if done.returncode or not found:
+            result: dict[str, Any] = {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
+        else:
+            result = json.loads(found[-1][7:])
+        saved = load_results()
+        saved["results"][experiment.key] = {
+            "experiment": vars(experiment),
+            "date": datetime.date.today().isoformat(),
+            "versions": versions(),
+            **result,
+        }
+        write_json(RESULTS, saved)
+        shown = {k: result.get(k) for k in ("seconds", "loss", "validation_loss", "scores", "failed") if k in result}
+        print(f"{names[experiment.key]}, seed {experiment.seed}: {json.dumps(shown)}", flush=True)
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """An experiment that can stand in a set."""
+
+    it: Experiment
+
+    def __hash__(self) -> int:
+        return hash(self.it.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and self.it.key == other.it.key
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recipe", description=__doc__)
+    parser.add_argument("--only", nargs="*", default=[], help="groups of the plan; all if left out")
+    parser.add_argument("--hours", type=float, default=24, help="start nothing new after so many hours")
+    parser.add_argument("--report", action="store_true", help="only write page and plots from the saved results")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print("RESULT " + json.dumps(run(Experiment(**json.loads(given.one)))), flush=True)
+        return
+    if not given.report:
+        search(given.only, given.hours)
+    from . import recipe_report
+
+    recipe_report.write()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KitError as error:
+        sys.exit(f"recipe: {error}")
