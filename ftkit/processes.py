@@ -59,3 +59,15 @@ def _state() -> Any:
     from accelerate import PartialState
 
     return PartialState(cpu=not torch.cuda.is_available())
+
+
+def part() -> None:
+    """Ends the processes' connection, once each has said that it is done.
+
+    Left to the interpreter's end, gloo's threads can outlive what they use and abort a process that did all its work.
+    """
+    import torch
+
+    if world_size() > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

@@ -14,7 +14,7 @@ from . import kernels
 from .base import KitError, return_freed_memory, write_json
 from .models import load_adapter, load_model, load_tokenizer
 from .planning import clock, in_words, plan_training
-from .processes import agree, collect, is_first, is_sharded, world_size
+from .processes import agree, collect, is_first, is_sharded, part, world_size
 from .profiles import PAD_TO, Choice, Profile, detect_hardware, resolve_dtype
 from .runs import Run, new_run, unfinished_run, write_card
 from .tasks import Task, chat_prompt, example_ids, prompt_ids, training_example
@@ -45,7 +45,9 @@ def train(
     profile = choice.profile
     dataset = training_data(task, load_tokenizer(profile.model), profile)
     if not is_first():
-        return _train(Run(Path(agree(None))), task, choice, dataset, lambda line: None, stop_after)
+        run = _train(Run(Path(agree(None))), task, choice, dataset, lambda line: None, stop_after)
+        part()
+        return run
     run = None if fresh else unfinished_run(task, profile)
     if run:
         say(f"Taking up {run.name}, which was stopped midway (--fresh starts anew).")
@@ -53,7 +55,9 @@ def train(
         run = new_run(task, profile, choice.reason)
     with run.claimed():
         agree(str(run.folder))
-        return _train(run, task, choice, dataset, say, stop_after)
+        run = _train(run, task, choice, dataset, say, stop_after)
+    part()
+    return run
 
 
 def _train(

@@ -203,10 +203,10 @@ def measured_training(trainer: Any, given: dict[str, Any], trim: int = 0) -> dic
     return result
 
 
-def validation_loss(model: Any, torch: Any, task: Any = None, rows_of: Any = None) -> float:
+def validation_loss(model: Any, torch: Any, task: Any = None, rows_of: Any = None, tokenizer: Any = None) -> float:
     """Mean cross-entropy of the validation split's completions, the same way for every recipe."""
     task = task or load_task("desk")
-    tokenizer = load_tokenizer("HuggingFaceTB/SmolLM2-135M-Instruct")
+    tokenizer = tokenizer or load_tokenizer("HuggingFaceTB/SmolLM2-135M-Instruct")
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     rows, total, count = [], 0.0, 0
     for row in rows_of or task.rows("validation"):

@@ -1,7 +1,7 @@
 """The recipe, looked for: experiments out of `recipe.toml`, each trained on desk training rows and scored on validation.
 
 `python -m tests.benchmarks.recipe` runs what has no result yet (resumable, a process an experiment), saves after each,
-and writes the page and the plots. `--only GROUP ...`, `--hours 1.5`, `--report`.
+and writes the page and the plots. `--only GROUP ...`, `--hours 1.5`, `--workers 2`, `--report`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ class Line:
     name: str
     expected: str
     experiments: tuple[Experiment, ...]
+    kept: str = ""
 
 
 def read_plan(path: Path = PLAN) -> list[Line]:
@@ -73,10 +76,10 @@ def read_plan(path: Path = PLAN) -> list[Line]:
             "line", []
         )
         for change in changes:
-            own = {k: v for k, v in change.items() if k not in ("name", "expected", "seeds")}
+            own = {k: v for k, v in change.items() if k not in ("name", "expected", "seeds", "kept")}
             whole = _merged(centre, own)
             some = tuple(Experiment(**{"method": "qlora", **whole, "seed": seed}) for seed in change.get("seeds", seeds))
-            lines.append(Line(group, change["name"], change["expected"], some))
+            lines.append(Line(group, change["name"], change["expected"], some, change.get("kept", "")))
     return lines
 
 
@@ -135,7 +138,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "tokens": int(trainer._total_train_tokens),
         "seconds": round(seconds, 1),
         "loss": round(losses[-1], 4),
-        "validation_loss": round(validation_loss(model, torch, task, messages), 4),
+        "validation_loss": round(validation_loss(model, torch, task, messages, tokenizer), 4),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     answerer = Answerer(task, model.eval(), tokenizer, 64, profile.max_new_tokens)
@@ -185,7 +188,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     method, dtype = experiment.method, resolve_dtype(profile.dtype)
     set_seed(profile.seed)
     config = sft_config(profile, folder, dtype)
-    config.save_strategy = "no"
+    config.save_strategy, config.logging_steps = "no", min(10, profile.max_steps)
     for name, value in experiment.sft.items():
         setattr(config, name, value)
     adapter = lora_config(profile)
@@ -274,38 +277,44 @@ def load_results(path: Path = RESULTS) -> dict[str, Any]:
     return saved
 
 
-def search(only: list[str], hours: float) -> None:
+def search(only: list[str], hours: float, workers: int) -> None:
     """Run every experiment that has no result yet, the first seeds of all lines before the second ones."""
     lines = [line for line in read_plan() if not only or line.group in only]
     most = max(len(line.experiments) for line in lines)
     order = [line.experiments[i] for i in range(most) for line in lines if i < len(line.experiments)]
-    todo = [e for e in dict.fromkeys(_Hashed(e) for e in order) if e.it.key not in load_results()["results"]]
+    todo = [e.it for e in dict.fromkeys(_Hashed(e) for e in order) if e.it.key not in load_results()["results"]]
     names = {e.key: f"{line.group}: {line.name}" for line in lines for e in line.experiments}
-    print(f"{len(todo)} experiments to run", flush=True)
-    began = time.monotonic()
-    for hashed in todo:
-        experiment = hashed.it
-        if time.monotonic() - began > hours * 3600:
-            print("The time is up; the rest another time.")
+    print(f"{len(todo)} experiments to run, {workers} at a time", flush=True)
+    until, saving = time.monotonic() + hours * 3600, threading.Lock()
+
+    def one(experiment: Experiment) -> None:
+        if time.monotonic() > until:
             return
-        environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-        command = [sys.executable, "-m", "tests.benchmarks.recipe", "--one", json.dumps(vars(experiment))]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
-        found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        if done.returncode or not found:
-            result: dict[str, Any] = {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
-        else:
-            result = json.loads(found[-1][7:])
-        saved = load_results()
-        saved["results"][experiment.key] = {
-            "experiment": vars(experiment),
-            "date": datetime.date.today().isoformat(),
-            "versions": versions(),
-            **result,
-        }
-        write_json(RESULTS, saved)
-        shown = {k: result.get(k) for k in ("seconds", "loss", "validation_loss", "scores", "failed") if k in result}
+        result = _in_a_process(experiment, workers)
+        with saving:
+            saved = load_results()
+            saved["results"][experiment.key] = result
+            write_json(RESULTS, saved)
+        shown = {k: result[k] for k in ("seconds", "loss", "validation_loss", "scores", "failed") if k in result}
         print(f"{names[experiment.key]}, seed {experiment.seed}: {json.dumps(shown)}", flush=True)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(one, todo))
+
+
+def _in_a_process(experiment: Experiment, workers: int) -> dict[str, Any]:
+    """The experiment's result, or its last words, with what it ran on."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS=str(threads))
+    command = [sys.executable, "-m", "tests.benchmarks.recipe", "--one", json.dumps(vars(experiment))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+    found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not found:
+        result: dict[str, Any] = {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
+    else:
+        result = json.loads(found[-1][7:])
+    ran = {"date": datetime.date.today().isoformat(), "threads": threads, "versions": versions()}
+    return {"experiment": vars(experiment), **ran, **result}
 
 
 @dataclass(frozen=True)
@@ -326,6 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recipe", description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="groups of the plan; all if left out")
     parser.add_argument("--hours", type=float, default=24, help="start nothing new after so many hours")
+    parser.add_argument("--workers", type=int, default=1, help="processes side by side, the cores shared out")
     parser.add_argument("--report", action="store_true", help="only write page and plots from the saved results")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -333,7 +343,7 @@ def main() -> None:
         print("RESULT " + json.dumps(run(Experiment(**json.loads(given.one)))), flush=True)
         return
     if not given.report:
-        search(given.only, given.hours)
+        search(given.only, given.hours, given.workers)
     from . import recipe_report
 
     recipe_report.write()

@@ -1,0 +1,169 @@
+"""How sure a score is: intervals, paired comparisons, and what they mean in words (lesson 04).
+
+Everything here is 95 %, two-sided. A yes/no metric has one yes or no for each example; other metrics are bootstrapped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+SEED = 17
+RESAMPLES = 2000
+Z = 1.959963984540054  # the normal distribution's 97.5 % point
+DETECTED = 0.05  # the rate of false alarms that a comparison allows itself
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same examples: `difference` is the second's share minus the first's, `interval` around it.
+
+    `better` and `worse` count examples, `p` is of the test that there is no difference (None for bootstrapped metrics).
+    """
+
+    n: int
+    first: float
+    second: float
+    difference: float
+    interval: Interval
+    p: float | None
+    better: int
+    worse: int
+
+    @property
+    def detected(self) -> bool:
+        """Whether a difference was detected: by the test if there is one, else by an interval without zero."""
+        return self.p < DETECTED if self.p is not None else not self.interval[0] <= 0 <= self.interval[1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a JSON file, `detected` with it."""
+        return asdict(self) | {"interval": list(self.interval), "detected": self.detected}
+
+
+def share_interval(right: Sequence[bool]) -> Interval:
+    """Wilson's interval for a share of yes (Wilson 1927; scipy.stats.binomtest)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(int(sum(right)), len(right)).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def compare_shares(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+    """Compare two models on a yes/no metric, example by example.
+
+    The test is McNemar's, exact: under no difference, the examples that only one of them got right fall to either side like
+    a coin (McNemar 1947; scipy.stats.binomtest). The interval is Tango's (1998), the score test's own.
+    """
+    from scipy.stats import binomtest
+
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    _same_rows(a, b)
+    n, better, worse = len(a), int((b & ~a).sum()), int((a & ~b).sum())
+    p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    gap = (better - worse) / n
+    return Paired(n, float(a.mean()), float(b.mean()), gap, tango_interval(better, worse, n), p, better, worse)
+
+
+def tango_interval(better: int, worse: int, n: int) -> Interval:
+    """Interval for the difference of two paired shares: all differences that the score test does not reject.
+
+    `better` and `worse` are the examples that only the second, only the first got right, of `n`.
+    T. Tango, Statistics in Medicine 17 (1998), 891-908: equations 17 and 18.
+    """
+    from scipy.optimize import brentq
+
+    def score(gap: float) -> float:
+        linear = -better - worse + (2 * n - better + worse) * gap
+        root = math.sqrt(max(0.0, linear**2 + 8 * n * worse * gap * (1 - gap)))
+        share = (root - linear) / (4 * n)  # of examples that only the first got right, as likely as possible under this gap
+        spread = n * (2 * share + gap * (1 - gap))
+        return (better - worse - n * gap) / math.sqrt(max(spread, 1e-12))
+
+    gap, edge = (better - worse) / n, 1 - 1e-9
+    low = -1.0 if score(-edge) <= Z else brentq(lambda x: score(x) - Z, -edge, gap)
+    high = 1.0 if score(edge) >= -Z else brentq(lambda x: score(x) + Z, gap, edge)
+    return float(low), float(high)
+
+
+def bootstrap_interval(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int = SEED) -> Interval:
+    """BCa bootstrap interval (Efron 1987; scipy.stats.bootstrap) of a score between 0 and 1 of `n` examples.
+
+    `statistic` takes indices of examples [..., k] and gives the scores [...]. Where every resample gives the same score (all
+    right, all wrong) a bootstrap sees no chance at all; then it is Wilson's interval of that share, which is the wider.
+    """
+    value = float(statistic(np.arange(n)))
+    found = _bca(statistic, n, seed)
+    if found is None:
+        from scipy.stats import binomtest
+
+        k = round(value * n)
+        exact = binomtest(k, n).proportion_ci(method="wilson")
+        return float(exact.low), float(exact.high)
+    return found
+
+
+def compare_scores(
+    first: Callable[[np.ndarray], np.ndarray],
+    second: Callable[[np.ndarray], np.ndarray],
+    n: int,
+    rows: tuple[Sequence[float], Sequence[float]] | None = None,
+    seed: int = SEED,
+) -> Paired:
+    """Compare two models on a score that is no yes/no, both computed on the same resampled examples (BCa bootstrap).
+
+    `first` and `second` are as in `bootstrap_interval`; `rows`, each example's own score, count better and worse.
+    """
+    everything = np.arange(n)
+    a, b = float(first(everything)), float(second(everything))
+    found = _bca(lambda index: second(index) - first(index), n, seed)
+    gaps = np.subtract(rows[1], rows[0]) if rows else np.zeros(0)
+    better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
+    interval = found or tango_interval(0, 0, n)
+    if found is None and b != a:  # the same gap on every example
+        interval = (b - a, b - a)
+    return Paired(n, a, b, b - a, interval, None, better, worse)
+
+
+def _bca(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> Interval | None:
+    """The BCa interval, or None where all resamples agree."""
+    import warnings
+
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = bootstrap(
+            (np.arange(n),),
+            lambda index, axis: statistic(np.moveaxis(index.astype(int), axis, -1)),
+            n_resamples=RESAMPLES,
+            batch=max(1, 2_000_000 // n),
+            method="BCa",
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    low, high = float(found.low), float(found.high)
+    return None if math.isnan(low) or math.isnan(high) else (low, high)
+
+
+def _same_rows(first: np.ndarray, second: np.ndarray) -> None:
+    if first.shape != second.shape or not len(first):
+        raise ValueError(f"a paired comparison needs the same examples twice, not {first.shape} and {second.shape}")
+
+
+def in_words(found: Paired, names: tuple[str, str] = ("base", "tuned")) -> str:
+    """What a comparison says, in one sentence."""
+    low, high = (100 * value for value in found.interval)
+    gap = f"{100 * found.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+    if not found.detected:
+        return f"No detectable difference between {names[0]} and {names[1]} ({gap}; n = {found.n})."
+    counts = f" on {found.better}, worse on {found.worse}" if found.better + found.worse else ""
+    if found.difference > 0:
+        return f"The {names[1]} model is better{counts} of {found.n}: {gap}."
+    said = f" on {found.worse}, better on {found.better}" if counts else ""
+    return f"The {names[1]} model is worse{said} of {found.n}: {gap}."

@@ -1,0 +1,179 @@
+"""Writes `RECIPE.md` and its plots from the saved experiments: no figure in the page is typed by hand."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ftkit.base import kit_root, replacing
+
+from .recipe import PLAN, RESULTS, Line, load_results, read_plan
+from .report import table
+
+PAGE = kit_root() / "RECIPE.md"
+FIELDS = ("intent", "urgency", "guests", "day", "time", "allergens")
+METHODS = {"full": "#b45309", "lora": "#0f766e", "qlora": "#1d4ed8", "tfidf": "#57534e"}
+
+
+def results_of(line: Line, saved: dict[str, Any]) -> list[dict[str, Any]]:
+    """The line's results that are there and did not fail, in the order of its seeds."""
+    found = [saved["results"].get(experiment.key) for experiment in line.experiments]
+    return [result for result in found if result and "failed" not in result]
+
+
+def fields_right(result: dict[str, Any]) -> np.ndarray:
+    """For every validation row the share of its six fields that are right: shape [rows]."""
+    return np.mean([[int(digit) for digit in result["rows"][name]] for name in FIELDS], axis=0)
+
+
+def difference(line: list[dict[str, Any]], centre: list[dict[str, Any]]) -> tuple[float, float, float] | None:
+    """Share of right fields against the centre's, the same rows and seeds paired: (difference, low, high), in points.
+
+    A t interval over rows (scipy.stats.ttest_rel), each row's values averaged over the seeds that both have.
+    """
+    from scipy.stats import ttest_rel
+
+    seeds = {r["experiment"]["seed"] for r in line} & {r["experiment"]["seed"] for r in centre}
+    if not seeds:
+        return None
+    mine, theirs = (
+        np.mean([fields_right(r) for r in some if r["experiment"]["seed"] in seeds], axis=0) for some in (line, centre)
+    )
+    if np.allclose(mine, theirs):
+        return 0.0, 0.0, 0.0
+    interval = ttest_rel(mine, theirs).confidence_interval()
+    return 100 * float(np.mean(mine - theirs)), 100 * interval.low, 100 * interval.high
+
+
+def mean(results: list[dict[str, Any]], *path: str) -> float:
+    """The mean of a figure over the seeds."""
+    values = []
+    for result in results:
+        for name in path:
+            result = result[name]
+        values.append(result)
+    return float(np.mean(values))
+
+
+def group(name: str, about: str, lines: list[Line], saved: dict[str, Any]) -> str:
+    """One group's table."""
+    centre = results_of(lines[0], saved)
+    rows, failed = [], []
+    for line in lines:
+        found = results_of(line, saved)
+        failed += [
+            f"*{line.name}*: {saved['results'][e.key]['failed']}"
+            for e in line.experiments
+            if "failed" in saved["results"].get(e.key, {})
+        ]
+        if not found:
+            continue
+        gap = difference(found, centre) if line is not lines[0] else None
+        rows.append((
+            line.name, line.expected or "–", str(len(found)),
+            f"{100 * mean(found, 'scores', 'intent'):.1f}", f"{100 * mean(found, 'scores', 'exact match'):.1f}",
+            f"{100 * float(np.mean([fields_right(r) for r in found])):.1f}",
+            f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})" if gap else "–",
+            f"{mean(found, 'validation_loss'):.3f}", f"{mean(found, 'tokens') / mean(found, 'steps') / 8:.0f}",
+            f"{mean(found, 'seconds'):.0f}", line.kept or "–",
+        ))  # fmt: skip
+    heads = ["change", "expected", "seeds", "intent, %", "whole ticket, %", "fields, %", "fields against the centre",
+             "loss", "tokens an example", "seconds", "kept"]  # fmt: skip
+    said = f"\n\nCould not be run: {'; '.join(dict.fromkeys(failed))}" if failed else ""
+    return f"## {about}\n\n{table(heads, rows)}{said}" if rows else ""
+
+
+def curve_points(lines: list[Line], saved: dict[str, Any], metric: str) -> dict[str, list[tuple[int, float, float, int]]]:
+    """{method: [(rows, share, half of the 95 % interval, seeds)]}.
+
+    The interval counts both chances: which rows are asked (variance over validation rows) and which seed trained
+    (variance over seeds, where there are several).
+    """
+    found: dict[str, list] = {}
+    for line in lines:
+        results = [r for r in results_of(line, saved) if metric in r["rows"]]
+        if not results:
+            continue
+        right = np.array([[int(digit) for digit in r["rows"][metric]] for r in results], dtype=float)
+        variance = right.mean(axis=0).var(ddof=1) / right.shape[1]
+        if len(right) > 1:
+            variance += right.mean(axis=1).var(ddof=1) / len(right)
+        first = line.experiments[0]
+        found.setdefault(first.method, []).append((first.rows, float(right.mean()), 1.96 * float(variance**0.5), len(right)))
+    return found
+
+
+def plot_curves(lines: list[Line], saved: dict[str, Any], target: Path) -> bool:
+    """Draw intent and whole ticket over the number of training rows; False if there is nothing to draw."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "ftkit"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    drawn = False
+    for axis, metric in zip(axes, ("intent", "exact match"), strict=True):
+        for method, points in curve_points(lines, saved, metric).items():
+            x, y, half, _ = map(np.array, zip(*points, strict=True))
+            axis.errorbar(x, 100 * y, 100 * half, marker="o", capsize=3, label=method, color=METHODS[method])
+            drawn = True
+        axis.set(xscale="log", xlabel="training rows", title="intent right" if metric == "intent" else "whole ticket right")
+        axis.set_xticks([50, 100, 200, 400, 800, 1460], ["50", "100", "200", "400", "800", "1460"])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("% of the validation split")
+    if drawn:
+        axes[0].legend()
+        figure.tight_layout()
+        with replacing(target) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    return drawn
+
+
+def write(page: Path = PAGE) -> None:
+    """Write the page, and the plot where there are curves."""
+    saved = load_results()
+    about = {name: given["about"] for name, given in tomllib.loads(PLAN.read_text(encoding="utf-8")).items()}
+    lines = read_plan()
+    parts = []
+    for name, title in about.items():
+        own = [line for line in lines if line.group == name]
+        if name != "curves":
+            parts.append(group(name, title, own, saved))
+        elif plot_curves(own, saved, RESULTS.with_name("curves.svg")):
+            rows = [
+                (method, str(n), *(f"{100 * share:.1f} ± {100 * half:.1f}" for share, half in values), str(seeds))
+                for method, n, values, seeds in _both(own, saved)
+            ]
+            parts.append(
+                f"## {title}\n\n![Scores over the number of training rows, by method](data/experiments/curves.svg)\n\n"
+                + table(["method", "rows", "intent, %", "whole ticket, %", "seeds"], rows)
+                + "\n\n± is half of a 95 % interval: chance of the rows asked, and of the seeds where there are several."
+            )
+    dates = sorted({result["date"] for result in saved["results"].values()})
+    head = (
+        "# The recipe, looked for\n\n"
+        "Written by `python -m tests.benchmarks.recipe --report` from `data/experiments/recipe.json`; the plan, with what was\n"
+        "expected before, is `tests/benchmarks/recipe.toml`. Every experiment trains on the desk's training rows and is scored on\n"
+        "its validation split (156 messages), never on the test split. *Fields* is the share of all fields that are right; its\n"
+        "difference from the centre is paired by message, with a 95 % interval: where that holds zero, nothing was detected.\n"
+        "A change is kept where it helps or costs nothing; one seed of 156 messages cannot tell less than about 2 points of fields.\n\n"
+        f"*{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, two cores without a GPU.*"
+    )
+    with replacing(page) as temporary:
+        temporary.write_text("\n\n".join([head, *filter(None, parts)]) + "\n", encoding="utf-8")
+
+
+def _both(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, int, list[tuple[float, float]], int]]:
+    intent, whole = (curve_points(lines, saved, metric) for metric in ("intent", "exact match"))
+    rows = []
+    for method, points in intent.items():
+        others = {n: (share, half) for n, share, half, _ in whole.get(method, [])}
+        for n, share, half, seeds in points:
+            rows.append((method, n, [(share, half), *([others[n]] if n in others else [])], seeds))
+    return rows

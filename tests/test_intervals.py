@@ -1,0 +1,150 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from ftkit.intervals import (
+    DETECTED,
+    bootstrap_interval,
+    compare_scores,
+    compare_shares,
+    in_words,
+    share_interval,
+    tango_interval,
+)
+
+
+def answers(both, better, worse, neither):
+    """Rights of two models as rows: both, only the second, only the first, none."""
+    first = [True] * both + [False] * better + [True] * worse + [False] * neither
+    second = [True] * both + [True] * better + [False] * worse + [False] * neither
+    return first, second
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (340, 400)])
+def test_a_shares_interval_is_wilsons(k, n):
+    centre = (k + 1.959963985**2 / 2) / (n + 1.959963985**2)
+    half = 1.959963985 / (n + 1.959963985**2) * math.sqrt(k * (n - k) / n + 1.959963985**2 / 4)
+    assert share_interval([True] * k + [False] * (n - k)) == pytest.approx((centre - half, centre + half))
+
+
+def test_mcnemars_exact_p_is_statsmodels():
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    for both, better, worse, neither in [(100, 20, 5, 30), (3, 0, 0, 2), (10, 1, 7, 4), (0, 251, 9, 140)]:
+        theirs = mcnemar([[both, worse], [better, neither]], exact=True).pvalue
+        found = compare_shares(*answers(both, better, worse, neither))
+        assert found.p == pytest.approx(min(1.0, float(theirs)))
+        assert (found.better, found.worse) == (better, worse)
+        assert found.difference == pytest.approx((better - worse) / found.n) == pytest.approx(found.second - found.first)
+
+
+@pytest.mark.parametrize(("better", "worse", "n"), [(20, 5, 100), (3, 9, 40), (251, 9, 400), (5, 0, 30)])
+def test_the_paired_interval_ends_where_the_score_test_rejects(better, worse, n):
+    """At both ends the score statistic, its nuisance share maximised numerically, is 1.96."""
+    table = [better, worse, n - better - worse]
+    for gap in tango_interval(better, worse, n):
+
+        def unlikely(share, gap=gap):
+            """Minus the log-likelihood of the table when only-first has this share and only-second share + gap."""
+            return -(stats.multinomial.logpmf(table, n, [share + gap, share, 1 - gap - 2 * share]))
+
+        low, high = max(0.0, -gap) + 1e-12, (1 - gap) / 2 - 1e-12
+        share = optimize.minimize_scalar(unlikely, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+        score = (better - worse - n * gap) / math.sqrt(n * (2 * share + gap - gap**2))
+        assert abs(score) == pytest.approx(1.96, abs=2e-3)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
+def test_the_paired_interval_holds_the_difference_and_turns_with_the_sides(better, worse, rest):
+    n = max(1, better + worse + rest)
+    low, high = tango_interval(better, worse, n)
+    assert -1 <= low <= (better - worse) / n <= high <= 1
+    assert high > low
+    assert tango_interval(worse, better, n) == pytest.approx((-high, -low), abs=1e-6)
+
+
+SHARES = {"alike": (0.5, 0.1, 0.1), "much better": (0.2, 0.6, 0.02), "few differ": (0.85, 0.05, 0.02)}
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_the_paired_interval_covers_the_truth_as_promised(name):
+    both, better, worse = SHARES[name]
+    rng = np.random.default_rng(3)
+    draws = rng.multinomial(400, [both, better, worse, 1 - both - better - worse], size=4000)
+    found = {(b, w): tango_interval(b, w, 400) for b, w in {(int(b), int(w)) for _, b, w, _ in draws}}
+    covered = np.mean([found[b, w][0] <= better - worse <= found[b, w][1] for _, b, w, _ in draws.tolist()])
+    assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
+def test_wilsons_interval_covers_the_truth_as_promised(share):
+    draws = np.random.default_rng(4).binomial(400, share, size=4000)
+    found = {k: share_interval([True] * k + [False] * (400 - k)) for k in set(draws.tolist())}
+    assert 0.93 <= np.mean([found[k][0] <= share <= found[k][1] for k in draws.tolist()]) <= 0.97
+
+
+def test_the_bootstraps_interval_covers_the_truth_as_promised(monkeypatch):
+    monkeypatch.setattr("ftkit.intervals.RESAMPLES", 600)
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(500):
+        values = rng.beta(4, 1.5, size=150)
+        low, high = bootstrap_interval(lambda index, v=values: v[index].mean(axis=-1), 150)
+        covered += low <= 4 / 5.5 <= high
+    assert 0.93 <= covered / 500 <= 0.97
+
+
+def test_the_bootstraps_interval_is_scipys():
+    values = np.random.default_rng(6).beta(2, 2, size=80)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=2000, method="BCa", rng=np.random.default_rng(17))
+    mine = bootstrap_interval(lambda index: values[index].mean(axis=-1), 80)
+    assert mine == pytest.approx(tuple(theirs.confidence_interval), abs=1e-9)
+
+
+def test_where_all_examples_agree_the_interval_is_not_empty():
+    low, high = bootstrap_interval(lambda index: np.ones(index.shape[:-1]), 50)
+    assert (low, high) == pytest.approx(share_interval([True] * 50)) and low < 0.95
+    same = compare_scores(*[lambda index: np.ones(index.shape[:-1])] * 2, 50)
+    assert same.interval[0] < 0 < same.interval[1] and not same.detected
+
+
+def test_models_without_a_difference_raise_no_more_alarms_than_promised():
+    """Two answers of one model to the same examples: any difference is chance."""
+    rng = np.random.default_rng(8)
+    alarms = 0
+    for _ in range(1000):
+        easy = rng.beta(2, 1, size=200)  # how easy an example is; both sides answer it with this chance
+        first, second = (rng.random(200) < easy for _ in range(2))
+        alarms += compare_shares(first, second).detected
+    assert alarms / 1000 <= DETECTED + 0.01
+    assert alarms > 5  # it is a test, not a shrug
+
+
+def test_scores_are_compared_on_the_same_resamples():
+    rng = np.random.default_rng(9)
+    first = rng.random(200)
+    second = np.clip(first + 0.02 + rng.normal(0, 0.01, 200), 0, 1)  # a small gain on almost every example
+    sides = [lambda index, v=v: v[index].mean(axis=-1) for v in (first, second)]
+    found = compare_scores(*sides, 200, (first, second))
+    assert found.detected and found.better > 180
+    assert found.interval[1] - found.interval[0] < 0.01  # unpaired it would be ten times as wide
+    assert found.as_dict()["detected"] is True
+
+
+def test_the_words_say_better_worse_or_that_nothing_was_detected():
+    better = in_words(compare_shares(*answers(100, 251, 9, 40)))
+    assert better == "The tuned model is better on 251, worse on 9 of 400: +60.5 points, 95 % interval +55.0 to +65.5."
+    assert in_words(compare_shares(*answers(100, 9, 251, 40)), ("a", "b")).startswith(
+        "The b model is worse on 251, better on 9"
+    )
+    nothing = in_words(compare_shares(*answers(100, 6, 5, 40)))
+    assert nothing.startswith("No detectable difference between base and tuned (+0.7 points")
+
+
+def test_comparing_other_examples_is_refused():
+    with pytest.raises(ValueError, match="the same examples"):
+        compare_shares([True], [True, False])

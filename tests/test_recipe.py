@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+
+from ftkit.base import kit_root
+from tests.benchmarks import recipe, recipe_report
+from tests.benchmarks.recipe import Experiment, load_results, read_plan
+
+RESULTS = load_results()["results"]
+
+
+def test_every_change_is_one_change_from_its_groups_centre():
+    groups = {}
+    for line in read_plan():
+        groups.setdefault(line.group, []).append(line)
+    assert list(groups) == ["form", "recipe", "methods", "curves"]
+    for name in ("form", "recipe"):
+        centre, *lines = groups[name]
+        base = vars(centre.experiments[0])
+        for line in lines:
+            assert line.expected
+            own = vars(line.experiments[0])
+            assert own != base
+            assert {k for k in own if own[k] != base[k]} <= {"profile", "task", "lora", "sft", "special"}
+    for lines in groups.values():
+        keys = [experiment.key for line in lines for experiment in line.experiments]
+        assert len(set(keys)) == len(keys)
+
+
+def test_the_saved_results_say_what_was_run_and_where():
+    for key, result in RESULTS.items():
+        assert Experiment(**result["experiment"]).key == key
+        assert result["date"].startswith("20") and result["versions"]["torch"]
+        if "failed" not in result:
+            assert all(len(rows) == 156 for rows in result["rows"].values())
+            for name, rows in result["rows"].items():
+                assert rows.count("1") / 156 == pytest.approx(result["scores"][name], abs=1e-4)
+
+
+def test_the_page_is_what_the_saved_results_say(tmp_path):
+    recipe_report.write(tmp_path / "RECIPE.md")
+    assert (tmp_path / "RECIPE.md").read_text(encoding="utf-8") == (kit_root() / "RECIPE.md").read_text(encoding="utf-8")
+
+
+def test_an_experiment_trains_with_its_changes_and_is_scored_row_by_row(tiny_choice):
+    given = {"model": tiny_choice.profile.model, "max_steps": 2, "rank": 4, "alpha": 4, "max_new_tokens": 4}
+    common = {
+        "seed": 1,
+        "rows": 24,
+        "task": {"omit_empty": True, "order": ["guests", "intent", "urgency", "day", "time", "allergens"]},
+    }
+    qlora = recipe.run(Experiment("qlora", profile=given, lora={"target_modules": ["q_proj"]}, **common))
+    full = recipe.run(Experiment("full", profile=given, special="float32 weights", **common))
+    assert qlora["steps"] == full["steps"] == 2
+    assert qlora["trained_parameters"] < full["trained_parameters"] / 50
+    assert len(qlora["rows"]["exact match"]) == 156
+    json.dumps([qlora, full])
+
+
+def test_tfidf_learns_the_intent_better_from_more_rows():
+    few, many = (recipe.run(Experiment("tfidf", 1, rows=n))["scores"]["intent"] for n in (50, 800))
+    assert 0.2 < few < many - 0.1
+
+
+def test_a_subset_is_of_the_seed_and_holds_every_intent():
+    from ftkit.tasks import load_task
+
+    rows = load_task("desk").rows("train")
+    one, again, other = (recipe._subset(rows, 50, seed) for seed in (1, 1, 2))
+    assert one == again != other
+    assert len({row["ticket"]["intent"] for row in one}) == 12
+
+
+def result(seed, **rows):
+    given = dict.fromkeys(recipe_report.FIELDS, "0101") | rows
+    return {"experiment": {"seed": seed}, "rows": given}
+
+
+def test_a_difference_is_paired_by_row_and_seed():
+    centre = [result(1), result(2)]
+    better = [result(1, intent="1111", day="1111")]
+    gap, low, high = recipe_report.difference(better, centre)
+    assert gap == pytest.approx(100 * 4 / 24)
+    assert low < gap < high and high - gap == pytest.approx(gap - low)
+    assert recipe_report.difference([result(9)], centre) is None
+    assert recipe_report.difference([result(2)], centre) == (0.0, 0.0, 0.0)
+    assert np.array_equal(recipe_report.fields_right(better[0]), [1 / 3, 1, 1 / 3, 1])
