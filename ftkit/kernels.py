@@ -79,14 +79,15 @@ def _lora_product() -> type[torch.autograd.Function]:
     class LoraProduct(torch.autograd.Function):
         """y = x W' + s (x A') B', with W in 4 bits and not trained; ' is the transpose.
 
-        x [..., in], A [rank, in], B [out, rank] in bfloat16; y [..., out]. With g the gradient of y and h = s g B,
-        backwards: x gets g W + h A; A gets h' x; B gets s g' (x A'). The adapter's part is added by the product itself,
-        in place: peft and autograd copy, scale and add in six passes over memory.
+        x [..., in] in bfloat16, A [rank, in] and B [out, rank] in bfloat16 or float32, multiplied in bfloat16; y [..., out].
+        With g the gradient of y and h = s g B, backwards: x gets g W + h A; A gets h' x; B gets s g' (x A'). The adapter's
+        part is added by the product itself, in place: peft and autograd copy, scale and add in six passes over memory.
         """
 
         @staticmethod
         def forward(ctx: Any, x: Any, a: Any, b: Any, weight: Any, scaling: float) -> torch.Tensor:
             rows = x.reshape(-1, x.shape[-1])
+            ctx.dtype, (a, b) = a.dtype, (a.to(x.dtype), b.to(x.dtype))
             low = rows @ a.t()
             out = rows @ dequantize_4bit(weight.data, weight.quant_state).t()
             out.addmm_(low, b.t(), alpha=scaling)
@@ -103,7 +104,8 @@ def _lora_product() -> type[torch.autograd.Function]:
             if ctx.needs_input_grad[0]:
                 for_x = gradient @ dequantize_4bit(ctx.weight.data, ctx.weight.quant_state)
                 for_x = for_x.addmm_(for_low, a).view(ctx.shape)
-            return for_x, for_low.t() @ rows, (gradient.t() @ low).mul_(ctx.scaling), None, None
+            for_a, for_b = for_low.t() @ rows, (gradient.t() @ low).mul_(ctx.scaling)
+            return for_x, for_a.to(ctx.dtype), for_b.to(ctx.dtype), None, None
 
     return LoraProduct
 
@@ -111,8 +113,8 @@ def _lora_product() -> type[torch.autograd.Function]:
 def speed_up_adapters(model: PeftModel) -> int:
     """Let the 4-bit LoRA layers of a model compute in one step while it trains on a CPU; returns how many.
 
-    A layer does so where it is right: bfloat16, one plain adapter, no dropout, not merged. Everything else, evaluation
-    included, goes peft's way as before.
+    A layer does so where it is right: bfloat16 (the adapter may be kept in float32), one plain adapter, no dropout, not
+    merged. Everything else, evaluation included, goes peft's way as before.
     """
     from peft.tuners.lora.bnb import Linear4bit
 
@@ -130,7 +132,8 @@ def _adapted(layer: Any, x: torch.Tensor, *args: Any, **given: Any) -> torch.Ten
     if not (plain and name in layer.lora_A and isinstance(layer.lora_dropout[name], torch.nn.Identity)):
         return type(layer).forward(layer, x, *args, **given)
     a, b, base = layer.lora_A[name], layer.lora_B[name], layer.base_layer
-    fits = x.device.type == "cpu" and {x.dtype, a.weight.dtype, b.weight.dtype, base.compute_dtype} == {torch.bfloat16}
+    fits = x.device.type == "cpu" and x.dtype == base.compute_dtype == torch.bfloat16
+    fits = fits and a.weight.dtype == b.weight.dtype and a.weight.dtype in (torch.bfloat16, torch.float32)
     if not fits or base.bias is not None or b.bias is not None or getattr(base.weight.quant_state, PACKED, False):
         return type(layer).forward(layer, x)
     with torch.autocast("cpu", enabled=False):

@@ -145,7 +145,7 @@ def plan_training(
     shape = shape or model_shape(profile.model)
     hardware = hardware or detect_hardware()
     width = {"bfloat16": 2, "float16": 2, "float32": 4}[resolve_dtype(profile.dtype, hardware)]
-    trained_width = 4 if resolve_dtype(profile.dtype, hardware) == "float16" else width
+    trained_width = width if method == "full" and resolve_dtype(profile.dtype, hardware) != "float16" else 4
     adapter = 0 if method == "full" else profile.rank * shape.sides
     trained = shape.weights if method == "full" else adapter
     state = 1 if "8bit" in profile.optimizer and hardware.device != "cpu" else trained_width
@@ -179,7 +179,7 @@ def plan_training(
     return Plan(method, hardware.name, profile.batch_size, max(lengths), parts, seconds)
 
 
-COMPLETION = 64  # tokens of a completion that are counted in the logits' memory: a desk ticket has 45 to 64
+COMPLETION = 48  # tokens of a completion that are counted in the logits' memory: a desk ticket has 32 to 53
 
 
 def _bytes_per_token_and_layer(shape: Shape, width: int, rank: int) -> int:

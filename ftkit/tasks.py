@@ -50,16 +50,6 @@ class Field:
             schema["minimum"] = self.minimum
         return schema
 
-    @property
-    def may_be_empty(self) -> bool:
-        """Whether the field can say that nothing was given: null, or an empty set."""
-        return self.nullable or self.type == "set"
-
-    @property
-    def empty(self) -> Any:
-        """The value for "nothing was given": [] for a set, otherwise None."""
-        return [] if self.type == "set" and not self.nullable else None
-
     def allowed(self) -> str:
         """What may stand here, in words: for error messages and for the base model's prompt."""
         quoted = ", ".join(f'"{value}"' for value in self.values)
@@ -89,7 +79,6 @@ class Task:
     max_message_characters: int = 4000
     labels: tuple[str, ...] = ()
     fields: tuple[Field, ...] = field(default=())
-    omit_empty: bool = False  # the model writes only what is given; a field that it leaves out is read as null or []
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -304,14 +293,9 @@ def describe_answer(task: Task) -> str:
 def completion_text(task: Task, answer: Any) -> str:
     """The answer as the model shall write it: a `json` task's object on one line, otherwise the text itself.
 
-    With the task's `omit_empty` a field that is null or [] is left out: fewer tokens to learn, and to wait for.
+    No blanks stand between the object's parts: a fifth fewer tokens to learn, and to wait for.
     """
-    if task.kind != "json":
-        return str(answer)
-    if task.omit_empty:
-        empty = {f.name: f.empty for f in task.fields if f.may_be_empty}
-        answer = {name: value for name, value in answer.items() if name not in empty or value != empty[name]}
-    return json.dumps(answer, ensure_ascii=False)
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")) if task.kind == "json" else str(answer)
 
 
 def training_example(task: Task, row: Row) -> dict[str, Messages]:
@@ -343,8 +327,7 @@ def example_ids(tokenizer: PreTrainedTokenizerBase, task: Task, row: Row) -> lis
 def parse_answer(task: Task, text: str) -> Any:
     """What a model wrote, as a value: a dict for `json` (None if there is no object in it), else the stripped text.
 
-    A base model may wrap its object in prose or a code fence: the first object in the text counts. With the task's
-    `omit_empty` the fields that were left out come back as null or [].
+    A base model may wrap its object in prose or a code fence: the first object in the text counts.
     """
     if task.kind != "json":
         return text.strip()
@@ -356,12 +339,6 @@ def parse_answer(task: Task, text: str) -> Any:
         except (ValueError, RecursionError):  # ValueError: also a number of thousands of digits
             value = None
         if isinstance(value, dict):
-            return _filled(task, value) if task.omit_empty else value
+            return value
         start = text.find("{", start + 1)
     return None
-
-
-def _filled(task: Task, answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer with what `omit_empty` left out, in the task's order."""
-    whole = {f.name: answer.get(f.name, f.empty) for f in task.fields if f.name in answer or f.may_be_empty}
-    return whole | answer

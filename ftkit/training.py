@@ -179,6 +179,7 @@ def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
 
 def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer:
     """Build the trainer: 4-bit base, a new LoRA adapter, and the loss on completion tokens only."""
+    import torch
     from transformers import PrinterCallback, set_seed
 
     set_seed(profile.seed)  # the adapter's first weights are drawn when the trainer is built
@@ -195,7 +196,7 @@ def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer
         peft_config=lora_config(profile),
     )
     trainer.remove_callback(PrinterCallback)
-    cast_adapter(trainer.model, trainer.adapter_dtype)
+    cast_adapter(trainer.model, torch.float32)  # trl makes it bfloat16, which rounds small updates away
     if fast:
         kernels.speed_up_adapters(trainer.model)
     return trainer
@@ -234,15 +235,6 @@ def completion_trainer() -> type[SFTTrainer]:
     from trl import SFTTrainer
 
     class CompletionTrainer(SFTTrainer):
-        @property
-        def adapter_dtype(self):
-            """bfloat16 where the model computes in it (a fifth faster than float32); float16's scaler needs float32."""
-            return torch.bfloat16 if self.args.bf16 else torch.float32
-
-        def _load_from_checkpoint(self, *args, **kwargs):
-            super()._load_from_checkpoint(*args, **kwargs)
-            cast_adapter(self.model, self.adapter_dtype)  # peft brings a bfloat16 adapter back as float32
-
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             lean = self.model.training and not return_outputs and model is self.model
             if not lean:  # several processes wrap the model: its own forward must run

@@ -41,7 +41,7 @@ def test_weights_and_adapter_are_those_of_the_model_itself(trainer, tiny_choice)
     plan = plan_training(tiny_choice.profile, [100], "qlora", shape, CPU)
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     assert tiny_choice.profile.rank * shape.sides == trained
-    assert plan.parts["adapter"] == pytest.approx(trained * 2 / 1e6)
+    assert plan.parts["adapter"] == pytest.approx(trained * 4 / 1e6)  # kept in float32
     real = read_profiles()["cpu"].with_changes(dtype="bfloat16")
     alone = weight_bytes(load_model(real.model, "bfloat16"))
     assert plan_training(real, [100], hardware=CPU).parts["weights"] * 1e6 == pytest.approx(alone, rel=0.01)
@@ -76,7 +76,7 @@ def test_the_parts_follow_method_device_and_settings():
     profile = PROFILES["cpu"].with_changes(dtype="bfloat16")
     plans = {method: plan_training(profile, [100], method, hardware=CPU) for method in METHODS}
     assert plans["lora"].parts["weights"] > 2 * plans["qlora"].parts["weights"]
-    assert plans["full"].parts["optimizer"] > 5 * plans["lora"].parts["optimizer"]
+    assert plans["full"].parts["optimizer"] > 3 * plans["lora"].parts["optimizer"]
     assert plans["full"].parts["adapter"] == 0
     long, short = (plan_training(profile, [n], hardware=T4).parts["activations"] for n in (192, 96))
     assert long == pytest.approx(2 * short)

@@ -14,15 +14,15 @@ def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
     for line in read_plan():
         groups.setdefault(line.group, []).append(line)
-    assert list(groups) == ["form", "recipe", "methods", "curves"]
-    for name in ("form", "recipe"):
+    assert list(groups) == ["recipe", "methods", "first", "curves"]
+    for name in ("first", "recipe"):
         centre, *lines = groups[name]
         base = vars(centre.experiments[0])
         for line in lines:
             assert line.expected
             own = vars(line.experiments[0])
             assert own != base
-            assert {k for k in own if own[k] != base[k]} <= {"profile", "task", "lora", "sft", "special"}
+            assert {k for k in own if own[k] != base[k]} <= {"rows", "profile", "task", "lora", "sft", "special"}
     for lines in groups.values():
         keys = [experiment.key for line in lines for experiment in line.experiments]
         assert len(set(keys)) == len(keys)
@@ -48,14 +48,25 @@ def test_an_experiment_trains_with_its_changes_and_is_scored_row_by_row(tiny_cho
     common = {
         "seed": 1,
         "rows": 24,
-        "task": {"omit_empty": True, "order": ["guests", "intent", "urgency", "day", "time", "allergens"]},
+        "task": {"order": ["guests", "intent", "urgency", "day", "time", "allergens"]},
     }
     qlora = recipe.run(Experiment("qlora", profile=given, lora={"target_modules": ["q_proj"]}, **common))
-    full = recipe.run(Experiment("full", profile=given, special="float32 weights", **common))
+    full = recipe.run(Experiment("full", profile=given, special="float32", **common))
     assert qlora["steps"] == full["steps"] == 2
     assert qlora["trained_parameters"] < full["trained_parameters"] / 50
     assert len(qlora["rows"]["exact match"]) == 156
     json.dumps([qlora, full])
+
+
+@pytest.mark.parametrize("name", recipe.FORMS)
+def test_every_form_of_a_ticket_is_read_back_as_it_was(name):
+    from ftkit.tasks import load_task
+
+    write, read = recipe.FORMS[name]
+    for row in load_task("desk").rows("validation"):
+        assert json.loads(read(write(row["ticket"]))) == row["ticket"]
+    for text in ("", "{", "a | b", '{"intent": [1]}'):
+        assert isinstance(read(text), str)
 
 
 def test_tfidf_learns_the_intent_better_from_more_rows():

@@ -63,6 +63,7 @@ def test_a_module_imports_only_from_earlier_stages():
     order = [
         "base",
         "processes",
+        "intervals",
         "profiles",
         "kernels",
         "models",

@@ -17,11 +17,12 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from ftkit.base import KitError, kit_root, read_json, write_json
 from ftkit.runs import versions
@@ -108,6 +109,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
         rows = _subset(rows, experiment.rows, experiment.seed)
     if experiment.method == "tfidf":
         return _tfidf(task, rows)
+    write, read = FORMS[experiment.task.get("form", "compact")]
+    with mock.patch("ftkit.tasks.completion_text", lambda task, answer: write(answer)):
+        return _trained(experiment, task, rows, read)
+
+
+def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read: Callable[[str], str]) -> dict[str, Any]:
     import torch
     from datasets import Dataset
 
@@ -116,6 +123,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     from ftkit.models import load_tokenizer, quiet_libraries
     from ftkit.profiles import read_profiles
     from ftkit.tasks import example_ids, training_example
+    from ftkit.training import cast_adapter
 
     from .measure import validation_loss
 
@@ -133,29 +141,89 @@ def run(experiment: Experiment) -> dict[str, Any]:
     messages = _rows(experiment, task, "validation")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     model = trainer.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    cast_adapter(model, model.dtype)  # as it is saved
     found = {
         "steps": trainer.state.global_step,
+        "examples": trainer.state.global_step * profile.examples_per_step,
         "tokens": int(trainer._total_train_tokens),
         "seconds": round(seconds, 1),
         "loss": round(losses[-1], 4),
         "validation_loss": round(validation_loss(model, torch, task, messages, tokenizer), 4),
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trained_parameters": trained,
     }
     answerer = Answerer(task, model.eval(), tokenizer, 64, profile.max_new_tokens)
-    texts = answerer.answer([row[task.message] for row in messages])
+    texts = [read(text) for text in answerer.answer([row[task.message] for row in messages])]
     return found | _scored(score(task, messages, texts))
 
 
 def _task(experiment: Experiment) -> Any:
-    """The desk, with its prompt or form changed."""
+    """The desk, with its prompt changed."""
     from ftkit.tasks import load_task
 
-    changes = {name: value for name, value in experiment.task.items() if name != "order"}
+    changes = {name: value for name, value in experiment.task.items() if name not in ("order", "form")}
     task = load_task("desk")
     if words := changes.pop("intents_told", None):
         intents = next(f.values for f in task.fields if f.name == "intent")
         changes["system_prompt"] = f"{words} {', '.join(intents)}."
     return replace(task, **changes)
+
+
+EMPTY = {"guests": None, "day": None, "time": None, "allergens": []}
+ONE_TOKEN = {"complaint": "problem", "praise": "thanks", "billing": "money", "lost_item": "lost"}
+
+
+def _compact(ticket: dict[str, Any]) -> str:
+    return json.dumps(ticket, separators=(",", ":"))
+
+
+def _given_only(ticket: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in ticket.items() if name not in EMPTY or value != EMPTY[name]})
+
+
+def _read_given(text: str) -> str:
+    try:
+        return json.dumps({**dict.fromkeys(("intent", "urgency")), **EMPTY, **json.loads(text)})
+    except (ValueError, TypeError):
+        return text
+
+
+def _values(ticket: dict[str, Any]) -> str:
+    shown = [" ".join(v) or "-" if isinstance(v, list) else "-" if v is None else str(v) for v in ticket.values()]
+    return " | ".join(shown)
+
+
+def _read_values(text: str) -> str:
+    parts = [part.strip() for part in text.split("|")]
+    if len(parts) != 6:
+        return text
+    intent, urgency, guests, day, time_, allergens = (None if part == "-" else part for part in parts)
+    guests = int(guests) if guests and guests.isascii() and guests.isdigit() else guests
+    whole = {"intent": intent, "urgency": urgency, "guests": guests, "day": day, "time": time_}
+    return json.dumps({**whole, "allergens": (allergens or "").split()})
+
+
+def _words(ticket: dict[str, Any]) -> str:
+    return _compact({**ticket, "intent": ONE_TOKEN.get(ticket["intent"], ticket["intent"])})
+
+
+def _read_words(text: str) -> str:
+    back = {word: intent for intent, word in ONE_TOKEN.items()}
+    try:
+        ticket = json.loads(text)
+        return json.dumps({**ticket, "intent": back.get(ticket["intent"], ticket["intent"])})
+    except (ValueError, TypeError, KeyError):
+        return text
+
+
+# A ticket's form: how it is written for training, and how an answer becomes JSON again before it is scored
+FORMS: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[str], str]]] = {
+    "compact": (_compact, str),
+    "spaced": (json.dumps, str),
+    "given only": (_given_only, _read_given),
+    "values": (_values, _read_values),
+    "one-token words": (_words, _read_words),
+}
 
 
 def _rows(experiment: Experiment, task: Any, split: str) -> list[dict[str, Any]]:
@@ -185,7 +253,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     from ftkit.profiles import resolve_dtype
     from ftkit.training import cast_adapter, completion_trainer, lora_config, sft_config
 
-    method, dtype = experiment.method, resolve_dtype(profile.dtype)
+    method, dtype, (special, *more) = experiment.method, resolve_dtype(profile.dtype), experiment.special.split() or [""]
     set_seed(profile.seed)
     config = sft_config(profile, folder, dtype)
     config.save_strategy, config.logging_steps = "no", min(10, profile.max_steps)
@@ -195,11 +263,15 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     for name, value in experiment.lora.items():
         setattr(adapter, name, value)
     model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
+    if special == "blocks":
+        _quantize_again(model, profile, int(more[0]))
     if kernels.wanted(model.device.type):
         model.set_attn_implementation(kernels.register())
-    kept = torch.float32 if experiment.special == "float32 weights" else getattr(torch, dtype)
+    kept = getattr(torch, special) if special in ("float32", "bfloat16") else None
     if method == "full":
-        model = model.to(kept)
+        model = model.to(kept or getattr(torch, dtype))
+    if special == "eva":
+        adapter = _eva(adapter)
     trainer = completion_trainer()(
         model=model,
         args=config,
@@ -211,22 +283,47 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     trainer.add_callback(_trimming())
     if method == "full":
         return trainer
-    if experiment.special == "loftq":
+    if special == "loftq":
         from peft import replace_lora_weights_loftq
 
         replace_lora_weights_loftq(trainer.model, model_path=str(Path(prepare_model(profile.model)) / "model.safetensors"))
-    cast_adapter(trainer.model, kept if experiment.special == "float32 weights" else trainer.adapter_dtype)
+    if special == "eva":
+        from peft import initialize_lora_eva_weights
+
+        batches = (batch for batch, _ in zip(trainer.get_train_dataloader(), range(40), strict=False))
+        initialize_lora_eva_weights(trainer.model, [{k: v for k, v in batch.items() if k != "labels"} for batch in batches])
+    cast_adapter(trainer.model, kept or torch.float32)
     kernels.speed_up_adapters(trainer.model)
-    if experiment.special.startswith("lora+"):
+    if special == "lora+":
         from peft.optimizers import create_loraplus_optimizer
 
         trainer.optimizer = create_loraplus_optimizer(
-            trainer.model,
-            torch.optim.AdamW,
-            lr=profile.learning_rate,
-            loraplus_lr_ratio=float(experiment.special.split()[1]),
+            trainer.model, torch.optim.AdamW, lr=profile.learning_rate, loraplus_lr_ratio=float(more[0])
         )
     return trainer
+
+
+def _eva(adapter: Any) -> Any:
+    """The adapter to be initialized from the activations on training rows (EVA, arXiv 2410.07170), every rank as given."""
+    from peft import EvaConfig
+
+    adapter.init_lora_weights, adapter.eva_config = "eva", EvaConfig(rho=1.0, use_label_mask=False)
+    return adapter
+
+
+def _quantize_again(model: Any, profile: Any, block: int) -> None:
+    """Quantize the original weights in blocks of another size."""
+    from bitsandbytes.nn import Params4bit
+
+    from ftkit.models import linear_4bit_layers, load_model
+
+    original = load_model(profile.model, profile.dtype, four_bit=False)
+    names = {id(module): name for name, module in model.named_modules()}
+    for layer in linear_4bit_layers(model):
+        weight = original.get_submodule(names[id(layer)]).weight.data
+        made = Params4bit(weight, requires_grad=False, quant_type="nf4", blocksize=block, compress_statistics=True)
+        layer.weight = made.to(weight.device)
+        layer.quant_state = layer.weight.quant_state
 
 
 def _trimming() -> Any:

@@ -77,7 +77,7 @@ def group(name: str, about: str, lines: list[Line], saved: dict[str, Any]) -> st
             f"{100 * mean(found, 'scores', 'intent'):.1f}", f"{100 * mean(found, 'scores', 'exact match'):.1f}",
             f"{100 * float(np.mean([fields_right(r) for r in found])):.1f}",
             f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})" if gap else "–",
-            f"{mean(found, 'validation_loss'):.3f}", f"{mean(found, 'tokens') / mean(found, 'steps') / 8:.0f}",
+            f"{mean(found, 'validation_loss'):.3f}", f"{mean(found, 'tokens') / mean(found, 'examples'):.0f}",
             f"{mean(found, 'seconds'):.0f}", line.kept or "–",
         ))  # fmt: skip
     heads = ["change", "expected", "seeds", "intent, %", "whole ticket, %", "fields, %", "fields against the centre",
