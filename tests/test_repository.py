@@ -76,7 +76,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "tables",
         "intake",
     ]
-    order += ["runs", "planning", "training", "generation", "evaluation", "deployment"]
+    order += ["runs", "planning", "training", "generation", "general", "evaluation", "deployment"]
     beside = ["plots", "reports", "doctor", "cli_task", "cli"]
     modules = {path.stem: [path] for path in (ROOT / "ftkit").glob("*.py")}
     modules |= {path.parent.name: sorted(path.parent.rglob("*.py")) for path in (ROOT / "ftkit").glob("*/__init__.py")}
