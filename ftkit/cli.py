@@ -151,6 +151,35 @@ def _evaluate(run: Run, split: str = "test", limit: int | None = None) -> None:
 
 
 @app.command()
+def general(
+    run: RunArgument = None,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option("--lm-eval", help="public benchmarks instead: lm-eval's names with commas between (needs a network)"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="with --lm-eval: only the first N examples of each task")] = None,
+) -> None:
+    """Ask base and tuned general questions: what the training cost elsewhere."""
+    from . import general as elsewhere
+    from .base import write_json
+    from .runs import open_run
+
+    opened = open_run(run)
+    if not lm_eval:
+        if limit:
+            raise KitError("--limit goes with --lm-eval.")
+        result = elsewhere.general_check(
+            _answerer(opened), lambda done, of: print(f"  {done} of {of} done", file=sys.stderr, flush=True)
+        )
+        print("\n".join(elsewhere.summary(result)))
+        return
+    elsewhere.need_lm_eval()
+    found = elsewhere.lm_eval(_answerer(opened), [name.strip() for name in lm_eval.split(",")], limit)
+    write_json(opened.folder / "lm_eval.json", found)
+    print(json.dumps(found, indent=2))
+
+
+@app.command()
 def generate(
     what: Annotated[
         list[str] | None,

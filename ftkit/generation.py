@@ -73,8 +73,7 @@ class Answerer:
 
     def prompt(self, message: str, which: str) -> Messages:
         """The chat for a message: the base model is told the fields in its prompt, the tuned one learned them."""
-        if which not in _ADAPTER:
-            raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
+        _check_side(which)
         return chat_prompt(self.task, message, told=which == BASE)
 
     def answer(
@@ -86,17 +85,57 @@ class Answerer:
         """
         for number, message in enumerate(messages, start=1):
             self.task.check_message(message, f"Message {number}")
-        prompts = [prompt_text(self.tokenizer, self.prompt(message, which)) for message in messages]
+        return self.complete([self.prompt(message, which) for message in messages], which, progress=progress)
+
+    def complete(
+        self,
+        chats: Sequence[Messages],
+        which: str = TUNED,
+        max_new_tokens: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[str]:
+        """Go on with any chats, greedily, in batches of like length; the texts come back in the order of `chats`.
+
+        `max_new_tokens` left out is the profile's. `progress` is called with (done, all) after every batch.
+        """
+        _check_side(which)
+        prompts = [prompt_text(self.tokenizer, chat) for chat in chats]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)  # the longest first: fails early
         answers = [""] * len(prompts)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            texts = self.worker.submit(self._generate, [prompts[i] for i in rows], [which] * len(rows)).result()
+            batch = [prompts[i] for i in rows]
+            texts = self.worker.submit(self._generate, batch, [which] * len(rows), max_new_tokens=max_new_tokens).result()
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = text
             if progress:
                 progress(start + len(rows), len(order))
         return answers
+
+    def log_probabilities(
+        self, sequences: Sequence[Sequence[int]], which: str = TUNED, given: Sequence[int] | None = None
+    ) -> list[tuple[float, int]]:
+        """How likely token sequences are: for each, the sum of the tokens' natural log probabilities, and their number.
+
+        Each token is judged by all before it in its sequence. The first `given[i]` tokens (left out: one, which nothing
+        stands before) are only read, not judged: a prompt, say. One sequence at a time, so no padding plays a part.
+        """
+        _check_side(which)
+        starts = [1] * len(sequences) if given is None else given
+        pairs = zip(sequences, starts, strict=True)
+        return [self.worker.submit(self._log_probability, list(ids), max(1, start), which).result() for ids, start in pairs]
+
+    def _log_probability(self, ids: list[int], start: int, which: str) -> tuple[float, int]:
+        """Sum of ln p of the tokens from `start` on, and their number; runs in the model's thread."""
+        import torch
+
+        if start >= len(ids):
+            return 0.0, 0
+        row = torch.tensor([ids], device=self.model.device)
+        with torch.inference_mode():
+            logits = self.model(input_ids=row, use_cache=False, **_adapters([which])).logits[0, start - 1 : -1].float()
+        judged = row[0, start:]
+        return -float(torch.nn.functional.cross_entropy(logits, judged, reduction="sum")), len(judged)
 
     def stream(self, message: str, sides: Sequence[str] = (BASE, TUNED)) -> Iterator[dict[str, Answer]]:
         """Answer one message by both sides at once, token by token: yields {side: Answer} while it grows.
@@ -128,7 +167,12 @@ class Answerer:
             stop.set()
 
     def _generate(
-        self, prompts: list[str], sides: list[str], streamer: Any = None, stop: threading.Event | None = None
+        self,
+        prompts: list[str],
+        sides: list[str],
+        streamer: Any = None,
+        stop: threading.Event | None = None,
+        max_new_tokens: int | None = None,
     ) -> list[str]:
         """Greedy answers for a batch of prompts; runs in the model's thread."""
         import torch
@@ -139,16 +183,27 @@ class Answerer:
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs,
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=max_new_tokens or self.max_new_tokens,
                 do_sample=False,
                 pad_token_id=self.tokenizer.pad_token_id,
-                # peft looks at every row's name in every layer: not worth it where all rows want the adapter
-                **({} if set(sides) == {TUNED} else {"adapter_names": [_ADAPTER[side] for side in sides]}),
+                **_adapters(sides),
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([_stops_on(stop)] if stop else []),
             )
         new = output[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _check_side(which: str) -> None:
+    if which not in _ADAPTER:
+        raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
+
+
+def _adapters(sides: Sequence[str]) -> dict[str, list[str]]:
+    """What tells peft which row wants which side. It looks at every row's name in every layer: not worth it where all rows
+    want the adapter.
+    """
+    return {} if set(sides) == {TUNED} else {"adapter_names": [_ADAPTER[side] for side in sides]}
 
 
 def _laid_out(head: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
