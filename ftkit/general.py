@@ -159,12 +159,13 @@ def need_lm_eval() -> None:
         raise KitError("Public benchmarks need the package lm-eval and a network: pip install lm-eval")
 
 
-def lm_eval(answerer: Answerer, tasks: Sequence[str], limit: int | None = None) -> dict[str, Any]:
+def lm_eval(answerer: Answerer, tasks: Sequence[str | dict[str, Any]], limit: int | None = None) -> dict[str, Any]:
     """Public benchmarks by base and tuned, with EleutherAI's lm-eval (optional; it fetches its data from the hub).
 
-    `tasks` are lm-eval's names, such as "hellaswag"; `limit` takes only the first so many examples of each. Gives {side:
-    {task: {metric: value}}}. Both sides are the kit's own models in memory, so the base is the quantized one that the
-    adapter was trained on. Raises `KitError` if the package is missing.
+    `tasks` are lm-eval's names, such as "hellaswag", or its task descriptions as dicts; `limit` takes only the first so many
+    examples of each. Gives {side: {task: {metric: value}}}. Both sides are the kit's own models in memory, so the base is
+    the quantized one that the adapter was trained on. Raises `KitError` if the package is missing, a task unknown or its
+    data out of reach.
     """
     need_lm_eval()
 
@@ -179,4 +180,8 @@ def lm_eval(answerer: Answerer, tasks: Sequence[str], limit: int | None = None) 
             wrapped = HFLM(pretrained=answerer.model, tokenizer=answerer.tokenizer, batch_size=answerer.batch_size)
             return simple_evaluate(wrapped, tasks=list(tasks), limit=limit, log_samples=False)["results"]
 
-    return {which: answerer.worker.submit(measure, which).result() for which in (BASE, TUNED)}
+    try:
+        return {which: answerer.worker.submit(measure, which).result() for which in (BASE, TUNED)}
+    except (OSError, ValueError, KeyError) as error:  # no network, no such task: lm-eval raises one or the other
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise KitError(f"lm-eval could not measure {', '.join(map(str, tasks))}: {reason}") from None

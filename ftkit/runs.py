@@ -158,10 +158,14 @@ def _scores(run: Run) -> str:
         return f"Not evaluated yet: `ftkit evaluate {run.name}`."
     result = read_json(path)
     base, tuned = (result["models"][side]["scores"] for side in ("base", "tuned"))
-    rows = "\n".join(f"| {metric} | {100 * base[metric]:.1f} % | {100 * tuned[metric]:.1f} % |" for metric in tuned)
-    return (
-        f"{result['split']} split, n = {result['n']}, greedy decoding.\n\n| metric | base | tuned |\n|---|---|---|\n{rows}"
-    )
+    rows = "\n".join(f"| {metric} | {_percent(base[metric])} | {_percent(tuned[metric])} |" for metric in tuned)
+    head = f"{result['split']} split, n = {result['n']}, greedy decoding; in brackets the 95 % interval."
+    return f"{head}\n\n| metric | base | tuned |\n|---|---|---|\n{rows}"
+
+
+def _percent(score: dict[str, Any]) -> str:
+    low, high = score["interval"]
+    return f"{100 * score['value']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:

@@ -168,9 +168,30 @@ def test_a_chat_is_gone_on_with_in_the_models_own_format_without_the_tasks_promp
 
 def test_the_command_prints_the_check_and_says_how_to_get_public_benchmarks(tiny_run):
     done = CliRunner().invoke(app, ["general", str(tiny_run.folder)])
-    assert done.exit_code == 0 and "perplexity" in done.stdout and "n = 60" in done.stdout.replace("of 60", "n = 60")
+    assert done.exit_code == 0 and "perplexity" in done.stdout and ("n = 60" in done.stdout or "of 60" in done.stdout)
     import importlib.util
 
     if importlib.util.find_spec("lm_eval") is None:
         done = CliRunner().invoke(app, ["general", str(tiny_run.folder), "--lm-eval", "hellaswag"])
         assert isinstance(done.exception, KitError) and "pip install lm-eval" in str(done.exception)
+
+
+def test_public_benchmarks_run_on_both_sides_where_lm_eval_is_installed(answerer, tmp_path):
+    pytest.importorskip("lm_eval")
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"q": q, "a": a}) + "\n" for q, a in [("is it so", 0), ("a table", 1)] * 4))
+    task = {
+        "task": "mini",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(file)}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{q}}",
+        "doc_to_choice": ["yes", "no"],
+        "doc_to_target": "{{a}}",
+        "metric_list": [{"metric": "acc"}],
+    }
+    found = general.lm_eval(answerer, [task], limit=6)
+    assert set(found) == {BASE, TUNED} and all(0 <= side["mini"]["acc,none"] <= 1 for side in found.values())
+    with pytest.raises(KitError, match="no_such_task"):
+        general.lm_eval(answerer, ["no_such_task"])
