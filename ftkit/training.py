@@ -17,7 +17,7 @@ from .planning import clock, in_words, plan_training
 from .processes import agree, collect, is_first, is_sharded, part, world_size
 from .profiles import PAD_TO, Choice, Profile, detect_hardware, resolve_dtype
 from .runs import Run, new_run, unfinished_run, write_card
-from .tasks import Task, chat_prompt, example_ids, prompt_ids, training_example
+from .tasks import Task, chat_prompt, completion_text, example_ids, prompt_ids, training_example
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,6 +96,7 @@ def _train(
             "processes": world_size(),
             "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             "dtype": resolve_dtype(profile.dtype),
+            "longest_completion": longest_completion(task, load_tokenizer(profile.model)),
         },
     )
     write_card(run)
@@ -127,6 +128,12 @@ def training_data(task: Task, tokenizer: PreTrainedTokenizerBase, profile: Profi
             )
         examples.append({**training_example(task, row), "length": length})
     return Dataset.from_list(examples)
+
+
+def longest_completion(task: Task, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest training answer with its end: how long the tuned model must be let write."""
+    texts = [completion_text(task, row[task.target]) for row in task.rows("train")]
+    return 1 + max(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
 def lora_config(profile: Profile) -> LoraConfig:

@@ -248,3 +248,23 @@ def test_importing_the_package_loads_nothing_heavy():
     code = "import ftkit, ftkit.cli, sys; print([m for m in ('torch', 'trl', 'gradio', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run, tiny_task, tmp_path):
+    import shutil
+
+    from ftkit.generation import SPARE, Answerer
+    from ftkit.models import load_tokenizer
+    from ftkit.runs import Run
+
+    tokenizer = load_tokenizer(tiny_run.profile.model)
+    texts = [json.dumps(row["ticket"], separators=(",", ":")) + tokenizer.eos_token for row in tiny_task.rows("train")]
+    longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+    assert training.longest_completion(tiny_task, tokenizer) == longest > tiny_run.profile.max_new_tokens
+    copy = Run(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
+    record = copy.record["training"]
+    copy.update(training={**record, "longest_completion": longest})
+    assert Answerer.of_run(copy).max_new_tokens == longest + SPARE
+    del record["longest_completion"]  # a run of an older version
+    copy.update(training=record)
+    assert Answerer.of_run(copy).max_new_tokens == tiny_run.profile.max_new_tokens
