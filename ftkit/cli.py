@@ -33,6 +33,16 @@ FreshOption = Annotated[
 RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")]
 
 
+def _open(name: str | None) -> Run:
+    """The run that is meant; on standard error whether it is the kit's own."""
+    from .runs import open_run
+
+    run = open_run(name)
+    if name is None and run.is_reference:
+        print("There is no finished run of your own yet: this is the kit's. Make one: ftkit train", file=sys.stderr)
+    return run
+
+
 def main() -> None:
     """Run the command line; a `KitError` becomes one line on standard error and exit code 1."""
     try:
@@ -140,9 +150,7 @@ def evaluate(
     constrained: Annotated[bool, typer.Option(help="also both under constrained decoding: what fits the schema")] = False,
 ) -> None:
     """Measure base, baselines and tuned on the same held-out messages; a table, and a page with plots."""
-    from .runs import open_run
-
-    _evaluate(open_run(run), split, limit, quick, constrained)
+    _evaluate(_open(run), split, limit, quick, constrained)
 
 
 def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained: bool) -> None:
@@ -194,9 +202,8 @@ def general(
     """Ask base and tuned general questions: what the training cost elsewhere."""
     from . import general as elsewhere
     from .base import write_json
-    from .runs import open_run
 
-    opened = open_run(run)
+    opened = _open(run)
     if not lm_eval:
         if limit:
             raise KitError("--limit goes with --lm-eval.")
@@ -223,7 +230,6 @@ def generate(
 ) -> None:
     """Answer one message, or every message of a file."""
     from .generation import BASE, TUNED
-    from .runs import open_run
 
     given = list(what or [])
     if (input is None) != (output is None):
@@ -233,7 +239,7 @@ def generate(
         raise KitError(
             'Give one message in quotes ("..."), if you like after a run; or --input FILE.jsonl --output FILE.jsonl.'
         )
-    opened = open_run(given[0] if given else None)
+    opened = _open(given[0] if given else None)
     which = BASE if base else TUNED
     if message is not None:
         opened.task.check_message(message)
@@ -293,7 +299,7 @@ def demo(
     profile: ProfileOption = None,
 ) -> None:
     """Show a run in the browser: the same message before and after fine-tuning."""
-    from .runs import finished_run, open_run
+    from .runs import finished_run
 
     if run is None and (prepare or fresh):
         from .profiles import choose_profile
@@ -307,7 +313,7 @@ def demo(
                 raise typer.Exit(code)
             opened = finished_run(*wanted)  # not simply the newest: a training taken up again may be older than others
     else:
-        opened = open_run(run)
+        opened = _open(run)
     if prepare and not (opened.folder / "evaluation.json").is_file():
         rows = opened.profile.demo_test_rows
         if code := _in_own_process(

@@ -7,17 +7,19 @@ import importlib.metadata
 import json
 import platform
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .base import KitError, kit_root, read_json, replacing, runs_dir, write_json
+from .base import KitError, kit_root, new_folder, read_json, replacing, runs_dir, write_json
 from .profiles import Profile
 from .tasks import Task, load_task
 
 FORMAT = 1
+REFERENCE = "reference"  # the name of the kit's own run
 RECORDED_PACKAGES = (
     "ftkit",
     "torch",
@@ -53,6 +55,11 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the kit's own run and not one of yours."""
+        return self.name == REFERENCE and self.folder.parent == runs_dir()
 
     @property
     def profile(self) -> Profile:
@@ -230,13 +237,35 @@ def all_runs() -> list[Run]:
     return [run for *_, run in sorted(readable, key=lambda entry: entry[:2], reverse=True)]
 
 
+def reference_run() -> Run | None:
+    """The run that the kit ships, for those who have none yet; None where it was left out.
+
+    It is copied to `runs/reference` at first use, and again where the kit brings a newer one; what is added, is added there.
+    """
+    shipped, copy = Run(kit_root() / "data" / "reference_run"), Run(runs_dir() / REFERENCE)
+    if not (shipped.folder / "run.json").is_file():
+        return None
+    if (copy.folder / "run.json").is_file() and copy.record["created"] != shipped.record["created"]:
+        shutil.rmtree(copy.folder)
+    if not copy.folder.exists():
+        with new_folder(copy.folder) as temporary:
+            shutil.copytree(shipped.folder, temporary, dirs_exist_ok=True)
+    return copy
+
+
 def open_run(name: str | Path | None = None) -> Run:
-    """Open a run: a folder, a name under `runs/`, or (left out) the newest finished one. `KitError` if there is none."""
+    """Open a run: a folder, a name under `runs/`, or (left out) the newest finished one, and without one the kit's own.
+
+    The kit's own is also had by its name, "reference". `KitError` if there is no such run, or it is not finished.
+    """
     if name is None:
-        finished = [run for run in all_runs() if run.finished]
-        if not finished:
+        finished = [run for run in all_runs() if run.finished and not run.is_reference]
+        own = finished[0] if finished else reference_run()
+        if own is None:
             raise KitError(f"There is no finished run in {runs_dir()} yet. Make one: ftkit train")
-        return finished[0]
+        return own
+    if name == REFERENCE and (reference := reference_run()):
+        return reference
     folder = next((p for p in (Path(name).expanduser(), runs_dir() / str(name)) if (p / "run.json").is_file()), None)
     if folder is None:
         known = ", ".join(run.name for run in all_runs()[:5]) or "none yet"
@@ -260,5 +289,9 @@ def unfinished_run(task: Task, profile: Profile) -> Run | None:
 def _runs_of(task: Task, profile: Profile) -> Iterator[Run]:
     for run in all_runs():
         record = run.record
-        if record["task"]["fingerprint"] == task.fingerprint() and record["profile"] == asdict(profile):
+        if (
+            not run.is_reference
+            and record["task"]["fingerprint"] == task.fingerprint()
+            and record["profile"] == asdict(profile)
+        ):
             yield run

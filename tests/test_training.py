@@ -253,6 +253,7 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run, tiny_task, tmp_path):
     import shutil
 
+    from ftkit import training
     from ftkit.generation import SPARE, Answerer
     from ftkit.models import load_tokenizer
     from ftkit.runs import Run
