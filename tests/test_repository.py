@@ -75,7 +75,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "tables",
         "intake",
     ]
-    order += ["runs", "planning", "training", "generation", "evaluation", "deployment"]
+    order += ["runs", "planning", "training", "generation", "evaluation", "feedback", "deployment"]
     beside = ["plots", "reports", "doctor", "cli_task", "cli"]
     assert {path.stem for path in (ROOT / "ftkit").glob("*.py")} == {"__init__", *order, *beside}
     for i, name in enumerate([*order, *beside]):
