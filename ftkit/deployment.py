@@ -128,7 +128,8 @@ def wrong_answers(run: Run, task: Task) -> tuple[list[dict[str, Any]], int]:
     except KitError:
         return [], 0
     saved = saved.get("rows") if isinstance(saved, dict) else saved
-    rows = [row for row in saved or [] if isinstance(row, dict) and {"message", "target", TUNED} <= set(row)]
+    saved = saved if isinstance(saved, list) else []
+    rows = [row for row in saved if isinstance(row, dict) and {"message", "target", TUNED} <= set(row)]
     rows = [row for row in rows if isinstance(row["message"], str) and isinstance(row[TUNED], str)]
     found = []
     for row in rows:

@@ -55,10 +55,12 @@ class FeedbackFile:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / ".lock", timeout=10):
                 self._make_room(len(line))
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+                binary = getattr(os, "O_BINARY", 0)  # Windows would write two bytes for the end of a line
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o600)
                 try:
                     size = os.fstat(handle).st_size
-                    torn = size and os.pread(handle, 1, size - 1) != b"\n"  # a killed process may leave half a line
+                    os.lseek(handle, max(0, size - 1), os.SEEK_SET)
+                    torn = size and os.read(handle, 1) != b"\n"  # a killed process may leave half a line
                     written = os.write(handle, b"\n" * bool(torn) + line)
                     if written < len(line) + bool(torn):  # the disk is full
                         os.ftruncate(handle, size)
