@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,43 @@ CSS = (
     STYLE
     + """
 .gradio-container { max-width: 1100px !important; margin: auto; }
-.gradio-container .prose { overflow-wrap: anywhere; }
-.gallery-item, .gallery button { max-width: 100%; }
-@media (max-width: 480px) { .gradio-container { padding: 0 !important; } .card { min-height: 0; } }
+.gradio-container .prose p, .gradio-container .prose li, .gradio-container .prose code { overflow-wrap: anywhere; }
+.gradio-container .prose table { display: block; overflow-x: auto; max-width: 100%; }
+.gradio-container .prose table :is(th, td) { border: none; border-bottom: 1px solid var(--border-color-primary); }
+@media (max-width: 480px) {
+  .gradio-container main { padding: .5rem !important; }
+  .gradio-container .tab-container button { padding: 0 .45rem !important; font-size: .88rem; }
+  .card { min-height: 0; }
+}
 """
 )
 # fonts of the reader's own system: the page loads nothing from elsewhere
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone", **FONTS)
+# colours that are read easily: at least 4.5 to 1 against what lies behind them (WCAG 2.2, 1.4.3)
+THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone", **FONTS).set(
+    block_title_background_fill="transparent",
+    block_title_background_fill_dark="transparent",
+    block_title_padding="0",
+    block_title_text_color="*neutral_700",
+    block_title_text_color_dark="*neutral_200",
+    block_label_text_color="*neutral_700",
+    block_label_text_color_dark="*neutral_200",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
+    checkbox_label_background_fill_selected="*primary_700",
+    checkbox_label_background_fill_selected_dark="*primary_700",
+    input_border_width="1px",
+    input_border_color="*neutral_400",
+    input_border_color_dark="*neutral_500",
+    checkbox_border_color="*neutral_500",
+    checkbox_border_color_dark="*neutral_400",
+)
 ANNOUNCED = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # the page's own wiring; programs call `answer` and `feedback`
 
@@ -75,7 +105,7 @@ def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
             with gr.Tab("Compare", id="compare"):
                 asked = _compare(run, answerer, answered)
             with gr.Tab("Evaluation", id="evaluation") as evaluation:
-                shown = gr.HTML()
+                shown = gr.HTML(apply_default_css=False)
                 evaluation.select(lambda: evaluation_page(run), None, shown, queue=False, **HIDDEN)
             with gr.Tab("Feedback", id="feedback"):
                 _feedback(run, task, answered, asked)
@@ -98,11 +128,11 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> Any:
             for answers in _answers(answerer, message):
                 yield [*_columns(task, answers, None, "writing"), gr.skip(), gr.skip()]
         except gr.Error:
-            yield [*_columns(task, answers, None, "no answer"), "No answer.", None]
+            yield [*_columns(task, answers, None, "no answer", True), "No answer.", None]
             raise
         said = ". ".join(f"{SIDES[side]}: {answer_in_words(task, answers[side])}" for side in (TUNED, BASE))
         kept = {"message": message, "answer": answers[TUNED].text}
-        yield [*_columns(task, answers, targets.get(message), "cut off at the length limit"), escape(said), kept]
+        yield [*_columns(task, answers, targets.get(message), "cut off at the length limit", True), escape(said), kept]
 
     message = gr.Textbox(
         label="Message",
@@ -118,9 +148,11 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> Any:
         for side, heading in SIDES.items():
             with gr.Column(min_width=300, elem_id=side):
                 gr.Markdown(f"### {heading}")
-                card = gr.HTML(answer_card(task, Answer("")), elem_id=f"{side}-card")
+                card = gr.HTML(answer_card(task, Answer("")), apply_default_css=False, elem_id=f"{side}-card")
                 measures = gr.Markdown(elem_id=f"{side}-measures", min_height=24)
-                text = gr.Textbox(label=f"{heading}: the raw answer", lines=3, interactive=False, elem_id=f"{side}-text")
+                text = gr.Textbox(
+                    label=f"{heading.split(':')[0]}, as written", lines=3, interactive=False, elem_id=f"{side}-text"
+                )
                 outputs += [card, text, measures]
     said = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
     asked = gr.on(
@@ -161,7 +193,7 @@ def _answers(answerer: Answerer, message: str) -> Iterator[dict[str, Answer]]:
         raise gr.Error("The model failed at this message. Try another one.", print_exception=False) from None
 
 
-def _columns(task: Task, answers: dict[str, Answer], target: Any, state: str) -> list[str]:
+def _columns(task: Task, answers: dict[str, Answer], target: Any, state: str, ended: bool = False) -> list[str]:
     """Card, raw text and measures for each side; `state` says how it stands with an answer that is not finished."""
     shown = []
     for side in SIDES:
@@ -169,7 +201,8 @@ def _columns(task: Task, answers: dict[str, Answer], target: Any, state: str) ->
         state_ = "finished" if answer.finished else f"stopped after {SECONDS} s" if answer.timed_out else state
         speed = f" · {answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds and answer.tokens else ""
         measures = f"{state_} · {answer.seconds:.1f} s · {answer.tokens} tokens{speed}" if answer.seconds else state_
-        shown += [answer_card(task, answer, target), answer.text, measures]
+        card = answer_card(task, replace(answer, finished=answer.finished or ended), target)
+        shown += [card, answer.text, measures]
     return shown
 
 
@@ -196,7 +229,7 @@ def _wrong(run: Run, task: Task) -> None:
     with gr.Accordion(f"Where it is wrong: {len(wrong)} of {n} test messages", open=False, elem_id="wrong"):
         choices = [(f"all {len(wrong)}", ""), *((f"{name.replace('_', ' ')}: {counts[name]}", name) for name in names)]
         which = gr.Dropdown(choices, value="", label="What is wrong", filterable=False)
-        shown = gr.HTML(gallery(task, wrong))
+        shown = gr.HTML(gallery(task, wrong), apply_default_css=False)
 
         def narrowed(name: str) -> str:
             return gallery(task, [row for row in wrong if not name or name in row["fields"]])

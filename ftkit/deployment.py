@@ -212,7 +212,7 @@ def about_page(run: Run, task: Task) -> str:
             continue
         text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # front matter is for the hub
         text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)  # links to files that are not served
-        parts.append(f"## {heading}\n\n" + re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE))
+        parts.append(f"## {heading}\n\n" + re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE))
     return "\n\n".join(parts)
 
 

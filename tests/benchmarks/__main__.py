@@ -120,8 +120,12 @@ def stream(pairs: int) -> dict[str, Any]:
     for _ in range(pairs):
         for name, measurement in names.items():
             found[name].append(run(measurement))
-    ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in zip(found["plain"], found["kit"], strict=True)]
-    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios)}
+    pairs_ = list(zip(found["plain"], found["kit"], strict=True))
+    ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in pairs_]
+    equal = [a == b for p, k in pairs_ for a, b in zip(p["answers"], k["answers"], strict=True)]
+    for result in (result for results in found.values() for result in results):
+        del result["answers"]
+    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios), "equal_answers": sum(equal) / len(equal)}
 
 
 def growth(_: int) -> dict[str, Any]:

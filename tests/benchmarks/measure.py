@@ -311,7 +311,7 @@ def plain_stream(n: int = 4, **_: Any) -> dict[str, Any]:
 
     run = open_run(None)
     model, tokenizer = _plain_model(run), load_tokenizer(run.profile.model)
-    firsts, rates = [], []
+    firsts, rates, answers = [], [], []
     for message in _test_messages(n + 1):
         inputs = tokenizer(
             prompt_text(tokenizer, chat_prompt(run.task, message)), return_tensors="pt", add_special_tokens=False
@@ -329,22 +329,27 @@ def plain_stream(n: int = 4, **_: Any) -> dict[str, Any]:
         thread.join()
         firsts.append(first)
         rates.append((len(tokenizer(text)["input_ids"]) + 1) / (time.monotonic() - began))
-    return _streamed(firsts, rates)
+        answers.append(text.strip())
+    return _streamed(firsts, rates) | {"answers": answers}
 
 
 def kit_stream(n: int = 4, sides: tuple[str, ...] = (TUNED,), **_: Any) -> dict[str, Any]:
     """The same through the demo's `Answerer.stream`; with both sides the slower first token counts."""
     run = open_run(None)
     answerer = Answerer.of_run(run)
-    firsts, rates = [], []
+    answerer.prepare_stream()  # as the demo does before it serves
+    firsts, rates, answers = [], [], []
     for message in _test_messages(n + 1):
-        began, first, last = time.monotonic(), 0.0, {}
+        began, first, seconds, last = time.monotonic(), 0.0, 0.0, {}
         for last in answerer.stream(message, sides):
+            passed = time.monotonic() - began
             if not first and all(answer.tokens for answer in last.values()):
-                first = time.monotonic() - began
+                first = passed
+            seconds = seconds or (passed if last[TUNED].finished else 0.0)
         firsts.append(first)
-        rates.append((last[TUNED].tokens + 1) / last[TUNED].seconds)
-    return _streamed(firsts, rates)
+        rates.append((last[TUNED].tokens + 1) / (seconds or time.monotonic() - began))
+        answers.append(last[TUNED].text)
+    return _streamed(firsts, rates) | {"answers": answers}
 
 
 def both_streams(n: int = 4, **given: Any) -> dict[str, Any]:
