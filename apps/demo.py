@@ -47,14 +47,13 @@ CSS = (
     STYLE
     + """
 .gradio-container { max-width: 1100px !important; margin: auto; }
-.gradio-container .prose p, .gradio-container .prose li, .gradio-container .prose code { overflow-wrap: anywhere; }
-.gradio-container .prose table { display: block; overflow-x: auto; max-width: 100%; }
-.gradio-container .prose table :is(th, td) { border: none; border-bottom: 1px solid var(--border-color-primary); }
-@media (max-width: 480px) {
-  .gradio-container main { padding: .5rem !important; }
-  .gradio-container .tab-container button { padding: 0 .45rem !important; font-size: .88rem; }
-  .card { min-height: 0; }
-}
+.gradio-container .app { padding: clamp(.5rem, 3vw, 2rem) !important; }
+.prose p, .prose li, .prose code, .prose pre { overflow-wrap: anywhere; white-space: normal; }
+.prose pre, .prose pre code { white-space: pre-wrap !important; }
+.prose table { display: block; overflow-x: auto; contain: inline-size; }
+.prose th, .prose td { border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; }
+.tab-container button { padding: 0 clamp(.35rem, 1.5vw, 1rem) !important; }
+@media (max-width: 480px) { .card { min-height: 0; } }
 """
 )
 # fonts of the reader's own system: the page loads nothing from elsewhere

@@ -287,7 +287,7 @@ STYLE = """
         border-left: 3px solid var(--color-accent); color: var(--body-text-color); }
 .gallery .card { min-height: 0; margin-bottom: .5rem; }
 .note { color: var(--body-text-color-subdued); }
-.scores { overflow-x: auto; color: var(--body-text-color); }
+.scores { overflow-x: auto; contain: inline-size; color: var(--body-text-color); }
 .scores table { border-collapse: collapse; min-width: 20rem; }
 .scores caption { text-align: left; padding-bottom: .5rem; color: var(--body-text-color-subdued); }
 .scores th, .scores td { text-align: right; padding: .35rem .8rem .35rem 0;
