@@ -51,7 +51,9 @@ CSS = (
 .prose p, .prose li, .prose code, .prose pre { overflow-wrap: anywhere; white-space: normal; }
 .prose pre, .prose pre code { white-space: pre-wrap !important; }
 .prose table { display: block; overflow-x: auto; contain: inline-size; }
+.prose table, .prose tr { border: none !important; }
 .prose th, .prose td { border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; }
+.prose th, .prose td, .prose td code { overflow-wrap: normal !important; word-break: normal !important; }
 .tab-container button { padding: 0 clamp(.35rem, 1.5vw, 1rem) !important; }
 @media (max-width: 480px) { .card { min-height: 0; } }
 """

@@ -115,16 +115,10 @@ def generation(pairs: int, n: int = 8) -> dict[str, Any]:
 
 def stream(pairs: int) -> dict[str, Any]:
     """The demo's stream against plain `generate` with a streamer."""
-    names = {"plain": "plain_stream", "kit": "kit_stream", "both sides": "both_streams"}
-    found: dict[str, list] = {name: [] for name in names}
-    for _ in range(pairs):
-        for name, measurement in names.items():
-            found[name].append(run(measurement))
+    found = run("streams", n=pairs, timeout=1800)["found"]
     pairs_ = list(zip(found["plain"], found["kit"], strict=True))
     ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in pairs_]
-    equal = [a == b for p, k in pairs_ for a, b in zip(p["answers"], k["answers"], strict=True)]
-    for result in (result for results in found.values() for result in results):
-        del result["answers"]
+    equal = [p.pop("answer") == k.pop("answer") for p, k in pairs_]
     return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios), "equal_answers": sum(equal) / len(equal)}
 
 

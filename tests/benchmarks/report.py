@@ -134,9 +134,9 @@ def stream(result: dict[str, Any]) -> str:
     same = f"; {result['equal_answers']:.0%} of the answers are the same to the letter" if "equal_answers" in result else ""
     return f"""## The demo's stream
 
-One message at a time, mean of four messages after one to warm up, {len(result["plain"])} rounds.
+One message at a time, each answered in turn by the three ways in one process, {len(result["plain"])} messages after one to warm up.
 
-{table(["median of the rounds", "first token, s", "tokens/s"], rows)}
+{table(["median of the messages", "first token, s", "tokens/s"], rows)}
 
 **{result["median_ratio"]:.1f} times the tokens a second** for the tuned side alone (the pairs: {spread(result["ratios"])}){same}. The weights are dequantized
 once; what all prompts begin with is computed once; and tokens that the training answers make likely are guessed, so that one step of the
