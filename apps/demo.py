@@ -2,102 +2,359 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: nothing is sent to anybody
 
 import gradio as gr
 
-from ftkit.base import KitError
-from ftkit.deployment import CARD_STYLE, answer_card
+from ftkit.base import KitError, kit_root
+from ftkit.deployment import (
+    NO,
+    NOTHING,
+    STYLE,
+    YES,
+    about_page,
+    answer_card,
+    answer_in_words,
+    escape,
+    evaluation_page,
+    form_of_answer,
+    gallery,
+    target_of_form,
+    wrong_answers,
+)
+from ftkit.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
 from ftkit.generation import BASE, TUNED, Answer, Answerer
 from ftkit.runs import Run
+from ftkit.tasks import Field, Task, parse_answer
 
-EXAMPLES = 8
-CSS = CARD_STYLE + ".gradio-container { max-width: 1100px !important; margin: auto; }"
+EXAMPLES = 6  # of each difficulty
+WAITING = 16  # requests that may wait; one more is told that the demo is busy
+SECONDS = 30  # for an answer; then it is cut off
+SIDES = {BASE: "Before: the base model", TUNED: "After: fine-tuned"}
+CONSENT = (
+    "I agree that this message and the right answer are kept in a file on the computer that serves this page, and may be "
+    "used to train and to test models. They hold no personal data. Nothing about me is kept with them."
+)
+CSS = (
+    STYLE
+    + """
+.gradio-container { max-width: 1100px !important; margin: auto; }
+.gradio-container .app { padding: clamp(.5rem, 3vw, 2rem) !important; }
+.prose p, .prose li, .prose code, .prose pre { overflow-wrap: anywhere; white-space: normal; }
+.prose pre, .prose pre code { white-space: pre-wrap !important; }
+.prose table { display: block; overflow-x: auto; contain: inline-size; }
+.prose table, .prose tr { border: none !important; }
+.prose th, .prose td { border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; }
+.prose th, .prose td, .prose td code { overflow-wrap: normal !important; word-break: normal !important; }
+.tab-container button { padding: 0 clamp(.35rem, 1.5vw, 1rem) !important; }
+@media (max-width: 480px) { .card { min-height: 0; } }
+"""
+)
 # fonts of the reader's own system: the page loads nothing from elsewhere
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone", **FONTS)
+# colours that are read easily: at least 4.5 to 1 against what lies behind them (WCAG 2.2, 1.4.3)
+THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone", **FONTS).set(
+    block_title_background_fill="transparent",
+    block_title_background_fill_dark="transparent",
+    block_title_padding="0",
+    block_title_text_color="*neutral_700",
+    block_title_text_color_dark="*neutral_200",
+    block_label_text_color="*neutral_700",
+    block_label_text_color_dark="*neutral_200",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
+    checkbox_label_background_fill_selected="*primary_700",
+    checkbox_label_background_fill_selected_dark="*primary_700",
+    input_border_width="1px",
+    input_border_color="*neutral_400",
+    input_border_color_dark="*neutral_500",
+    checkbox_border_color="*neutral_500",
+    checkbox_border_color_dark="*neutral_400",
+)
+ANNOUNCED = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
+HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # the page's own wiring; programs call `answer` and `feedback`
 
 
 def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
     """The page for a finished run. The models are loaded here, once for all visitors."""
     answerer = answerer or Answerer.of_run(run)
+    answerer.prepare_stream()
     task = answerer.task
-    rows = task.rows("test")
-    targets = {row[task.message]: row[task.target] for row in rows}
-    examples = random.Random(run.profile.seed).sample(rows, min(EXAMPLES, len(rows)))
-
-    def outputs(answers: dict[str, Answer], message: str, ended: bool = False) -> list[str]:
-        shown = []
-        for side in (BASE, TUNED):
-            answer = answers[side]
-            speed = f"{answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds else ""
-            state = "finished" if answer.finished else "cut off at the length limit" if ended else "writing"
-            measures = f"{state} · {answer.seconds:.1f} s · {answer.tokens} tokens · {speed}"
-            over = ended or answer.finished
-            card = answer_card(task, replace(answer, finished=over), targets.get(message) if over else None)
-            shown += [card, answer.text, measures]
-        return shown
-
-    def respond(message: str) -> Iterator[list[str]]:
-        """Answer a message by the base and by the tuned model, streamed: card, text and measures for each side."""
-        empty = {side: Answer(side) for side in (BASE, TUNED)}
-        try:
-            task.check_message(message)
-            answers = empty
-            for answers in answerer.stream(message):
-                yield outputs(answers, message)
-            yield outputs(answers, message, ended=True)
-        except KitError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
     with gr.Blocks(title=task.title or task.name, analytics_enabled=False) as page:
+        answered = gr.State(None)  # the last message and the tuned answer to it
         gr.Markdown(
             f"# {task.title or task.name}\n"
             f"The same message, answered by **{run.profile.model.split('/')[-1]}** before and after fine-tuning. "
-            "Before: the model is told the fields and their values. After: it learned them from examples. "
+            "Before: the model is told what to answer with in its prompt. After: it learned that from examples. "
             "Do not enter personal data; answers can be wrong."
         )
-        message = gr.Textbox(
-            label="Message",
-            lines=3,
-            max_lines=8,
-            max_length=task.max_message_characters,
-            placeholder="Write a message, or take an example below",
-        )
-        button = gr.Button("Answer", variant="primary")
-        gr.Examples(
-            [row[task.message] for row in examples],
-            message,
-            label="Messages that the model was not trained on",
-        )
-        columns = []
-        with gr.Row():
-            for heading in ("Before: the base model", "After: fine-tuned"):
-                with gr.Column(min_width=300):
-                    gr.Markdown(f"### {heading}")
-                    card = gr.HTML(answer_card(task, Answer("")), label=heading)
-                    text = gr.Textbox(label=f"{heading}: the raw answer", lines=4, interactive=False)
-                    measures = gr.Markdown()
-                    columns += [card, text, measures]
-        gr.on([button.click, message.submit], respond, message, columns, api_name="answer", concurrency_limit=1)
+        with gr.Tabs():
+            with gr.Tab("Compare", id="compare"):
+                asked = _compare(run, answerer, answered)
+            with gr.Tab("Evaluation", id="evaluation") as evaluation:
+                shown = gr.HTML(apply_default_css=False)
+                evaluation.select(lambda: evaluation_page(run), None, shown, queue=False, **HIDDEN)
+            with gr.Tab("Feedback", id="feedback"):
+                _feedback(run, task, answered, asked)
+            with gr.Tab("About", id="about"):
+                gr.Markdown(about_page(run, task))
     return page
 
 
-def launch(run: Run, port: int, share: bool = False, block: bool = True, answerer: Answerer | None = None) -> gr.Blocks:
-    """Serve the demo on this machine at `port`; with `share` also under a public link, if a tunnel can be had."""
+def _compare(run: Run, answerer: Answerer, answered: gr.State) -> Any:
+    """The tab with both answers. Returns the event of an answered message."""
+    task = answerer.task
+    rows = task.rows("test")
+    targets = {row[task.message]: row[task.target] for row in rows}
+
+    def respond(message: str) -> Iterator[list[Any]]:
+        message = message or ""
+        answers = dict.fromkeys(SIDES, Answer(""))
+        yield [*_columns(task, answers, None, "reading"), "", None]
+        try:
+            for answers in _answers(answerer, message):
+                yield [*_columns(task, answers, None, "writing"), gr.skip(), gr.skip()]
+        except gr.Error:
+            yield [*_columns(task, answers, None, "no answer", True), "No answer.", None]
+            raise
+        said = ". ".join(f"{SIDES[side]}: {answer_in_words(task, answers[side])}" for side in (TUNED, BASE))
+        kept = {"message": message, "answer": answers[TUNED].text}
+        yield [*_columns(task, answers, targets.get(message), "cut off at the length limit", True), escape(said), kept]
+
+    message = gr.Textbox(
+        label="Message",
+        lines=3,
+        max_lines=8,
+        max_length=task.max_message_characters,
+        placeholder="Write a message, or take an example below",
+        elem_id="message",
+    )
+    button = gr.Button("Answer", variant="primary", elem_id="answer")
+    outputs = []
+    with gr.Row():
+        for side, heading in SIDES.items():
+            with gr.Column(min_width=300, elem_id=side):
+                gr.Markdown(f"### {heading}")
+                card = gr.HTML(answer_card(task, Answer("")), apply_default_css=False, elem_id=f"{side}-card")
+                measures = gr.Markdown(elem_id=f"{side}-measures", min_height=24)
+                text = gr.Textbox(
+                    label=f"{heading.split(':')[0]}, as written", lines=3, interactive=False, elem_id=f"{side}-text"
+                )
+                outputs += [card, text, measures]
+    said = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
+    asked = gr.on(
+        [button.click, message.submit],
+        respond,
+        message,
+        [*outputs, said, answered],
+        concurrency_limit=1,
+        concurrency_id="model",
+        show_progress="minimal",
+        show_progress_on=outputs[2::3],
+        **HIDDEN,
+    )
+    for label, some in _examples(run, task, rows).items():
+        gr.Examples(some, message, label=label, examples_per_page=EXAMPLES, api_visibility="private")
+    _wrong(run, task)
+
+    def answer(message: str) -> dict[str, dict]:
+        """Answer one message by the base and by the tuned model. Streams: each item holds all that is written so far.
+
+        Gives {"base": ..., "tuned": ...}, each with text, tokens, seconds, finished, timed_out and probability.
+        """
+        for answers in _answers(answerer, message):
+            yield {side: vars(answer) for side, answer in answers.items()}
+
+    gr.api(answer, api_name="answer", concurrency_limit=1, concurrency_id="model")
+    return asked
+
+
+def _answers(answerer: Answerer, message: str) -> Iterator[dict[str, Answer]]:
+    """The stream for visitors: an error is one sentence, and nothing of a message comes into a log."""
+    try:
+        yield from answerer.stream(message, time_limit=SECONDS)
+    except KitError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    except Exception as error:
+        print(f"An answer failed: {type(error).__name__}", file=sys.stderr, flush=True)
+        raise gr.Error("The model failed at this message. Try another one.", print_exception=False) from None
+
+
+def _columns(task: Task, answers: dict[str, Answer], target: Any, state: str, ended: bool = False) -> list[str]:
+    """Card, raw text and measures for each side; `state` says how it stands with an answer that is not finished."""
+    shown = []
+    for side in SIDES:
+        answer = answers[side]
+        state_ = "finished" if answer.finished else f"stopped after {SECONDS} s" if answer.timed_out else state
+        speed = f" · {answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds and answer.tokens else ""
+        measures = f"{state_} · {answer.seconds:.1f} s · {answer.tokens} tokens{speed}" if answer.seconds else state_
+        card = answer_card(task, replace(answer, finished=answer.finished or ended), target)
+        shown += [card, answer.text, measures]
+    return shown
+
+
+def _examples(run: Run, task: Task, rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Some messages of the test split under a heading for each difficulty that the rows tell."""
+    chance = random.Random(run.profile.seed)
+    kinds = [kind for kind in ("everyday", "hard") if any(row.get("difficulty") == kind for row in rows)]
+    groups = {kind: [row for row in rows if row.get("difficulty") == kind] for kind in kinds} or {"": rows}
+    return {
+        f"{kind} messages that the model was not trained on".strip().capitalize(): [
+            row[task.message] for row in chance.sample(some, min(EXAMPLES, len(some)))
+        ]
+        for kind, some in groups.items()
+    }
+
+
+def _wrong(run: Run, task: Task) -> None:
+    """The gallery of wrong answers, to be narrowed down to a field."""
+    wrong, n = wrong_answers(run, task)
+    if not n:
+        return
+    names = list(dict.fromkeys(name for row in wrong for name in row["fields"]))
+    counts = {name: sum(name in row["fields"] for row in wrong) for name in names}
+    with gr.Accordion(f"Where it is wrong: {len(wrong)} of {n} test messages", open=False, elem_id="wrong"):
+        choices = [(f"all {len(wrong)}", ""), *((f"{name.replace('_', ' ')}: {counts[name]}", name) for name in names)]
+        which = gr.Dropdown(choices, value="", label="What is wrong", filterable=False)
+        shown = gr.HTML(gallery(task, wrong), apply_default_css=False)
+
+        def narrowed(name: str) -> str:
+            return gallery(task, [row for row in wrong if not name or name in row["fields"]])
+
+        which.change(narrowed, which, shown, queue=False, **HIDDEN)
+
+
+def _feedback(run: Run, task: Task, answered: gr.State, asked: Any) -> None:
+    """The tab in which a visitor says that the tuned answer is right, or what it should be."""
+    file = FeedbackFile.of(run)
+    verdicts = [("It is right", RIGHT), ("It is wrong: I fill in the right one", CORRECTED)]
+    gr.Markdown("Was the fine-tuned model's last answer right? What you say can make the next model better.")
+    message = gr.Textbox(label="The message (first let it be answered under Compare)", lines=3, interactive=False)
+    verdict = gr.Radio(verdicts, label="The fine-tuned answer", elem_id="verdict")
+    with gr.Group(visible=False, elem_id="form") as form:
+        inputs = _form(task)
+    consent = gr.Checkbox(label=CONSENT, elem_id="consent")
+    send = gr.Button("Send", variant="primary", elem_id="send")
+    result = gr.HTML(js_on_load=ANNOUNCED, elem_id="sent")
+
+    def filled(last: dict[str, str] | None) -> list[Any]:
+        if not last:
+            return [gr.skip()] * (4 + len(inputs))
+        return [last["message"], None, False, "", *form_of_answer(task, last["answer"])]
+
+    asked.success(filled, answered, [message, verdict, consent, result, *inputs], queue=False, **HIDDEN)
+    verdict.change(lambda value: gr.Group(visible=value == CORRECTED), verdict, form, queue=False, **HIDDEN)
+
+    def keep(last: dict[str, str] | None, verdict: str | None, agreed: bool, *values: Any) -> tuple[str, Any]:
+        if not last:
+            return _note("Let a message be answered under Compare first."), last
+        if verdict is None:
+            return _note("Say first whether the answer is right."), last
+        if not agreed:
+            return _note("Without your consent nothing is kept. Tick the box if you agree."), last
+        right = parse_answer(task, last["answer"]) if verdict == RIGHT else target_of_form(task, values)
+        try:
+            file.keep(feedback_entry(run, task, last["message"], last["answer"], right, verdict))
+        except KitError as error:
+            return _note(str(error)), last
+        return _note("Thank you, it is kept."), None
+
+    given = [answered, verdict, consent, *inputs]
+    send.click(keep, given, [result, answered], queue=False, trigger_mode="once", **HIDDEN)
+
+    def feedback(message: str, answer: str, verdict: str, target: dict | str, consent: bool) -> str:
+        """Say whether an answer of the tuned model is right: verdict is "right" or "corrected".
+
+        `answer` is the text that the model wrote, `target` the right answer: an object for a task with fields, otherwise a
+        text. Kept only with `consent`: message and answers may then be used to train and to test models. Returns its id.
+        """
+        try:
+            if consent is not True:
+                raise KitError("Without consent nothing is kept.")
+            if not isinstance(answer, str) or len(answer) > task.max_message_characters:
+                raise KitError("The answer must be text, and not longer than a message may be.")
+            entry = feedback_entry(run, task, message, answer, target, verdict)
+            file.keep(entry)
+        except KitError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return entry["id"]
+
+    gr.api(feedback, api_name="feedback", queue=False)
+
+
+def _note(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def _form(task: Task) -> list[Any]:
+    """The inputs for a right answer, by the task's kind; a field each for `json`."""
+    if task.kind == "label":
+        return [gr.Dropdown(list(task.labels), label="The right label")]
+    if task.kind == "text":
+        return [gr.Textbox(label="The right answer", lines=5, max_length=task.max_message_characters)]
+    return [_input(f) for f in task.fields]
+
+
+def _input(f: Field) -> Any:
+    about = {"label": f.name.replace("_", " "), "info": f.about or None, "elem_id": f"field-{f.name}"}
+    empty = [NOTHING] if f.nullable else []
+    if f.type == "choice":
+        return gr.Dropdown([*f.values, *empty], **about)
+    if f.type == "set":
+        return gr.CheckboxGroup(list(f.values), **about)
+    if f.type == "boolean":
+        return gr.Radio([YES, NO, *empty], **about)
+    if f.type in ("integer", "number"):
+        return gr.Number(precision=0 if f.type == "integer" else None, minimum=f.minimum, **about)
+    form = f"{f.about}: {f.form}" if f.form else f.about
+    return gr.Textbox(max_length=500, **{**about, "info": form or None})
+
+
+def launch(
+    run: Run,
+    port: int,
+    share: bool = False,
+    block: bool = True,
+    answerer: Answerer | None = None,
+    auth: tuple[str, str] | None = None,
+) -> gr.Blocks:
+    """Serve the demo on this machine at `port`; with `share` also under a public link, if a tunnel can be had.
+
+    `auth` is a user and a password that a visitor must give.
+    """
     page = build(run, answerer)
-    page.queue(max_size=20)
+    page.queue(max_size=WAITING)
     page.launch(
         server_name="127.0.0.1",
         server_port=port,
         share=share,
+        auth=auth,
         prevent_thread_lock=True,
         quiet=True,
         theme=THEME,
         css=CSS,
+        footer_links=["api"],
         enable_monitoring=False,
+        allowed_paths=[],
+        blocked_paths=[str(path) for path in {kit_root(), run.folder.resolve(), Path.cwd()}],
+        max_file_size=1,  # nothing is to be uploaded
+        state_session_capacity=500,
+        ssr_mode=False,
+        mcp_server=False,
     )
     print(f"The demo is at {page.local_url}  (Ctrl+C stops it)", flush=True)
     if share:

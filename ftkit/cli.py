@@ -297,10 +297,20 @@ def demo(
     share: Annotated[bool, typer.Option("--share", help="also make a public link (needs a network)")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="the port to serve on, or the next free one")] = 7860,
     profile: ProfileOption = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FTKIT_DEMO_AUTH",
+            help="USER:PASSWORD that visitors must give; as the variable it does not show in the list of processes",
+        ),
+    ] = None,
 ) -> None:
     """Show a run in the browser: the same message before and after fine-tuning."""
     from .runs import finished_run
 
+    user, _, password = (auth or "").partition(":")
+    if auth and not (user and password):
+        raise KitError("--auth takes USER:PASSWORD, neither part empty.")
     if run is None and (prepare or fresh):
         from .profiles import choose_profile
         from .tasks import load_task
@@ -324,7 +334,7 @@ def demo(
         from .evaluation import load_evaluation
 
         _show_evaluation(load_evaluation(opened))
-    _serve(opened, port, share)
+    _serve(opened, port, share, (user, password) if auth else None)
 
 
 def _in_own_process(arguments: list[str]) -> int:
@@ -336,7 +346,7 @@ def _in_own_process(arguments: list[str]) -> int:
         return process.wait()
 
 
-def _serve(run: Run, port: int, share: bool) -> None:
+def _serve(run: Run, port: int, share: bool, auth: tuple[str, str] | None = None) -> None:
     import importlib.util
 
     from .deployment import free_port
@@ -349,7 +359,7 @@ def _serve(run: Run, port: int, share: bool) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    module.launch(run, free, share)
+    module.launch(run, free, share, auth=auth)
 
 
 if __name__ == "__main__":

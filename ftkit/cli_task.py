@@ -171,6 +171,32 @@ def new(
     print(f"{folder}: {counts} ({time.monotonic() - began:.0f} s). Look at its task.toml, then: ftkit task check {folder}")
 
 
+@app.command("add-feedback")
+def add_feedback(
+    task: Annotated[str, typer.Argument(help="a task's folder, or the name of one of the kit's")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="files of feedback, or runs that hold some")],
+    to: Annotated[Path | None, typer.Option(help="the new folder to write")] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="replace the task's own train.jsonl instead")] = False,
+) -> None:
+    """Make training rows of the demo's feedback, through the data gate; what is refused is listed with its reason."""
+    from .feedback import add_feedback as write
+    from .feedback import feedback_files, rows_of_feedback
+    from .tasks import load_task
+
+    if (to is None) != in_place:
+        raise KitError("Say where the result goes: --to FOLDER for a new task folder, or --in-place.")
+    opened = load_task(task)
+    found = [file for path in files for file in feedback_files(path)]
+    added = rows_of_feedback(opened, found)
+    for entry in added.refused:
+        print(f"  {entry['where']} refused: {entry['reason'][:300]}")
+    print(f"{len(added.rows):,} row(s) to add, {len(added.refused):,} refused, from {len(found)} file(s)", flush=True)
+    path = write(opened, added, to)
+    print(
+        f"{path} has {len(added.rows):,} row(s) more. Next: ftkit task check {path.parent}, then ftkit train {path.parent}"
+    )
+
+
 def _ask(what: str, columns: list[str]) -> str:
     import click
 

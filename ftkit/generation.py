@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .base import KitError
 from .models import dequantized, load_adapter, load_model, load_tokenizer
 from .runs import Run
+from .streaming import Answer, Drafts, Streamer, training_answers, without_adapter
 from .tasks import Messages, Task, chat_prompt, prompt_text
 
 if TYPE_CHECKING:
@@ -26,17 +27,6 @@ BASE, TUNED = "base", "tuned"
 SPARE = 4  # tokens that an answer may be longer than the longest in training
 WORTH_SHARING = 48  # tokens that all prompts must begin with to be computed once
 _ADAPTER = {BASE: "__base__", TUNED: "default"}  # peft's names: the untouched model, and the adapter
-
-
-@dataclass
-class Answer:
-    """One answer: `text`, its length in tokens, the seconds since generation began, and whether it came to its end."""
-
-    which: str
-    text: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
-    finished: bool = False
 
 
 @dataclass
@@ -56,6 +46,7 @@ class Answerer:
     batch_size: int = 64
     max_new_tokens: int = 96
     worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ftkit-model"), repr=False)
+    _made: dict[str, Streamer] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.model.get_output_embeddings().register_forward_pre_hook(_laid_out)
@@ -199,48 +190,88 @@ class Answerer:
         judged = row[0, start:]
         return -float(torch.nn.functional.cross_entropy(logits, judged, reduction="sum")), len(judged)
 
-    def stream(self, message: str, sides: Sequence[str] = (BASE, TUNED)) -> Iterator[dict[str, Answer]]:
-        """Answer one message by both sides at once, token by token: yields {side: Answer} while it grows.
+    def stream(
+        self, message: str, sides: Sequence[str] = (BASE, TUNED), time_limit: float | None = None
+    ) -> Iterator[dict[str, Answer]]:
+        """Answer one message by both sides at once: yields {side: Answer} while they grow.
 
-        Both rows go through the model in one batch. Closing the iterator stops generation. Raises `KitError` for a
-        message that may not be read.
+        Greedy like `answer`. The sides take turns in the model's thread, the tuned one first. After `time_limit` seconds of
+        generation an answer is left as it is. Closing the iterator stops generation. Raises `KitError` for a message that
+        may not be read.
         """
         self.task.check_message(message)
-        prompts = [prompt_text(self.tokenizer, self.prompt(message, which)) for which in sides]
-        streamer = _RowStreamer(self.tokenizer, list(sides))
+        prompts = {side: prompt_text(self.tokenizer, self.prompt(message, side)) for side in sides}
+        grown: queue.SimpleQueue[Any] = queue.SimpleQueue()
         stop = threading.Event()
 
         def work() -> None:
             try:
-                if not stop.is_set():  # the reader may have gone while this waited for its turn
-                    streamer.start()
-                    self._generate(prompts, list(sides), streamer, stop)
-                streamer.grown.put(None)
+                # the reader may have gone while this waited for its turn
+                for answers in () if stop.is_set() else self._stream(prompts, time_limit):
+                    grown.put(answers)
+                    if stop.is_set():
+                        break
+                grown.put(None)
             except BaseException as error:  # handed to the thread that reads
-                streamer.grown.put(error)
+                grown.put(error)
 
         self.worker.submit(work)
         try:
-            while (event := streamer.grown.get()) is not None:
+            while (event := grown.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
                 yield event
         finally:
             stop.set()
 
+    def prepare_stream(self) -> None:
+        """Make now what the first `stream` would make: the drafts, and the keys and values of the prompts' beginnings."""
+        self.worker.submit(self._streamers).result()
+
+    def _stream(self, prompts: dict[str, str], time_limit: float | None) -> Iterator[dict[str, Answer]]:
+        """The answers as they grow, a step of one side at a time; runs in the model's thread."""
+        streamers = self._streamers()
+        began = time.monotonic()
+        order = sorted(prompts, key=lambda side: side != TUNED)
+        growing = {side: streamers[side].begin(prompts[side], self.max_new_tokens, began) for side in order}
+        while True:
+            for side in order:
+                if growing[side].over:
+                    continue
+                growing[side].step(time_limit)
+                yield {side: growing[side].answer(side) for side in prompts}
+            if all(each.over for each in growing.values()):
+                return
+
+    def _streamers(self) -> dict[str, Streamer]:
+        """What each side streams with; made once, in the model's thread.
+
+        Tuned uses the model as it is. Base uses modules of its own over the same weights, without the adapter's layers.
+        (An adapter added to the weights would be faster, and round them: one answer in four came out otherwise.)
+        """
+        if self._made is None:
+            base = without_adapter(self.model) if hasattr(self.model, "peft_config") else self.model
+            config = self.model.config, self.model.generation_config
+            drafts = Drafts(training_answers(self.task, self.tokenizer))
+            self._made = {
+                BASE: Streamer(base, *config, self.tokenizer, Drafts([])),
+                TUNED: Streamer(self.model, *config, self.tokenizer, drafts),
+            }
+            for side, streamer in self._made.items():
+                streamer.keep_prefix(*(prompt_text(self.tokenizer, self.prompt(text, side)) for text in ("a", "0")))
+        return self._made
+
     def _generate(
         self,
         prompts: list[str],
         sides: list[str],
-        streamer: Any = None,
-        stop: threading.Event | None = None,
         max_new_tokens: int | None = None,
         shared: tuple[list[int], Cache] | None = None,
         fitting: Callable[[int], LogitsProcessor] | None = None,
     ) -> list[str]:
         """Greedy answers for a batch of prompts; runs in the model's thread."""
         import torch
-        from transformers import LogitsProcessorList, StoppingCriteriaList
+        from transformers import LogitsProcessorList
 
         inputs = _inputs(self.tokenizer, prompts, shared).to(self.model.device)
         with torch.inference_mode():
@@ -252,8 +283,6 @@ class Answerer:
                 **_adapters(sides),
                 **({"past_key_values": _for_rows(shared[1], len(prompts))} if shared else {}),
                 logits_processor=LogitsProcessorList([fitting(len(prompts))] if fitting else []),
-                streamer=streamer,
-                stopping_criteria=StoppingCriteriaList([_stops_on(stop)] if stop else []),
             )
         new = output[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
@@ -299,53 +328,3 @@ def _laid_out(head: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor,
     for 64 rows of a model of 135 million weights.
     """
     return tuple(tensor.contiguous() for tensor in given)
-
-
-def _stops_on(stop: threading.Event) -> Any:
-    """A stopping criterion that ends generation once the reader has gone."""
-    import torch
-    from transformers import StoppingCriteria
-
-    class Stops(StoppingCriteria):
-        def __call__(self, input_ids, scores, **kwargs):
-            return torch.full((input_ids.shape[0],), stop.is_set(), dtype=torch.bool, device=input_ids.device)
-
-    return Stops()
-
-
-class _RowStreamer:
-    """Takes a batch's tokens as `generate` makes them and hands on each row's text (transformers' own takes one row)."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, sides: list[str]):
-        self.tokenizer, self.sides = tokenizer, sides
-        self.grown: queue.Queue[Any] = queue.Queue()
-        self.ids: list[list[int]] = [[] for _ in sides]
-        self.done = [False] * len(sides)
-        self.seconds = [0.0] * len(sides)
-        self.prompt_seen = False
-
-    def start(self) -> None:
-        self.began = time.monotonic()
-
-    def put(self, value: Any) -> None:
-        if not self.prompt_seen:  # the first call brings the prompt
-            self.prompt_seen = True
-            return
-        for row, token in enumerate(value.tolist()):
-            if self.done[row]:
-                continue
-            self.seconds[row] = time.monotonic() - self.began
-            self.done[row] = token == self.tokenizer.eos_token_id
-            if not self.done[row]:
-                self.ids[row].append(token)
-        self.grown.put(self.answers())
-
-    def end(self) -> None:
-        self.grown.put(self.answers())
-
-    def answers(self) -> dict[str, Answer]:
-        rows = zip(self.sides, self.ids, self.seconds, self.done, strict=True)
-        return {
-            side: Answer(side, self.tokenizer.decode(ids, skip_special_tokens=True).strip(), len(ids), seconds, done)
-            for side, ids, seconds, done in rows
-        }

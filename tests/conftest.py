@@ -109,3 +109,46 @@ def answerer(tiny_run):
 def broken_task(tiny_task_folder, tmp_path):
     """A copy of the small task, to be broken."""
     return shutil.copytree(tiny_task_folder, tmp_path / "small")
+
+
+TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": "20:00", "allergens": ["nuts"]}
+
+
+@pytest.fixture(scope="session")
+def ticket_run(tiny_task_folder, tiny_choice, tmp_path_factory):
+    """A run of the tiny model that has learned to answer everything with `TICKET`: its answers are tickets."""
+    from dataclasses import replace
+
+    from ftkit.training import train
+
+    folder = shutil.copytree(tiny_task_folder, tmp_path_factory.mktemp("tickets") / "small")
+    rows = [{**row, "ticket": TICKET} for row in load_task(folder).rows("train")]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    more = {"max_steps": 60, "checkpoint_steps": 60, "learning_rate": 1e-2, "rank": 32, "alpha": 32, "max_new_tokens": 60}
+    choice = replace(tiny_choice, profile=tiny_choice.profile.with_changes(**more))
+    run = train(load_task(folder), choice, fresh=True, say=lambda line: None)
+    message, target = rows[0]["message"], {**TICKET, "guests": 2}
+    predictions = [{"message": message, "target": target, "base": "no", "tuned": json.dumps(TICKET)}]
+    (run.folder / "predictions.json").write_text(json.dumps(predictions), encoding="utf-8")
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The module `apps/demo.py`."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("ftkit_demo", kit_root() / "apps" / "demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def ticket_page(demo, ticket_run):
+    """The demo of `ticket_run`, served."""
+    from ftkit.deployment import free_port
+
+    page = demo.launch(ticket_run, free_port(), block=False)
+    yield page
+    page.close()

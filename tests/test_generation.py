@@ -1,3 +1,4 @@
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
@@ -8,6 +9,7 @@ import torch
 from ftkit.base import KitError
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models import load_model, load_tokenizer
+from ftkit.streaming import Drafts
 from ftkit.tasks import chat_prompt, prompt_text
 
 
@@ -66,16 +68,81 @@ def test_the_stream_grows_to_the_answers_of_both_sides(answerer, messages):
     assert sum(same) >= 0.7 * len(same)  # sums in another order: a random model's ties may fall otherwise
 
 
+@pytest.fixture
+def streamer(answerer):
+    """The tuned side's streamer, to be changed; its drafts are put back."""
+    answerer.prepare_stream()
+    streamer = answerer._streamers()[TUNED]
+    drafts = streamer.drafts
+    yield streamer
+    streamer.drafts = drafts
+
+
+def test_guessed_tokens_save_steps_and_change_no_answer(answerer, messages, streamer, monkeypatch):
+    def last(message):
+        *_, answers = answerer.stream(message, [TUNED])
+        return answers[TUNED]
+
+    streamer.drafts = Drafts([])
+    without = [last(message) for message in messages[:4]]
+    steps, taken = [], {True: [], False: []}
+    forward = streamer.forward
+    monkeypatch.setattr(streamer, "forward", lambda *given: steps.append(1) or forward(*given))
+    for message, answer in zip(messages, without, strict=False):
+        ids = answerer.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
+        right, wrong = [*ids, answerer.tokenizer.eos_token_id], [token + 1 for token in ids]
+        for guesses in ([right], [right[:6] + wrong], [wrong]):
+            streamer.drafts = Drafts(guesses)
+            steps.clear()
+            again = last(message)
+            # several tokens at once add up in another order: a random model's ties may fall otherwise
+            assert again.text[:8] == answer.text[:8]
+            taken[guesses[0] == right].append(len(steps) / again.tokens)
+    assert min(taken[True]) < 0.5  # where the text's tokens are the answer's own
+    assert streamer.prefix and streamer.cache.get_seq_length() == len(streamer.prefix)  # what is shared stays as it was
+
+
+def test_what_followed_in_the_training_answers_is_guessed_and_nothing_where_it_is_open():
+    drafts = Drafts([[5, 6, 7, 1], [5, 6, 8, 1], [5, 6, 9, 1]])
+    assert drafts.after([]) == [5, 6]  # then three tokens are as likely as one another
+    assert drafts.after([5, 6, 8]) == [1]
+    assert drafts.after([3]) == []
+
+
+def test_an_answer_stops_at_its_time_limit_and_says_so(answerer, messages):
+    *_, last = answerer.stream(messages[0], time_limit=0.0)
+    for answer in last.values():
+        assert answer.timed_out and not answer.finished
+        assert answer.tokens < answerer.max_new_tokens
+
+
+def test_the_stream_gives_the_probability_of_the_answer(answerer, messages):
+    *_, last = answerer.stream(messages[0])
+    prompt = prompt_text(answerer.tokenizer, answerer.prompt(messages[0], TUNED))
+    start = answerer.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        out = answerer.model.generate(
+            input_ids=start,
+            max_new_tokens=answerer.max_new_tokens,
+            do_sample=False,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        shares = [score[0].float().softmax(-1).max().item() for score in out.scores]
+    assert math.log(last[TUNED].probability) == pytest.approx(sum(map(math.log, shares)), rel=0.2)
+
+
 def test_no_answer_crosses_between_sides_or_users_when_many_ask_at_once(answerer, messages):
     jobs = [(message, side) for message in messages[:6] for side in (BASE, TUNED)] * 2
     answerer.batch_size = 1
-    expected = {job: answerer.answer([job[0]], job[1])[0] for job in set(jobs)}
 
     def ask(job):
         message, side = job
-        if hash(job) % 3 == 0:  # some by stream, one side
+        if len(message) % 3 == 0:  # some by stream, one side
             return list(answerer.stream(message, [side]))[-1][side].text
         return answerer.answer([message], side)[0]
+
+    expected = {job: ask(job) for job in set(jobs)}
 
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(ask, jobs))
@@ -100,7 +167,8 @@ def test_an_error_while_generating_reaches_the_reader(answerer, messages, monkey
     def fails(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(answerer.model, "generate", fails)
+    answerer.prepare_stream()
+    monkeypatch.setattr(answerer._streamers()[TUNED], "forward", fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         list(answerer.stream(messages[0]))
 

@@ -80,6 +80,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "planning",
         "training",
         "predictions",
+        "streaming",
         "generation",
         "decoding",
         "general",
@@ -87,6 +88,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "analysis",
         "evaluation_page",
         "evaluation",
+        "feedback",
         "deployment",
     ]
     beside = ["plots", "doctor", "cli_task", "cli"]

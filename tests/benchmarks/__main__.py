@@ -123,13 +123,11 @@ def generation(pairs: int, n: int = 8) -> dict[str, Any]:
 
 def stream(pairs: int) -> dict[str, Any]:
     """The demo's stream against plain `generate` with a streamer."""
-    names = {"plain": "plain_stream", "kit": "kit_stream", "both sides": "both_streams"}
-    found: dict[str, list] = {name: [] for name in names}
-    for _ in range(pairs):
-        for name, measurement in names.items():
-            found[name].append(run(measurement))
-    ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in zip(found["plain"], found["kit"], strict=True)]
-    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios)}
+    found = run("streams", n=pairs, timeout=1800)["found"]
+    pairs_ = list(zip(found["plain"], found["kit"], strict=True))
+    ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in pairs_]
+    equal = [p.pop("answer") == k.pop("answer") for p, k in pairs_]
+    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios), "equal_answers": sum(equal) / len(equal)}
 
 
 def growth(_: int) -> dict[str, Any]:

@@ -303,64 +303,68 @@ def kit_generation(n: int = 144, **_: Any) -> dict[str, Any]:
             "peak_memory_mb": round(peak_memory_mb())}  # fmt: skip
 
 
-def plain_stream(n: int = 4, **_: Any) -> dict[str, Any]:
-    """First token and tokens a second as a demo gets them from `generate` with transformers' own streamer."""
-    import threading
+def streams(n: int = 5, **_: Any) -> dict[str, Any]:
+    """First token and tokens a second as a demo gets them, for each message in turn three ways, in one process.
 
-    from transformers import TextIteratorStreamer
-
-    run = open_run(None)
-    model, tokenizer = _plain_model(run), load_tokenizer(run.profile.model)
-    firsts, rates = [], []
-    for message in _test_messages(n + 1):
-        inputs = tokenizer(
-            prompt_text(tokenizer, chat_prompt(run.task, message)), return_tensors="pt", add_special_tokens=False
-        )
-        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        keywords = {**inputs, "max_new_tokens": run.profile.max_new_tokens, "do_sample": False, "streamer": streamer,
-                    "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
-        thread = threading.Thread(target=model.generate, kwargs=keywords)
-        began = time.monotonic()
-        thread.start()
-        text, first = "", 0.0
-        for piece in streamer:
-            first = first or (time.monotonic() - began if piece else 0.0)
-            text += piece
-        thread.join()
-        firsts.append(first)
-        rates.append((len(tokenizer(text)["input_ids"]) + 1) / (time.monotonic() - began))
-    return _streamed(firsts, rates)
-
-
-def kit_stream(n: int = 4, sides: tuple[str, ...] = (TUNED,), **_: Any) -> dict[str, Any]:
-    """The same through the demo's `Answerer.stream`; with both sides the slower first token counts."""
+    Plain `generate` on the PEFT model with transformers' own streamer; the demo's `Answerer.stream`, tuned alone; and the
+    demo as it is, base and tuned at once (the first token is then the slower side's). A first message warms all up.
+    """
     run = open_run(None)
     answerer = Answerer.of_run(run)
-    firsts, rates = [], []
-    for message in _test_messages(n + 1):
-        began, first, last = time.monotonic(), 0.0, {}
-        for last in answerer.stream(message, sides):
-            if not first and all(answer.tokens for answer in last.values()):
-                first = time.monotonic() - began
-        firsts.append(first)
-        rates.append((last[TUNED].tokens + 1) / last[TUNED].seconds)
-    return _streamed(firsts, rates)
+    answerer.prepare_stream()  # as the demo does before it serves
+    plain = _plain_model(run)
+    found: dict[str, list[dict[str, Any]]] = {"plain": [], "kit": [], "both sides": []}
+    for number, message in enumerate(_test_messages(n + 1)):
+        measured = {
+            "plain": _plain_stream(answerer, plain, message),
+            "kit": _kit_stream(answerer, message, (TUNED,)),
+            "both sides": _kit_stream(answerer, message, (BASE, TUNED)),
+        }
+        del measured["both sides"]["answer"]
+        for name, result in measured.items() if number else ():
+            found[name].append(result)
+    return {"found": found}
 
 
-def both_streams(n: int = 4, **given: Any) -> dict[str, Any]:
-    """The demo as it is: base and tuned at once."""
-    return kit_stream(n, (BASE, TUNED), **given)
+def _plain_stream(answerer: Answerer, model: Any, message: str) -> dict[str, Any]:
+    from transformers import TextIteratorStreamer
+
+    tokenizer = answerer.tokenizer
+    prompt = prompt_text(tokenizer, answerer.prompt(message, TUNED))
+    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    keywords = {**inputs, "max_new_tokens": answerer.max_new_tokens, "do_sample": False, "streamer": streamer,
+                "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+    began = time.monotonic()
+    answerer.worker.submit(model.generate, **keywords)  # in the thread of the other model: no threads that contend
+    text, first = "", 0.0
+    for piece in streamer:
+        first = first or (time.monotonic() - began if piece else 0.0)
+        text += piece
+    return _streamed(first, len(tokenizer(text)["input_ids"]) + 1, time.monotonic() - began, text.strip())
 
 
-def _streamed(firsts: list[float], rates: list[float]) -> dict[str, Any]:
-    """Means without the first message, which pays for warming up."""
-    n = len(firsts) - 1
-    return {"first_token_seconds": round(sum(firsts[1:]) / n, 3), "tokens_per_second": round(sum(rates[1:]) / n, 2)}
+def _kit_stream(answerer: Answerer, message: str, sides: tuple[str, ...]) -> dict[str, Any]:
+    began, first, seconds, last = time.monotonic(), 0.0, 0.0, {}
+    for last in answerer.stream(message, sides):
+        passed = time.monotonic() - began
+        if not first and all(answer.tokens for answer in last.values()):
+            first = passed
+        seconds = seconds or (passed if last[TUNED].finished else 0.0)
+    return _streamed(first, last[TUNED].tokens + 1, seconds or time.monotonic() - began, last[TUNED].text)
+
+
+def _streamed(first: float, tokens: int, seconds: float, answer: str) -> dict[str, Any]:
+    return {
+        "first_token_seconds": round(first, 3),
+        "tokens_per_second": round(tokens / seconds, 2),
+        "tokens": tokens,
+        "answer": answer,
+    }
 
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
-    f.__name__: f
-    for f in (plain_training, kit_training, plain_generation, kit_generation, plain_stream, kit_stream, both_streams)
+    f.__name__: f for f in (plain_training, kit_training, plain_generation, kit_generation, streams)
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,189 @@
+"""Streaming: one answer token by token, with guesses ahead that cost nothing where they fail (lesson 05)."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .base import KitError
+from .tasks import Task, completion_text
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Answer:
+    """One answer: `text`, its length in tokens, the seconds since generation began, and whether it came to its end.
+
+    `timed_out` says that a time limit cut it off; `probability` is what the model gave to the whole of it, token by token.
+    """
+
+    which: str
+    text: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    timed_out: bool = False
+    probability: float = 1.0
+
+
+def without_adapter(model: PeftModel) -> PreTrainedModel:
+    """The model without its adapter, as modules of their own over the same tensors: nothing is copied."""
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    return copy.deepcopy(model, shared).unload().eval()
+
+
+def training_answers(task: Task, tokenizer: PreTrainedTokenizerBase, most: int = 500) -> list[list[int]]:
+    """Token ids of training answers with the end token; none where the training split is not at hand."""
+    try:
+        rows = task.rows("train")[:most]
+    except KitError:
+        return []
+    texts = [completion_text(task, row[task.target]) + tokenizer.eos_token for row in rows]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+class Drafts:
+    """What followed in the training answers, as guesses at the next tokens of a tuned answer.
+
+    Most of a ticket is the same in every ticket: quotes, commas, the fields' names. A guess costs nearly nothing, for the
+    model looks at several tokens in the time that it needs for one, and it is taken only where it is the model's own
+    likeliest token: speculative decoding with n-grams (Leviathan et al. 2023, arXiv 2211.17192, for the greedy case).
+    """
+
+    ORDER, SURE, MOST = 5, 0.6, 12  # tokens of context at most; share from which to guess; tokens guessed at once
+
+    def __init__(self, answers: Iterable[list[int]]):
+        counts: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+        for answer in answers:
+            ids = [-1, *answer]  # -1: where an answer begins
+            for i in range(1, len(ids)):
+                for n in range(1, min(self.ORDER, i) + 1):
+                    counts[tuple(ids[i - n : i])][ids[i]] += 1
+        self.following = {}
+        for context, found in counts.items():
+            ((token, times),) = found.most_common(1)
+            self.following[context] = token if times >= self.SURE * found.total() else None
+
+    def after(self, ids: list[int]) -> list[int]:
+        """Tokens that will probably follow the answer's tokens `ids`; an empty list where that is open."""
+        seen = [-1, *ids]
+        start = len(seen)
+        while len(seen) - start < self.MOST:
+            contexts = (tuple(seen[-n:]) for n in range(min(self.ORDER, len(seen)), 0, -1))
+            token = next((self.following[c] for c in contexts if c in self.following), None)
+            if token is None:
+                break
+            seen.append(token)
+        return seen[start:]
+
+
+class Streamer:
+    """A side's way to grow answers: its model, the drafts, and the keys and values of what all its prompts begin with."""
+
+    def __init__(self, model: Any, config: Any, generation: Any, tokenizer: PreTrainedTokenizerBase, drafts: Drafts):
+        from transformers import RepetitionPenaltyLogitsProcessor
+
+        self.model, self.config, self.tokenizer, self.drafts = model, config, tokenizer, drafts
+        ends = generation.eos_token_id if generation.eos_token_id is not None else []
+        self.ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+        penalty = generation.repetition_penalty or 1.0  # some models' own setting, which `generate` heeds
+        self.processor = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
+        self.prefix: list[int] = []
+        self.cache: Any = None
+
+    def ids(self, prompt: str) -> list[int]:
+        """Token ids of a prompt: shape [length]."""
+        return self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+
+    def forward(self, ids: list[int], cache: Any, keep: int) -> Any:
+        """Logits of the last `keep` positions, in float32: [keep, vocabulary]. `cache` grows by `ids`."""
+        import torch
+
+        given = torch.tensor([ids], device=self.model.device)
+        with torch.inference_mode():
+            output = self.model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+            return output.logits[0].float()
+
+    def keep_prefix(self, one: str, other: str) -> None:
+        """Compute once what two prompts of different messages have in common at their beginning."""
+        from transformers import DynamicCache
+
+        pairs = zip(self.ids(one), self.ids(other), strict=False)
+        common = []
+        for mine, yours in pairs:
+            if mine != yours:
+                break
+            common.append(mine)
+        if common:
+            self.cache = DynamicCache(config=self.config)
+            self.forward(common, self.cache, 1)
+            self.prefix = common
+
+    def begin(self, prompt: str, most: int, began: float) -> Growing:
+        """A new answer to `prompt` of at most `most` tokens."""
+        from transformers import DynamicCache
+
+        ids = self.ids(prompt)
+        n = len(self.prefix)
+        if n and ids[:n] == self.prefix and len(ids) > n:
+            return Growing(self, ids, copy.deepcopy(self.cache), n, most, began)
+        return Growing(self, ids, DynamicCache(config=self.config), 0, most, began)
+
+
+class Growing:
+    """One answer while it grows by greedy decoding."""
+
+    def __init__(self, streamer: Streamer, prompt: list[int], cache: Any, cached: int, most: int, began: float):
+        self.streamer, self.prompt, self.cache, self.most, self.began = streamer, prompt, cache, most, began
+        self.waiting = prompt[cached:]  # tokens that the model has not seen yet
+        self.ids: list[int] = []
+        self.logarithm = 0.0
+        self.seconds = 0.0
+        self.finished = self.timed_out = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will be added: at its end, at the length limit, or out of time."""
+        return self.finished or self.timed_out or len(self.ids) >= self.most
+
+    def step(self, time_limit: float | None = None) -> None:
+        """Add the model's next token, and those after it that were guessed rightly."""
+        streamer = self.streamer
+        guessed = [] if streamer.processor else streamer.drafts.after(self.ids)[: self.most - len(self.ids) - 1]
+        logits = streamer.forward(self.waiting + guessed, self.cache, len(guessed) + 1)
+        if streamer.processor:
+            import torch
+
+            seen = torch.tensor([self.prompt + self.ids], device=logits.device)
+            logits = streamer.processor(seen, logits)
+        best = logits.max(dim=-1)
+        logarithms = (best.values - logits.logsumexp(dim=-1)).tolist()
+        chosen = best.indices.tolist()
+        right = 0
+        while right < len(guessed) and guessed[right] == chosen[right] and chosen[right] not in streamer.ends:
+            right += 1
+        if rejected := len(guessed) - right:
+            self.cache.crop(-rejected)
+        for token, logarithm in zip(chosen[: right + 1], logarithms, strict=False):
+            self.logarithm += logarithm
+            if token in streamer.ends:
+                self.finished = True
+            else:
+                self.ids.append(token)
+        self.waiting = chosen[right : right + 1]
+        self.seconds = time.monotonic() - self.began
+        self.timed_out = not self.over and time_limit is not None and self.seconds >= time_limit
+
+    def answer(self, which: str) -> Answer:
+        """The answer so far."""
+        text = self.streamer.tokenizer.decode(self.ids, skip_special_tokens=True).strip()
+        probability = math.exp(self.logarithm)
+        return Answer(which, text, len(self.ids), self.seconds, self.finished, self.timed_out, probability)

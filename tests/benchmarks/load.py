@@ -1,0 +1,165 @@
+"""The demo under load: `python -m tests.benchmarks.load [RUN]`. 40 users for two minutes, on this machine only.
+
+Every user asks, reads the answer, waits a moment, asks again. Written down: what was answered, what was told that the demo
+is busy, any other error, answers that belong to another message, and the server's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from ftkit.base import KitError, write_json
+from ftkit.deployment import free_port
+from ftkit.runs import open_run
+
+USERS, SECONDS, MESSAGES = 40, 120, 5
+LAST_ANSWERS = 120  # seconds that those who wait at the end are still given
+RESULTS = Path(__file__).resolve().parent / "results" / "load.json"
+
+
+async def ask(client: httpx.AsyncClient, message: str) -> dict[str, Any] | None:
+    """One message by the demo's endpoint: {side: answer}, or None if it is busy. Raises `KitError` for all else."""
+    sent = await client.post("gradio_api/call/answer", json={"data": [message]})
+    if sent.status_code == 503:
+        return None
+    if sent.status_code != 200:
+        raise KitError(f"status {sent.status_code}: {sent.text[:100]}")
+    event, last = "", None
+    async with client.stream("GET", f"gradio_api/call/answer/{sent.json()['event_id']}") as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("event: "):
+                event = line[7:]
+            elif line.startswith("data: ") and event == "error":
+                raise KitError(f"error: {line[6:106]}")
+            elif line.startswith("data: ") and event in ("generating", "complete"):
+                last = json.loads(line[6:]) or last
+            if event == "complete" and line.startswith("data: "):
+                break
+    if not last:
+        raise KitError("the stream ended without an answer")
+    return last[0]
+
+
+def belongs(answers: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether both answers are those to the message: equal, or the beginning where the time limit cut one off."""
+    return all(
+        wanted[side]["text"].startswith(answer["text"].rstrip("\ufffd"))
+        if answer["timed_out"] or wanted[side]["timed_out"]
+        else answer["text"] == wanted[side]["text"]
+        for side, answer in answers.items()
+    )
+
+
+async def user(client: httpx.AsyncClient, wanted: dict[str, Any], until: float, seen: dict[str, list]) -> None:
+    """Ask again and again until the time is over."""
+    chance = random.Random(id(client) + len(seen["users"]))
+    seen["users"].append(1)
+    while time.monotonic() < until:
+        message, began = chance.choice(list(wanted)), time.monotonic()
+        try:
+            answers = await ask(client, message)
+        except (KitError, httpx.HTTPError) as error:
+            seen["errors"].append(f"{type(error).__name__}: {error}"[:160])
+        else:
+            if answers is None:
+                seen["busy"].append(time.monotonic() - began)
+            else:
+                seen["answered"].append(time.monotonic() - began)
+                if not belongs(answers, wanted[message]):
+                    seen["crossed"].append(message[:40])
+        await asyncio.sleep(chance.uniform(1, 3))
+
+
+async def memory(process: psutil.Process, until: float, seen: dict[str, list]) -> None:
+    """The server's resident memory, in MB, every second."""
+    while time.monotonic() < until:
+        seen["memory"].append(process.memory_info().rss / 1e6)
+        await asyncio.sleep(1)
+
+
+async def load(address: str, pid: int, messages: list[str], users: int, seconds: float) -> dict[str, Any]:
+    """Put a demo on this machine under load; `messages` are asked one by one first, to know the answers."""
+    if not address.startswith("http://127.0.0.1:"):
+        raise KitError("Only a demo on this machine is put under load.")
+    limits = httpx.Limits(max_connections=2 * users + 2)
+    async with httpx.AsyncClient(base_url=address, timeout=300, limits=limits) as client:
+        wanted = {message: await ask(client, message) for message in messages}
+        seen: dict[str, list] = {name: [] for name in ("users", "answered", "busy", "errors", "crossed", "memory")}
+        until = time.monotonic() + seconds
+        tasks = [asyncio.create_task(user(client, wanted, until, seen)) for _ in range(users)]
+        watch = asyncio.create_task(memory(psutil.Process(pid), until, seen))
+        _, late = await asyncio.wait([*tasks, watch], timeout=seconds + LAST_ANSWERS)
+        for task in late:
+            task.cancel()
+    waits = sorted(seen["answered"])
+    part = max(1, len(seen["memory"]) // 4)
+    before, after = (statistics.median(some) for some in (seen["memory"][:part], seen["memory"][-part:]))
+    return {
+        "users": users,
+        "seconds": seconds,
+        "answered": len(waits),
+        "busy": len(seen["busy"]),
+        "other_errors": dict(Counter(seen["errors"])),
+        "crossed_answers": len(seen["crossed"]),
+        "unfinished_at_the_end": len(late),
+        "seconds_to_the_answer": {
+            "median": round(statistics.median(waits), 1) if waits else None,
+            "slowest": round(waits[-1], 1) if waits else None,
+        },
+        "seconds_alone": round(statistics.median(wanted[m]["base"]["seconds"] for m in messages), 1),
+        "memory_mb": {"first_quarter": round(before), "last_quarter": round(after), "change": round(after / before - 1, 3)},
+    }
+
+
+def main() -> None:
+    """Serve the run's demo, put it under load, write the figures."""
+    from .__main__ import machine
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", nargs="?", help="a run; left out, the newest finished one")
+    parser.add_argument("--users", type=int, default=USERS, choices=range(1, USERS + 1), metavar=f"1..{USERS}")
+    parser.add_argument("--seconds", type=int, default=SECONDS, choices=range(1, SECONDS + 1), metavar=f"1..{SECONDS}")
+    parser.add_argument("--note", default="", help="what else the machine did, to be kept with the figures")
+    given = parser.parse_args()
+    run = open_run(given.run)
+    messages = [row["message"] for row in run.task.rows("test")[:MESSAGES]]
+    before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    command = [sys.executable, "-m", "ftkit.cli", "demo", str(run.folder), "--port", str(free_port(7900))]
+    began = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = next((m[1] for line in server.stdout if (m := re.search(r"The demo is at (http://\S+)", line))), "")
+            started = round(time.monotonic() - began, 1)
+            result = asyncio.run(load(address, server.pid, messages, given.users, given.seconds))
+        finally:
+            server.terminate()
+    where = machine() | {"load_average_before": before, "note": given.note}
+    where["versions"]["gradio"] = importlib.metadata.version("gradio")
+    result = {"machine": where, "run": run.name, "model": run.profile.model, "seconds_to_start": started, **result}
+    write_json(RESULTS, result)
+    print(json.dumps(result, indent=2))
+    if result["other_errors"] or result["crossed_answers"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KitError as error:
+        sys.exit(f"load: {error}")

@@ -1,0 +1,57 @@
+"""Debian's Chromium, driven by Playwright; the tests here are skipped where there is none."""
+
+import os
+import shutil
+
+import pytest
+
+CHROMIUM = os.environ.get("FTKIT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+HERE = ("http://127.0.0.1", "data:", "blob:")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-domain-reliability",
+    "--disable-extensions",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium: apt-get install chromium, or name one in FTKIT_CHROMIUM")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, ticket_page):
+    """Open the demo in a fresh context: gives the page; what it asked of other hosts is in `page.elsewhere`."""
+    contexts = []
+
+    def open_page(width=1200, height=900, **more):
+        context = browser.new_context(viewport={"width": width, "height": height}, **more)
+        contexts.append(context)
+        context.set_default_timeout(60_000)
+        page = context.new_page()
+        page.elsewhere, page.dialogs, page.faults = [], [], []
+        page.on(
+            "request", lambda r: r.url.startswith(("http://127.0.0.1", "data:", "blob:")) or page.elsewhere.append(r.url)
+        )
+        page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.goto(ticket_page.local_url)
+        page.get_by_label("Message").first.wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -1,0 +1,183 @@
+import json
+import re
+
+import pytest
+
+from ftkit.feedback import FeedbackFile
+
+MESSAGE = "A table for four on friday at eight please, one of us cannot eat nuts."
+
+
+def ask(page, message):
+    page.get_by_label("Message").first.fill(message)
+    page.get_by_role("button", name="Answer", exact=True).click()
+
+
+def wait_for_end(page):
+    page.wait_for_function(
+        "() => ['base', 'tuned'].every(side => /finished|cut off|stopped/.test("
+        "document.querySelector(`#${side}-measures`).innerText))"
+    )
+
+
+def widths(page):
+    return page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+
+
+def test_both_sides_stream_and_the_card_shows_the_fields(opened):
+    page = opened()
+    page.evaluate(
+        """() => { window.seen = {base: [], tuned: []};
+        setInterval(() => { for (const side of ['base', 'tuned']) {
+            const text = document.querySelector(`#${side}-text textarea`).value;
+            if (text !== window.seen[side].at(-1)) window.seen[side].push(text); } }, 5) }"""
+    )
+    ask(page, MESSAGE)
+    wait_for_end(page)
+    card = page.locator("#tuned-card").inner_text()
+    for part in ("intent", "book", "guests", "4", "day", "friday", "time", "20:00", "allergens", "nuts"):
+        assert part in card
+    for texts in page.evaluate("window.seen").values():
+        assert len(texts) >= 3  # empty, some of it, all of it
+        assert texts[-1].startswith(texts[-2].rstrip("\ufffd")[:20])
+    assert "tokens/s" in page.locator("#tuned-measures").inner_text()
+    assert page.elsewhere == [] and page.faults == []
+
+
+def test_it_works_by_keyboard_and_tells_a_screen_reader_once(opened):
+    page = opened()
+    box = page.get_by_label("Message").first
+    box.focus()
+    page.evaluate(
+        """() => { window.said = []; const node = document.querySelector('#said');
+        new MutationObserver(() => window.said.push(node.innerText.trim()))
+            .observe(node, {childList: true, characterData: true, subtree: true}) }"""
+    )
+    page.keyboard.type(MESSAGE)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.innerText") == "Answer"
+    page.keyboard.press("Enter")
+    wait_for_end(page)
+    page.wait_for_function("document.querySelector('#said').innerText.includes('Before')")
+    live = page.locator("#said [aria-live=polite], #said[aria-live=polite]")
+    assert live.count() == 1
+    said = {text for text in page.evaluate("window.said") if text}
+    assert len(said) == 1 and "intent book" in said.pop()
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll('input, textarea, button, select')].filter(e => e.offsetParent &&
+        !(e.labels?.length || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.innerText.trim() ||
+          e.title)).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert unnamed == []
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "<img src=x onerror=alert(1)><script>alert(2)</script>",
+        "${alert(3)} {{value}} {{#each value}}x{{/each}} `",
+        "</textarea><svg onload=alert(4)>",
+    ],
+)
+def test_html_and_script_in_a_message_are_text(opened, attack):
+    page = opened()
+    ask(page, attack)
+    wait_for_end(page)
+    page.get_by_role("tab", name="Feedback").click()
+    shown = page.get_by_label("The message").first
+    page.wait_for_function("text => [...document.querySelectorAll('textarea')].some(t => t.value === text)", arg=attack)
+    assert shown.input_value() == attack
+    assert page.dialogs == [] and page.faults == []
+    assert page.locator("img[src=x], svg[onload]").count() == 0
+
+
+def test_what_the_model_writes_is_inert_in_the_page(opened, ticket_run, demo):
+    from ftkit.deployment import answer_card
+    from ftkit.generation import Answer
+
+    attack = "<img src=x onerror=alert(1)>${alert(2)}{{value}}"
+    card = answer_card(ticket_run.task, Answer("tuned", json.dumps({"intent": attack, attack: 1}), finished=True))
+    page = opened()
+    page.evaluate("card => { document.querySelector('#tuned-card').innerHTML = card }", card)
+    assert attack in page.locator("#tuned-card").inner_text()
+    assert page.dialogs == [] and page.locator("img[src=x]").count() == 0
+
+
+def test_a_correction_lands_in_the_file_and_nothing_without_consent(opened, ticket_run):
+    file = FeedbackFile.of(ticket_run)
+    before = file.path.read_text(encoding="utf-8") if file.path.exists() else ""
+    page = opened()
+    ask(page, MESSAGE)
+    wait_for_end(page)
+    page.get_by_role("tab", name="Feedback").click()
+    page.get_by_label("It is wrong").check()
+    guests = page.locator("#field-guests input").first
+    guests.wait_for()
+    assert guests.input_value() == "4"  # the form begins with the answer
+    guests.fill("6")
+    guests.blur()
+    page.locator("#field-allergens").get_by_label("eggs").check()
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("Without your consent nothing is kept").wait_for()
+    assert (file.path.read_text(encoding="utf-8") if file.path.exists() else "") == before
+    page.locator("#consent input").check()
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("Thank you, it is kept").wait_for()
+    entry = json.loads(file.path.read_text(encoding="utf-8").splitlines()[-1])
+    assert entry["message"] == MESSAGE and entry["verdict"] == "corrected"
+    assert entry["target"] == {
+        "intent": "book",
+        "urgency": "normal",
+        "guests": 6,
+        "day": "friday",
+        "time": "20:00",
+        "allergens": ["eggs", "nuts"],
+    }
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+", json.dumps(entry))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(opened, scheme, tmp_path):
+    page = opened(width=360, height=740, color_scheme=scheme, is_mobile=True, has_touch=True)
+    ask(page, MESSAGE)
+    wait_for_end(page)
+    for tab in ("Compare", "Evaluation", "Feedback", "About"):
+        entry = page.get_by_role("tab", name=tab)
+        if not entry.is_visible():  # what finds no room stands in a menu
+            page.locator(".overflow-menu button").first.click()
+            page.locator(".overflow-dropdown button", has_text=tab).click()
+        else:
+            entry.click()
+        page.wait_for_timeout(300)
+        scroll, client = widths(page)
+        assert scroll <= client, tab
+        page.screenshot(path=tmp_path / f"{tab}-{scheme}.png", full_page=True)
+    ink, paper = page.evaluate(
+        "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+        ".map(c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0))"
+    )
+    assert (ink < paper) == (scheme == "light")
+
+
+def test_the_gallery_shows_where_it_is_wrong(opened):
+    page = opened()
+    page.get_by_role("button", name="Where it is wrong: 1 of 1").click()
+    page.locator("#wrong summary").first.click()
+    assert "should be 2" in page.locator("#wrong").inner_text()
+    page.get_by_role("tab", name="Evaluation").click()
+    page.get_by_text("has not been evaluated yet").wait_for()
+    page.get_by_role("tab", name="About").click()
+    page.get_by_text("Do not use it").wait_for()
+
+
+def test_a_report_is_shown_in_a_frame_that_runs_nothing(opened, ticket_run):
+    report = ticket_run.folder / "report.html"
+    report.write_text("<h1>${1+1} {{value}}</h1><script>parent.document.title='taken'</script>", encoding="utf-8")
+    try:
+        page = opened()
+        page.get_by_role("tab", name="Evaluation").click()
+        frame = page.frame_locator("iframe.report")
+        assert frame.locator("h1").inner_text() == "${1+1} {{value}}"
+        assert page.title() != "taken" and page.locator("iframe.report").get_attribute("sandbox") == ""
+    finally:
+        report.unlink()

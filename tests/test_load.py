@@ -1,0 +1,39 @@
+import asyncio
+import os
+
+import pytest
+
+from ftkit.base import KitError, kit_root, read_json
+from tests.benchmarks.load import RESULTS, belongs, load
+
+
+def test_a_small_load_is_answered_or_told_that_it_is_busy(ticket_page, ticket_run):
+    messages = [row["message"] for row in ticket_run.task.rows("test")[:3]]
+    found = asyncio.run(load(ticket_page.local_url, os.getpid(), messages, users=4, seconds=4))
+    assert found["answered"] > 2
+    assert found["other_errors"] == {} and found["crossed_answers"] == 0
+    assert found["memory_mb"]["first_quarter"] > 100
+
+
+def test_only_this_machine_is_put_under_load():
+    with pytest.raises(KitError, match="Only a demo on this machine"):
+        asyncio.run(load("http://192.0.2.1:80/", os.getpid(), ["hello"], 1, 1))
+
+
+def test_an_answer_to_another_message_is_noticed():
+    def both(base, tuned, late=False):
+        return {"base": {"text": base, "timed_out": late}, "tuned": {"text": tuned, "timed_out": False}}
+
+    wanted = both("four guests", "4")
+    assert belongs(both("four guests", "4"), wanted) and belongs(both("four", "4", late=True), wanted)
+    assert not belongs(both("four guests", "5"), wanted)
+    assert not belongs(both("four", "4"), wanted) and not belongs(both("five", "4", late=True), wanted)
+
+
+def test_the_committed_figures_hold():
+    result = read_json(RESULTS)
+    assert result["users"] == 40 and result["seconds"] == 120
+    assert result["other_errors"] == {} and result["crossed_answers"] == 0 and result["answered"] > 0
+    assert abs(result["memory_mb"]["change"]) <= 0.1
+    assert result["machine"]["date"] and result["machine"]["versions"]["gradio"]
+    assert RESULTS.is_relative_to(kit_root())
