@@ -66,7 +66,7 @@ class Answerer:
             base = load_model(profile.model, profile.dtype)
             if base.device.type == "cpu":
                 base = dequantized(base)
-            return load_adapter(base, run.adapter).eval(), load_tokenizer(profile.model)
+            return load_adapter(base, run.adapter, base=profile.model).eval(), load_tokenizer(profile.model)
 
         model, tokenizer = worker.submit(load).result()
         return cls(run.task, model, tokenizer, profile.generation_batch, profile.max_new_tokens, worker)

@@ -65,7 +65,11 @@ class Run:
     @property
     def task(self) -> Task:
         """The task that the run was trained on."""
-        return load_task(self.record["task"]["folder"])
+        try:
+            folder = self.record["task"]["folder"]
+        except (KeyError, TypeError):
+            raise KitError(f"{self.folder / 'run.json'} does not name its task; train again.") from None
+        return load_task(folder)
 
     @property
     def finished(self) -> bool:
