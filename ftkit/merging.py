@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import shutil
 import tempfile
 import time
 import warnings
@@ -18,13 +20,14 @@ from .evaluation import score
 from .generation import TUNED, Answerer
 from .models import dequantized, load_adapter, load_model, load_tokenizer
 from .planning import clock
+from .profiles import detect_hardware
 from .runs import Run
 from .tasks import parse_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
 
 FORMAT = 1
 VARIANTS = {
@@ -75,12 +78,13 @@ def save_merged(run: Run, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def load_folder(folder: Path, **where: Any) -> Loaded:
+def load_folder(folder: Path) -> Loaded:
     """Load an exported model as anybody would: transformers' Auto classes and the folder, nothing of the kit's."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **where)
-    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **where).eval(), tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    return model.eval().to(detect_hardware().device), tokenizer
 
 
 @contextlib.contextmanager
@@ -141,6 +145,20 @@ def agreement(run: Run, tuned: Sequence[str], others: Sequence[str]) -> dict[str
         "identical": sum(a == b for a, b in pairs) / n,
         "same_answer": sum(parse_answer(task, a) == parse_answer(task, b) for a, b in pairs) / n,
     }
+
+
+def place(source: Path, target: Path) -> None:
+    """Copy a file; of weights a second name for the same file, which takes no room, where the disk can do that."""
+    if source.suffix == ".safetensors":
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 with the line ends of Unix, into a folder that is not public yet."""
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 # --- what each way of merging keeps ---

@@ -15,6 +15,7 @@ from typing import Any
 
 from .base import KitError, kit_root, read_json, replacing, runs_dir, write_json
 from .intervals import share_interval
+from .models import find_model
 from .profiles import Profile
 from .tasks import Task, load_task
 
@@ -145,7 +146,7 @@ def card(run: Run, merged: bool = False) -> str:
     task, base = record["task"], public_name(profile.model)
     settings = ("epochs", "examples_per_step", "learning_rate", "rank", "alpha", "dropout", "max_length", "seed")
     what = (
-        "The adapter was added to the values that the base's 4-bit weights stand for: an ordinary model, which needs neither "
+        "The adapter was added to the values that the base's 4-bit weights stand for: an ordinary model that needs neither "
         "peft nor bitsandbytes and answers as the adapter on its 4-bit base does, up to rounding."
         if merged
         else "It belongs to the 4-bit base that it was trained on; on other weights of the same name it answers otherwise."
@@ -169,8 +170,8 @@ def card(run: Run, merged: bool = False) -> str:
         "The answers can be wrong, also where they look right. It learned one task from examples; other messages, languages "
         "and tasks were not tested. Where health or money depends on an answer, a person has to check it.",
         "## Licence",
-        f"Base model {base}: {licence or 'not known to the kit, see its own page'}. Data: {_data_licence(run)}. Whoever passes "
-        "these weights on has to keep to both.",
+        f"Base model {base}: {licence or 'not known to the kit, see its own page'}. Data: {_data_licence(run)}. Whoever "
+        "passes these weights on has to keep to both.",
         "## Environmental cost",
         f"This training took {measured['seconds'] / 3600:.2f} hours on one machine ({record['machine']['processor']}; "
         f"processes: {measured.get('processes', 1)}). Its energy was not measured, so no figure for carbon is given. Trials "
@@ -203,7 +204,7 @@ def _use(run: Run, base: str, merged: bool) -> str:
         system = run.task.system_prompt
     except KitError:
         system = "..."
-    dtype = run.record["training"]["dtype"]
+    name, dtype = json.dumps(base), run.record["training"]["dtype"]
     chat = [{"role": "system", "content": system}, {"role": "user", "content": "a message"}]
     if merged:
         load = (
@@ -215,8 +216,8 @@ def _use(run: Run, base: str, merged: bool) -> str:
             "import torch\nfrom peft import PeftModel\nfrom transformers import BitsAndBytesConfig\n\n"
             f'four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,\n'
             f"                              bnb_4bit_compute_dtype=torch.{dtype})\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(base)})\n"
-            f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}, quantization_config=four_bit, dtype=torch.{dtype})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({name})\n"
+            f"base = AutoModelForCausalLM.from_pretrained({name}, quantization_config=four_bit, dtype=torch.{dtype})\n"
             'model = PeftModel.from_pretrained(base, "FOLDER", autocast_adapter_dtype=False)  # the adapter\'s folder\n'
         )
     return (
@@ -235,8 +236,8 @@ def _base_note(run: Run, merged: bool) -> str:
     if merged or source in (None, "hub"):
         return ""
     return (
-        f"\n\nThe base came from a {source}, not from the hub. Weights of the same name from the hub may differ a little, and "
-        "the adapter then answers otherwise: take the merged model where you can."
+        f"\n\nThe base came from a {source}, not from the hub. The hub's weights of that name may differ a little, and the "
+        "adapter then answers otherwise: take the merged model where you can."
     )
 
 
@@ -291,6 +292,7 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "task": {"name": task.name, "folder": _portable(task.folder), "fingerprint": task.fingerprint()},
             "profile": asdict(profile),
+            "base_source": {"hub": "hub", "folder": "folder"}.get(find_model(profile.model).kind, "PyPI package"),
             "reason": reason,
             "seed": profile.seed,
             "versions": versions(),

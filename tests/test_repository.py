@@ -75,8 +75,8 @@ def test_a_module_imports_only_from_earlier_stages():
         "tables",
         "intake",
     ]
-    order += ["runs", "planning", "training", "generation", "evaluation", "deployment"]
-    beside = ["plots", "reports", "doctor", "cli_task", "cli"]
+    order += ["runs", "planning", "training", "generation", "evaluation", "merging", "spaces", "exporting", "deployment"]
+    beside = ["plots", "reports", "doctor", "cli_task", "cli_export", "cli"]
     assert {path.stem for path in (ROOT / "ftkit").glob("*.py")} == {"__init__", *order, *beside}
     for i, name in enumerate([*order, *beside]):
         source = (ROOT / "ftkit" / f"{name}.py").read_text(encoding="utf-8")
