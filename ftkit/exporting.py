@@ -55,6 +55,7 @@ def export(
     if folder.exists():  # told before the work, not after it
         raise KitError(f"{folder} is there already. Remove it, or name another: --output FOLDER")
     digest = weights_digest(run)
+    check_record(run)
     with new_folder(folder) as temporary:
         say(f"Writing {ROADS[to].about} ...")
         ROADS[to].write(run, temporary)
@@ -75,6 +76,17 @@ def export(
 def export_folder(run: Run, to: str) -> Path:
     """Where an export lies unless another folder is named."""
     return run.folder / "exports" / to
+
+
+def check_record(run: Run) -> None:
+    """Raise `KitError` if `run.json` lacks what an export is made from: told before the work, not in its middle."""
+    for part in ("task", "profile", "training"):
+        if not isinstance(run.record.get(part), dict):
+            raise KitError(
+                f"{run.folder / 'run.json'} is broken: it lacks {part!r}. Restore it from a copy, or train again."
+            )
+    run.task.rows("test")
+    run.profile.with_changes()
 
 
 def weights_digest(run: Run) -> str:
