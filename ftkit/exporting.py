@@ -274,8 +274,11 @@ def _write_gguf(run: Run, folder: Path) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise KitError(f"The converter could not turn the merged model into GGUF: {last[:300]}")
-    shutil.move(merged / "README.md", folder / "README.md")
     shutil.rmtree(merged)
+    text = card(run, merged=True).replace('"FOLDER"', '".", gguf_file="model.gguf"')
+    write_text(
+        folder / "README.md", text + "\nWith llama.cpp: `llama-server -m model.gguf`; the chat template is in the file.\n"
+    )
 
 
 def _load_gguf(run: Run, folder: Path) -> Loaded:
@@ -371,7 +374,7 @@ def push(
         api = HfApi()
     folder = export_folder(run, what)
     if not folder.is_dir():
-        export(run, what, say=say)
+        say(doubt(export(run, what, say=say)) or "  it answers as the tuned model does")
     elif read_json(folder / "export.json").get("adapter") != weights_digest(run):
         raise KitError(f"{folder} is of an older adapter. Remove it, then push again.")
     kind = {"repo_type": "space", "space_sdk": "gradio"} if what == "space" else {"repo_type": "model"}

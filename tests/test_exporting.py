@@ -16,6 +16,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import torch
 
 from ftkit import exporting, spaces
 from ftkit.base import KitError, kit_root
@@ -180,6 +181,12 @@ def test_the_cards_scores_come_with_their_intervals_whatever_the_evaluations_for
     assert "of another version of ftkit" in write_card(run).read_text()
 
 
+def run_code(lines, folder):
+    """Run code in a folder, in a process that does not find the kit."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONSAFEPATH": "1"}
+    return subprocess.run([sys.executable, "-c", lines], cwd=folder, capture_output=True, text=True, env=environment)
+
+
 @pytest.mark.parametrize("to", ["adapter", "merged"])
 def test_the_cards_code_runs_and_gives_the_tuned_answer(exports, answerer, tiny_run, tiny_task, to):
     """In a process of its own, in the export's folder, without the kit: the base is a folder, so its name is put back."""
@@ -189,8 +196,7 @@ def test_the_cards_code_runs_and_gives_the_tuned_answer(exports, answerer, tiny_
     assert 8 <= len(lines.strip().splitlines()) <= 16 and "ftkit" not in lines
     lines = lines.replace(json.dumps(Path(tiny_run.profile.model).name), json.dumps(tiny_run.profile.model))
     lines = lines.replace('"a message"', json.dumps(message)) + "print(repr(answer.strip()))\n"
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONSAFEPATH": "1"}
-    done = subprocess.run([sys.executable, "-c", lines], cwd=folder, capture_output=True, text=True, env=environment)
+    done = run_code(lines, folder)
     assert done.returncode == 0, done.stderr[-2000:]
     answer = eval(done.stdout.strip().splitlines()[-1])
     batch, answerer.batch_size = answerer.batch_size, 1
@@ -428,6 +434,8 @@ def test_a_gguf_file_gives_the_tuned_models_answers(gguf_folder):
     assert (folder / "model.gguf").read_bytes()[:4] == b"GGUF"
     assert {path.name for path in folder.iterdir()} == {"model.gguf", "README.md", "export.json"}
     assert result["verification"]["identical"] > 0.2
+    done = run_code(code((folder / "README.md").read_text()), folder)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_llama_cpp_reads_the_gguf_file_and_its_template(gguf_folder, gguf_run, tiny_task):
@@ -452,7 +460,7 @@ def test_a_model_that_the_converter_does_not_know_is_refused(run, tmp_path):
         exporting.converter()
     except KitError as error:
         pytest.skip(str(error))
-    with pytest.raises(KitError, match="could not turn the merged model into GGUF: .*pre-tokenizer"):
+    with pytest.raises(KitError, match=r"could not turn the merged model into GGUF: .*pre-tokenizer"):
         export(run, "gguf", tmp_path / "out", verify=False, say=quiet)
     assert not (tmp_path / "out").exists()
 
@@ -465,17 +473,18 @@ class StandIn(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        here = f"http://127.0.0.1:{self.server.server_port}"
         self.server.calls.append((self.path, self.headers.get("Authorization"), body))
         if self.server.status != 200:
             return self.reply({"error": "no"}, self.server.status)
         if self.path.endswith("/repos/create"):
-            return self.reply({"url": f"http://127.0.0.1:{self.server.server_port}/somebody/desk", "id": "1"})
+            return self.reply({"url": f"{here}/somebody/desk", "id": "1"})
         if "/preupload/" in self.path:
             files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
             return self.reply({"files": files})
         if self.path.endswith("/validate-yaml"):
             return self.reply({"errors": [], "warnings": []})
-        return self.reply({"commitUrl": "http://hub/commit/1", "commitOid": "1" * 40, "success": True})
+        return self.reply({"commitUrl": f"{here}/somebody/desk/commit/{'1' * 40}", "commitOid": "1" * 40, "success": True})
 
     def do_GET(self):
         self.reply({"id": "somebody/desk", "sha": "1" * 40, "siblings": []}, self.server.status)
@@ -579,3 +588,33 @@ def test_an_export_of_an_older_adapter_is_not_pushed(run):
     weights.write_bytes(weights.read_bytes() + b" ")
     with pytest.raises(KitError, match="of an older adapter"):
         push(run, "somebody/desk", api=object())
+
+
+# --- the command ---
+
+
+def ftkit(*arguments):
+    command = [sys.executable, "-m", "ftkit.cli", "export", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_export_from_the_command_line(run, tmp_path):
+    done = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "100 %" in done.stdout and f"Ready: {tmp_path / 'out'}" in done.stdout
+    again = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
+    assert again.returncode == 1 and "is there already" in again.stderr and "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Say where to: --to adapter, merged"),
+        (["--to", "onnx"], "no export 'onnx'"),
+        (["--to", "merged", "--fidelity"], "Say where to"),
+        (["--to", "hub"], "--repo OWNER/NAME"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line(run, arguments, words):
+    done = ftkit(run.folder, *arguments)
+    assert done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
