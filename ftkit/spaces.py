@@ -94,31 +94,35 @@ def _normal(name: str) -> str:
 
 def imported_packages(app: Path, package: Path) -> list[str]:
     """Distributions that a file imports, directly and through the modules of ftkit that it reaches, wherever it does."""
-    known, seen, found, waiting = importlib.metadata.packages_distributions(), set(), set(), [app]
+    known, found = importlib.metadata.packages_distributions(), set()
+    seen, waiting = set(), [app]
     while waiting:
         path = waiting.pop()
         if path in seen or not path.is_file():
             continue
         seen.add(path)
-        for name in _imports(path):
+        for name in _imports(path, package):
             first, *rest = name.split(".")
             if first == "ftkit":
-                waiting.append(package / f"{rest[0] if rest else '__init__'}.py")
+                module = package.joinpath(*rest)
+                waiting += [module.with_suffix(".py"), module / "__init__.py"]
             elif first not in sys.stdlib_module_names:
                 found.update(known.get(first, [])[:1])
     return sorted(found)
 
 
-def _imports(path: Path) -> list[str]:
+def _imports(path: Path, package: Path) -> list[str]:
+    """Full names of what a file imports, and of the names in it, which may be modules as well."""
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = f"ftkit.{node.module or ''}".rstrip(".") if node.level else node.module
-            names.append(base)
-            if base == "ftkit":  # from . import kernels
-                names += [f"ftkit.{alias.name}" for alias in node.names]
+            base = node.module or ""
+            if node.level:  # one dot: the file's own package, each further one a package above
+                own = path.relative_to(package.parent).parent.parts
+                base = ".".join([*own[: len(own) - node.level + 1], *filter(None, [node.module])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return names
 
 

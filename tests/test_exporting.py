@@ -344,6 +344,21 @@ def test_a_spaces_requirements_are_pinned_and_cover_what_the_app_imports(exports
     assert {spaces._normal(name) for name in reached} <= set(pins)
 
 
+def test_the_imports_of_packages_within_the_kit_are_followed(tmp_path):
+    for name, text in {
+        "app.py": "from ftkit.one import x\n",
+        "ftkit/__init__.py": "",
+        "ftkit/one.py": "def f():\n    from . import inner\n",
+        "ftkit/inner/__init__.py": "from .deep import y\nfrom ..two import z\n",
+        "ftkit/inner/deep.py": "import yaml, json\n",
+        "ftkit/two.py": "import torch.nn\n",
+        "ftkit/never.py": "import pytest\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert spaces.imported_packages(tmp_path / "app.py", tmp_path / "ftkit") == ["PyYAML", "torch"]
+
+
 def ask_space(folder, python, message, home):
     """Start the folder's app as a stranger would, with nothing of the kit around it, and call its endpoint."""
     from gradio_client import Client
