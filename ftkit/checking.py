@@ -14,7 +14,7 @@ from .base import Finding
 from .profiles import Profile
 from .repairs import cut_off, foreign, markup, personal, repair_answer, signature, words
 from .similarity import similar_pairs
-from .tasks import SPLITS, Line, Row, Task, example_ids, read_lines
+from .tasks import SPLITS, Line, Row, Task, example_ids, labels_of, read_lines
 
 FOLDS = 5
 UNLIKELY = 0.1  # a label's probability, by a model that has not seen the row, below which it is shown
@@ -52,11 +52,9 @@ class Checked:
 
     def labels(self) -> tuple[str, dict[str, list[str]]] | None:
         """The first closed field and its values in each split; None if the task has none."""
-        task = self.task
-        if task.kind == "label":
-            return task.target, {s: [row[task.target] for row in self.rows[s]] for s in SPLITS}
-        name = next((f.name for f in task.fields if f.type == "choice" and not f.nullable), None)
-        return name and (name, {s: [row[task.target][name] for row in self.rows[s]] for s in SPLITS})
+        found = {split: labels_of(self.task, self.rows[split]) for split in SPLITS}
+        name = next(iter(found["train"]), None)
+        return name and (name, {split: closed[name] for split, closed in found.items()})
 
 
 def gate(task: Task) -> Iterator[Finding]:

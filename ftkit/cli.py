@@ -129,27 +129,88 @@ def plan(
         Console().print(part)
 
 
+SplitOption = Annotated[str, typer.Option(help="test or validation")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="measure only the first N messages")]
+
+
 @app.command()
 def evaluate(
     run: RunArgument = None,
-    split: Annotated[str, typer.Option(help="test or validation")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="measure only the first N messages")] = None,
+    split: SplitOption = "test",
+    limit: LimitOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="base and tuned only: no baselines, no general check")] = False,
+    constrained: Annotated[bool, typer.Option(help="also both under constrained decoding: what fits the schema")] = False,
 ) -> None:
-    """Measure base and tuned on the same held-out messages and print the table."""
+    """Measure base, baselines and tuned on the same held-out messages; a table, and a page with plots."""
     from .runs import open_run
 
-    _evaluate(open_run(run), split, limit)
+    _evaluate(open_run(run), split, limit, quick, constrained)
 
 
-def _evaluate(run: Run, split: str = "test", limit: int | None = None) -> None:
+def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained: bool) -> None:
     from rich.console import Console
 
     from .evaluation import evaluate as run_evaluation
-    from .evaluation import table
 
-    print(f"Evaluating {run.name}: base and tuned on the same messages", flush=True)
-    result = run_evaluation(run, split, limit=limit)
+    print(f"Evaluating {run.name}: every model on the same messages", flush=True)
+    _show_evaluation(run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained))
+    Console().print(f"With plots and the worst errors: {run.folder / 'report.html'}", soft_wrap=True)
+
+
+def _show_evaluation(result: dict) -> None:
+    from rich.console import Console
+
+    from .evaluation import sentences, table
+
     Console().print(table(result))
+    for line in sentences(result):
+        print(f"- {line}")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="a run's folder or name")],
+    second: Annotated[str, typer.Argument(help="the other run")],
+    split: SplitOption = "test",
+    limit: LimitOption = None,
+) -> None:
+    """Compare two runs' tuned models on the same messages, with intervals."""
+    from rich.console import Console
+
+    from .evaluation import compare_runs, comparison_table
+    from .runs import open_run
+
+    found = compare_runs(open_run(first), open_run(second), split, limit=limit)
+    Console().print(comparison_table(found))
+
+
+@app.command()
+def general(
+    run: RunArgument = None,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option("--lm-eval", help="public benchmarks instead: lm-eval's names with commas between (needs a network)"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="with --lm-eval: only the first N examples of each task")] = None,
+) -> None:
+    """Ask base and tuned general questions: what the training cost elsewhere."""
+    from . import general as elsewhere
+    from .base import write_json
+    from .runs import open_run
+
+    opened = open_run(run)
+    if not lm_eval:
+        if limit:
+            raise KitError("--limit goes with --lm-eval.")
+        result = elsewhere.general_check(
+            _answerer(opened), lambda done, of: print(f"  {done} of {of} done", file=sys.stderr, flush=True)
+        )
+        print("\n".join(elsewhere.summary(result)))
+        return
+    elsewhere.need_lm_eval()
+    found = elsewhere.lm_eval(_answerer(opened), [name.strip() for name in lm_eval.split(",")], limit)
+    write_json(opened.folder / "lm_eval.json", found)
+    print(json.dumps(found, indent=2))
 
 
 @app.command()
@@ -251,14 +312,14 @@ def demo(
         opened = open_run(run)
     if prepare and not (opened.folder / "evaluation.json").is_file():
         rows = opened.profile.demo_test_rows
-        if code := _in_own_process(["evaluate", str(opened.folder), *(["--limit", str(rows)] if rows > 0 else [])]):
+        if code := _in_own_process(
+            ["evaluate", str(opened.folder), "--quick", *(["--limit", str(rows)] if rows > 0 else [])]
+        ):
             raise typer.Exit(code)
     elif (opened.folder / "evaluation.json").is_file():
-        from rich.console import Console
+        from .evaluation import load_evaluation
 
-        from .evaluation import load_evaluation, table
-
-        Console().print(table(load_evaluation(opened)))
+        _show_evaluation(load_evaluation(opened))
     _serve(opened, port, share)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any
 from .base import KitError, cache_dir, new_folder, read_json, write_json
 from .merging import Loaded, agreement, answering, free_memory, load_folder, on_base, place, save_merged, timed, write_text
 from .models import hub_answers, load_tokenizer
+from .predictions import adapter_digest
 from .runs import Run, card
 from .spaces import load_space, write_space
 from .tasks import chat_prompt
@@ -90,12 +90,11 @@ def check_record(run: Run) -> None:
 
 
 def weights_digest(run: Run) -> str:
-    """SHA-256 of the adapter's weights (first 16 hexadecimal digits). Raises `KitError` if there are none."""
+    """Digest of the adapter's weights. Raises `KitError` if there are none."""
     path = run.adapter / "adapter_model.safetensors"
     if not path.is_file():
         raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return adapter_digest(run)
 
 
 def size_mb(folder: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 import time
@@ -16,11 +17,13 @@ from .runs import Run
 from .tasks import Messages, Task, chat_prompt, prompt_text
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, Cache, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 BASE, TUNED = "base", "tuned"
+WORTH_SHARING = 48  # tokens that all prompts must begin with to be computed once
 _ADAPTER = {BASE: "__base__", TUNED: "default"}  # peft's names: the untouched model, and the adapter
 
 
@@ -73,8 +76,7 @@ class Answerer:
 
     def prompt(self, message: str, which: str) -> Messages:
         """The chat for a message: the base model is told the fields in its prompt, the tuned one learned them."""
-        if which not in _ADAPTER:
-            raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
+        _check_side(which)
         return chat_prompt(self.task, message, told=which == BASE)
 
     def answer(
@@ -86,17 +88,113 @@ class Answerer:
         """
         for number, message in enumerate(messages, start=1):
             self.task.check_message(message, f"Message {number}")
-        prompts = [prompt_text(self.tokenizer, self.prompt(message, which)) for message in messages]
+        return self.complete([self.prompt(message, which) for message in messages], which, progress=progress)
+
+    def complete(
+        self,
+        chats: Sequence[Messages],
+        which: str = TUNED,
+        max_new_tokens: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        fitting: Callable[[int], LogitsProcessor] | None = None,
+    ) -> list[str]:
+        """Go on with any chats, greedily, in batches of like length; the texts come back in the order of `chats`.
+
+        What all chats begin with is computed once. `max_new_tokens` left out is the profile's. `progress` is called with
+        (done, all) after every batch. `fitting` makes a logits processor for so many rows (see `ftkit.decoding`).
+        """
+        _check_side(which)
+        prompts = [prompt_text(self.tokenizer, chat) for chat in chats]
+        shared = self.worker.submit(self._shared, prompts, which).result()
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)  # the longest first: fails early
         answers = [""] * len(prompts)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            texts = self.worker.submit(self._generate, [prompts[i] for i in rows], [which] * len(rows)).result()
+            batch = [prompts[i] for i in rows]
+            more = {"max_new_tokens": max_new_tokens, "shared": shared, "fitting": fitting}
+            texts = self.worker.submit(self._generate, batch, [which] * len(rows), **more).result()
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = text
             if progress:
                 progress(start + len(rows), len(order))
         return answers
+
+    def _shared(self, prompts: list[str], which: str) -> tuple[list[int], Cache] | None:
+        """The tokens that all prompts begin with, and their keys and values; None where that saves next to nothing.
+
+        A base prompt that describes the fields, or shows examples, is ten times as long as the message after it. Runs in
+        the model's thread.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        ids = self.tokenizer(prompts, add_special_tokens=False)["input_ids"] if len(prompts) > 1 else [[]]
+        low, high = min(ids), max(ids)  # what these two share, all share
+        same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+        common = low[: min(same, min(map(len, ids)) - 1)]
+        if len(common) < WORTH_SHARING:
+            return None
+        cache = DynamicCache(config=self.model.config)
+        given = torch.tensor([common], device=self.model.device)
+        with torch.inference_mode():
+            self.model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1, **_adapters([which]))
+        return common, cache
+
+    def next_token_probabilities(
+        self,
+        texts: Sequence[str],
+        tokens: Sequence[int],
+        which: str = TUNED,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """The probability of each of `tokens` right after each text: shape [texts, tokens]. Texts as of `prompt_text`."""
+        import numpy as np
+
+        _check_side(which)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+        found = np.zeros((len(texts), len(tokens)))
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            found[rows] = self.worker.submit(self._next_token, [texts[i] for i in rows], tokens, which).result()
+            if progress:
+                progress(start + len(rows), len(order))
+        return found
+
+    def _next_token(self, texts: list[str], tokens: Sequence[int], which: str) -> np.ndarray:
+        """[texts, tokens]; runs in the model's thread. With the padding on the left the last position is the text's."""
+        import torch
+
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
+        places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            more = {"position_ids": places, "use_cache": False, "logits_to_keep": 1, **_adapters([which] * len(texts))}
+            logits = self.model(**inputs, **more).logits[:, -1].float()
+            return logits.softmax(dim=-1)[:, list(tokens)].cpu().numpy()
+
+    def log_probabilities(
+        self, sequences: Sequence[Sequence[int]], which: str = TUNED, given: Sequence[int] | None = None
+    ) -> list[tuple[float, int]]:
+        """How likely token sequences are: for each, the sum of the tokens' natural log probabilities, and their number.
+
+        Each token is judged by all before it in its sequence. The first `given[i]` tokens (left out: one, which nothing
+        stands before) are only read, not judged: a prompt, say. One sequence at a time, so no padding plays a part.
+        """
+        _check_side(which)
+        starts = [1] * len(sequences) if given is None else given
+        pairs = zip(sequences, starts, strict=True)
+        return [self.worker.submit(self._log_probability, list(ids), max(1, start), which).result() for ids, start in pairs]
+
+    def _log_probability(self, ids: list[int], start: int, which: str) -> tuple[float, int]:
+        """Sum of ln p of the tokens from `start` on, and their number; runs in the model's thread."""
+        import torch
+
+        if start >= len(ids):
+            return 0.0, 0
+        row = torch.tensor([ids], device=self.model.device)
+        with torch.inference_mode():
+            logits = self.model(input_ids=row, use_cache=False, **_adapters([which])).logits[0, start - 1 : -1].float()
+        judged = row[0, start:]
+        return -float(torch.nn.functional.cross_entropy(logits, judged, reduction="sum")), len(judged)
 
     def stream(self, message: str, sides: Sequence[str] = (BASE, TUNED)) -> Iterator[dict[str, Answer]]:
         """Answer one message by both sides at once, token by token: yields {side: Answer} while it grows.
@@ -128,27 +226,67 @@ class Answerer:
             stop.set()
 
     def _generate(
-        self, prompts: list[str], sides: list[str], streamer: Any = None, stop: threading.Event | None = None
+        self,
+        prompts: list[str],
+        sides: list[str],
+        streamer: Any = None,
+        stop: threading.Event | None = None,
+        max_new_tokens: int | None = None,
+        shared: tuple[list[int], Cache] | None = None,
+        fitting: Callable[[int], LogitsProcessor] | None = None,
     ) -> list[str]:
         """Greedy answers for a batch of prompts; runs in the model's thread."""
         import torch
-        from transformers import StoppingCriteriaList
+        from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
-        inputs = inputs.to(self.model.device)
+        inputs = _inputs(self.tokenizer, prompts, shared).to(self.model.device)
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs,
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=max_new_tokens or self.max_new_tokens,
                 do_sample=False,
                 pad_token_id=self.tokenizer.pad_token_id,
-                # peft looks at every row's name in every layer: not worth it where all rows want the adapter
-                **({} if set(sides) == {TUNED} else {"adapter_names": [_ADAPTER[side] for side in sides]}),
+                **_adapters(sides),
+                **({"past_key_values": _for_rows(shared[1], len(prompts))} if shared else {}),
+                logits_processor=LogitsProcessorList([fitting(len(prompts))] if fitting else []),
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([_stops_on(stop)] if stop else []),
             )
         new = output[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _inputs(tokenizer: PreTrainedTokenizerBase, prompts: list[str], shared: tuple[list[int], Cache] | None) -> BatchEncoding:
+    """A batch's token ids and mask; after a shared beginning the padding stands behind it, where the rest begins."""
+    import torch
+
+    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    begin = shared[0] if shared else []
+    rest = tokenizer.pad({"input_ids": [row[len(begin) :] for row in ids]}, padding=True, return_tensors="pt")
+    if begin:
+        before = torch.tensor(begin).expand(len(ids), -1)
+        rest["input_ids"] = torch.cat([before, rest["input_ids"]], dim=1)
+        rest["attention_mask"] = torch.cat([torch.ones_like(before), rest["attention_mask"]], dim=1)
+    return rest
+
+
+def _for_rows(cache: Cache, rows: int) -> Cache:
+    """Keys and values of one row, copied for so many."""
+    own = copy.deepcopy(cache)
+    own.batch_repeat_interleave(rows)
+    return own
+
+
+def _check_side(which: str) -> None:
+    if which not in _ADAPTER:
+        raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
+
+
+def _adapters(sides: Sequence[str]) -> dict[str, list[str]]:
+    """What tells peft which row wants which side. It looks at every row's name in every layer: not worth it where all rows
+    want the adapter.
+    """
+    return {} if set(sides) == {TUNED} else {"adapter_names": [_ADAPTER[side] for side in sides]}
 
 
 def _laid_out(head: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -162,8 +162,8 @@ def in_words(found: Paired, names: tuple[str, str] = ("base", "tuned")) -> str:
     gap = f"{100 * found.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
     if not found.detected:
         return f"No detectable difference between {names[0]} and {names[1]} ({gap}; n = {found.n})."
-    counts = f" on {found.better}, worse on {found.worse}" if found.better + found.worse else ""
+    if not found.better + found.worse:
+        return f"The {names[1]} model is {'better' if found.difference > 0 else 'worse'} ({gap}; n = {found.n})."
     if found.difference > 0:
-        return f"The {names[1]} model is better{counts} of {found.n}: {gap}."
-    said = f" on {found.worse}, better on {found.better}" if counts else ""
-    return f"The {names[1]} model is worse{said} of {found.n}: {gap}."
+        return f"The {names[1]} model is better on {found.better}, worse on {found.worse} of {found.n}: {gap}."
+    return f"The {names[1]} model is worse on {found.worse}, better on {found.better} of {found.n}: {gap}."

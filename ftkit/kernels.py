@@ -1,7 +1,10 @@
-"""Faster training on a CPU: attention as matrix products, a 4-bit layer and its adapter in one step (lesson 03)."""
+"""Faster training: on a CPU attention as matrix products, and a 4-bit layer with its adapter in one step; on a GPU what
+liger-kernel fuses (lesson 03).
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from functools import cache
 from types import MethodType
@@ -143,3 +146,16 @@ def _adapted(layer: Any, x: torch.Tensor, *args: Any, **given: Any) -> torch.Ten
 def wanted(device: str) -> bool:
     """Whether a training on this device takes them; `FTKIT_FAST_KERNELS=0` leaves PyTorch's and peft's own."""
     return device == "cpu" and os.environ.get("FTKIT_FAST_KERNELS") != "0"
+
+
+def fuse(model: torch.nn.Module) -> bool:
+    """Let liger-kernel, where it is installed, compute norms, rotary positions and MLPs of a model on a GPU in one kernel
+    each (arXiv 2410.10989); the loss stays the kit's. Returns whether it was done; `FTKIT_FAST_KERNELS=0` forbids it.
+    """
+    asked_not_to = os.environ.get("FTKIT_FAST_KERNELS") == "0"
+    if model.device.type != "cuda" or asked_not_to or importlib.util.find_spec("liger_kernel") is None:
+        return False
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    _apply_liger_kernel_to_instance(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
+    return True

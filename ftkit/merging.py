@@ -179,7 +179,7 @@ def fidelity(run: Run, limit: int | None = None, say: Callable[[str], None] = pr
         with _loaded_variant(run, key) as answerer:
             say(f"{number} of {len(VARIANTS)}: {name}")
             texts, seconds = timed(answerer, messages, _progress(say))
-        scores = {metric: [bool(value) for value in values] for metric, values in score(task, rows, texts).items()}
+        scores = {metric: values for metric, values in score(task, rows, texts).items() if isinstance(values[0], bool)}
         found: dict[str, Any] = {
             "name": name,
             "scores": {metric: sum(values) / len(values) for metric, values in scores.items()},

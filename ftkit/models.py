@@ -20,6 +20,7 @@ from .processes import is_sharded, local_rank
 from .profiles import detect_hardware, resolve_dtype
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -187,12 +188,22 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
     model = AutoModelForCausalLM.from_pretrained(
         place,
         dtype=compute,
+        attn_implementation=attention_for(device, compute),
         quantization_config=quantization,
         device_map=None if is_sharded() else {"": local_rank() if device == "cuda" else device},
         use_safetensors=True,
         local_files_only=Path(place).is_dir(),
     )
     return keep_weights_unpacked(model)
+
+
+def attention_for(device: str, dtype: torch.dtype) -> str:
+    """The attention that transformers shall use: FlashAttention 2 where it is installed, on a GPU in 16 bits; else sdpa."""
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    flash = device == "cuda" and dtype in (torch.bfloat16, torch.float16) and is_flash_attn_2_available()
+    return "flash_attention_2" if flash else "sdpa"
 
 
 def keep_weights_unpacked(model: PreTrainedModel) -> PreTrainedModel:

@@ -40,7 +40,7 @@ figcaption { color: #57534e; padding: 0 .8rem .6rem; font-size: .9rem; }
 """
 
 
-def page(title: str, note: str, sections: Iterable[tuple[str, str]]) -> str:
+def page_of(title: str, note: str, sections: Iterable[tuple[str, str]]) -> str:
     """A whole HTML page: title, a line below it, and (heading, HTML) sections."""
     body = "".join(f"<section><h2>{html.escape(heading)}</h2>{content}</section>" for heading, content in sections)
     return (
@@ -102,10 +102,11 @@ def data_report(name: str, findings: Sequence[Finding]) -> str:
             heading, draw = plots[finding.thing]
             field = finding.numbers.get("field")
             sections.append((f"{heading}: {field}" if field else heading, draw(finding)))
-    return page(f"Data check: {name}", note, sections)
+    return page_of(f"Data check: {name}", note, sections)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
+def figure_of(width: float, height: float) -> tuple[Figure, Any]:
+    """An empty matplotlib figure and its axes; sizes in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -115,7 +116,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 def _balance_plot(finding: Finding) -> str:
     counts = {split: values for split, values in finding.numbers["counts"].items() if values}
     names = list(counts.get("train") or next(iter(counts.values())))[:30]
-    figure, axes = _figure(8, 1.2 + 0.3 * len(names))
+    figure, axes = figure_of(8, 1.2 + 0.3 * len(names))
     height = 0.8 / len(counts)
     for n, (split, values) in enumerate(counts.items()):
         total = sum(values.values())
@@ -136,7 +137,7 @@ def _confusion_plot(finding: Finding) -> str:
     if len(names) > 30:
         return table(["confused"], [[case] for case in finding.cases[:20]])
     matrix = confusion_matrix(finding.numbers["gold"], finding.numbers["guessed"], labels=names)
-    figure, axes = _figure(2.5 + 0.42 * len(names), 1.8 + 0.36 * len(names))
+    figure, axes = figure_of(2.5 + 0.42 * len(names), 1.8 + 0.36 * len(names))
     axes.imshow(matrix, cmap="Oranges", vmax=matrix.max() or 1)
     for i, row in enumerate(matrix):
         for j, count in enumerate(row):
@@ -160,7 +161,7 @@ def _confusion_plot(finding: Finding) -> str:
 
 def _lengths_plot(finding: Finding) -> str:
     tokens, limit = finding.numbers["tokens"], finding.numbers["limit"]
-    figure, axes = _figure(8, 2.8)
+    figure, axes = figure_of(8, 2.8)
     axes.hist(tokens, bins=40, color="#c2410c")
     if max(tokens, default=0) > 0.5 * limit:
         axes.axvline(limit, color="#1c1917", linestyle="--", label=f"limit: {limit}")

@@ -248,32 +248,31 @@ def _scores(run: Run) -> str:
         return f"Not evaluated yet: `ftkit evaluate {run.name}`."
     result = read_json(path)
     try:
-        base, tuned = (_with_intervals(result["models"][side], result["n"]) for side in ("base", "tuned"))
         split, n = result["split"], result["n"]
+        base, tuned = (_with_intervals(result["models"][side]["scores"], n) for side in ("base", "tuned"))
+        gaps = {metric: _gap(found) for metric, found in result.get("comparisons", {}).get("base", {}).items()}
     except (KeyError, TypeError, AttributeError):
         return f"The evaluation in this run is of another version of ftkit: `ftkit evaluate {run.name}`."
-    rows = "\n".join(f"| {metric} | {base.get(metric, '')} | {tuned[metric]} |" for metric in tuned)
-    return (
-        f"{split} split, n = {n}, greedy decoding; in brackets the 95 % interval.\n\n"
-        f"| metric | base | tuned |\n|---|---|---|\n{rows}"
-    )
+    rows = "\n".join(f"| {m} | {base.get(m, '')} | {tuned[m]} | {gaps.get(m, '')} |" for m in tuned)
+    head = f"{split} split, n = {n}, greedy decoding; in brackets the 95 % interval, the difference in points."
+    return f"{head}\n\n| metric | base | tuned | difference |\n|---|---|---|---|\n{rows}"
 
 
-def _with_intervals(model: dict[str, Any], n: int) -> dict[str, str]:
-    """{metric: "84.7 % (78.0 to 89.7)"}: the interval as it is saved, else Wilson's for a share of n."""
-    saved = model.get("intervals") or {}
+def _with_intervals(scores: dict[str, Any], n: int) -> dict[str, str]:
+    """{metric: "84.7 % (78.0 to 89.7)"}: as it is saved; for a share without an interval, Wilson's for `n` examples."""
     shown = {}
-    for metric, value in model["scores"].items():
-        interval = saved.get(metric)
-        if isinstance(value, dict):
-            interval = value.get("interval", interval)
-            value = next((value[key] for key in ("share", "score", "value", "mean") if key in value), None)
-        if not isinstance(value, int | float) or not 0 <= value <= 1:
-            continue
+    for metric, score in scores.items():
+        value, interval = (score["value"], score.get("interval")) if isinstance(score, dict) else (score, None)
         right = round(value * n)
         low, high = interval or share_interval([True] * right + [False] * (n - right))
         shown[metric] = f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
     return shown
+
+
+def _gap(found: dict[str, Any]) -> str:
+    """The difference of a paired comparison, with its interval."""
+    low, high = found["interval"]
+    return f"{100 * found['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -267,17 +268,34 @@ def read_rows(path: Path, task: Task) -> tuple[list[Row], list[str]]:
     return [line.row for line in lines if not line.problems], [said for line in lines for said in line.said(path)]
 
 
+def labels_of(task: Task, rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The closed fields of rows: {field: its value in each row}; of a `label` task {target: the labels}."""
+    if task.kind == "label":
+        return {task.target: [row[task.target] for row in rows]}
+    closed = [f.name for f in task.fields if f.type == "choice" and not f.nullable]
+    return {name: [row[task.target][name] for row in rows] for name in closed}
+
+
 # --- prompt and completion: used by training, evaluation and demo alike ---
 
 
-def chat_prompt(task: Task, message: str, told: bool = False) -> Messages:
+def chat_prompt(task: Task, message: str, told: bool = False, shots: Sequence[Row] = ()) -> Messages:
     """The chat that asks for an answer: system prompt and the message. Every prompt of the kit is made here.
 
     `told` adds the fields and their values to the system prompt: what the untouched base model gets, so that it has a
-    fair chance. The tuned model learned them and is not told.
+    fair chance. The tuned model learned them and is not told. `shots` are rows that are shown before the message, each
+    with its answer (few-shot prompting).
     """
     system = task.system_prompt + ("\n" + describe_answer(task) if told else "")
-    return [{"role": "system", "content": system}, {"role": "user", "content": message}]
+    shown = [
+        turn
+        for row in shots
+        for turn in (
+            {"role": "user", "content": row[task.message]},
+            {"role": "assistant", "content": completion_text(task, row[task.target])},
+        )
+    ]
+    return [{"role": "system", "content": system}, *shown, {"role": "user", "content": message}]
 
 
 def describe_answer(task: Task) -> str:

@@ -188,6 +188,7 @@ def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer
     fast = kernels.wanted(model.device.type)
     if fast:
         model.set_attn_implementation(kernels.register())
+    kernels.fuse(model)
     trainer = completion_trainer()(
         model=model,
         args=sft_config(profile, folder, dtype),
@@ -212,18 +213,19 @@ def cast_adapter(model: PeftModel, dtype: Any) -> None:
 def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any = None) -> Any:
     """Mean cross-entropy over the completion's tokens, the logits computed at those positions only.
 
-    `inputs` holds `input_ids`, `attention_mask` and `labels`, each [batch, length], labels -100 where no loss falls.
-    `items` divides the sum when a step is spread over several batches. Logits: [completion tokens, vocabulary].
-    With the padding on the right no mask is needed: a position sees those before it only, and padding carries no loss.
+    `inputs` holds `input_ids`, `attention_mask` and `labels`, each [batch, length], labels -100 where no loss falls; packed
+    rows have `position_ids` in the place of the mask. `items` divides the sum when a step is spread over several batches.
+    Logits: [completion tokens, vocabulary]. With the padding on the right no mask is needed: a position sees those before
+    it only, and padding carries no loss.
     """
     from torch.nn import functional as F
 
     targets = inputs["labels"][:, 1:]
     carries_loss = targets != -100
-    mask = inputs["attention_mask"]
-    on_the_right = bool((mask[:, 1:] <= mask[:, :-1]).all())
-    read = {"input_ids": inputs["input_ids"], "attention_mask": None if on_the_right else mask}
-    hidden = model.model(**read, use_cache=False).last_hidden_state[:, :-1]
+    mask = inputs.get("attention_mask")
+    on_the_right = mask is None or bool((mask[:, 1:] <= mask[:, :-1]).all())
+    read = {"attention_mask": None if on_the_right else mask, "position_ids": inputs.get("position_ids")}
+    hidden = model.model(inputs["input_ids"], **read, use_cache=False).last_hidden_state[:, :-1]
     logits = model.lm_head(hidden[carries_loss]).float()
     loss = F.cross_entropy(logits, targets[carries_loss], reduction="sum")
     return loss / (carries_loss.sum() if items is None else items)
@@ -239,7 +241,8 @@ def completion_trainer() -> type[SFTTrainer]:
             lean = self.model.training and not return_outputs and model is self.model
             if not lean:  # several processes wrap the model: its own forward must run
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            mask = inputs.get("attention_mask")  # packed rows have none, and no padding
+            self._total_train_tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             base = model.get_base_model() if hasattr(model, "get_base_model") else model
             return completion_loss(base, inputs, num_items_in_batch)

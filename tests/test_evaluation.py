@@ -1,12 +1,18 @@
+import io
 import json
+import shutil
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ftkit.base import KitError
-from ftkit.evaluation import evaluate, load_evaluation, same, score, table
-from ftkit.tasks import load_task
+from ftkit.evaluation import compare_runs, comparison_table, evaluate, load_evaluation, same, score, sentences, table
+from ftkit.intervals import compare_shares, share_interval
+from ftkit.runs import Run
+from ftkit.tasks import load_task, prompt_text
 
 DESK = load_task("desk")
 TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": None, "allergens": []}
@@ -65,33 +71,125 @@ def test_any_text_can_be_scored(text):
     assert set(scores_of(text).values()) <= {True, False}
 
 
-def test_evaluation_is_saved_and_shown_with_n(tiny_run, tiny_task):
+@pytest.fixture(scope="module")
+def evaluated(tiny_run, tmp_path_factory):
+    """A copy of the tiny run with a whole evaluation, and the lines that it said."""
+    run = Run(shutil.copytree(tiny_run.folder, tmp_path_factory.mktemp("runs") / "evaluated"))
     lines = []
-    result = evaluate(tiny_run, say=lines.append)
-    assert load_evaluation(tiny_run) == result
+    return run, evaluate(run, say=lines.append, constrained=True), lines
+
+
+def test_an_evaluation_is_saved_and_its_figures_are_those_of_the_predictions(evaluated, tiny_task):
+    run, result, lines = evaluated
+    assert load_evaluation(run) == result
     assert result["n"] == 12 and result["split"] == "test"
-    predictions = json.loads((tiny_run.folder / "predictions.json").read_text(encoding="utf-8"))
+    predictions = json.loads((run.folder / "predictions.json").read_text(encoding="utf-8"))
     rows = tiny_task.rows("test")
     assert [p["message"] for p in predictions] == [row["message"] for row in rows]
-    for side in ("base", "tuned"):
-        recomputed = score(tiny_task, rows, [p[side] for p in predictions])
-        assert result["models"][side]["scores"] == {m: sum(v) / 12 for m, v in recomputed.items()}
+    assert set(result["models"]) == {
+        "base", "tuned", "few-shot", "majority", "TF-IDF", "base, constrained", "tuned, constrained"
+    }  # fmt: skip
+    for name, model in result["models"].items():
+        recomputed = score(tiny_task, rows, [p[name] for p in predictions])
+        for metric, values in recomputed.items():
+            if model["judged by"] is None or metric in model["judged by"]:
+                found = model["scores"][metric]
+                assert found["value"] == pytest.approx(sum(values) / 12)
+                assert found["interval"] == pytest.approx(share_interval(values))
     assert any("base: 12 of 12" in line for line in lines) and any("tuned: 12 of 12" in line for line in lines)
-    assert "n = 12" in table(result).title
-    card = (tiny_run.folder / "model_card.md").read_text(encoding="utf-8")
-    tuned = result["models"]["tuned"]["scores"]["urgency"]
-    assert (
-        "test split, n = 12" in card
-        and f"| urgency | {100 * result['models']['base']['scores']['urgency']:.1f} % | " in card
-    )
-    assert f"{100 * tuned:.1f} % |" in card
+
+
+def test_tuned_is_compared_with_every_other_model_on_the_same_rows(evaluated, tiny_task):
+    run, result, _ = evaluated
+    predictions = json.loads((run.folder / "predictions.json").read_text(encoding="utf-8"))
+    rows = tiny_task.rows("test")
+    tuned = score(tiny_task, rows, [p["tuned"] for p in predictions])
+    assert set(result["comparisons"]) == set(result["models"]) - {"tuned"}
+    for name, compared in result["comparisons"].items():
+        other = score(tiny_task, rows, [p[name] for p in predictions])
+        expected = compare_shares(other["intent"], tuned["intent"]).as_dict()
+        assert compared["intent"] == expected
+    assert set(result["comparisons"]["TF-IDF"]) == {"intent", "urgency", "intent macro-F1", "urgency macro-F1"}
+    assert "allergens set F1" in result["comparisons"]["base"]
+
+
+def test_the_evaluation_is_told_in_a_table_in_words_on_the_card_and_on_a_page(evaluated):
+    run, result, _ = evaluated
+    shown = io.StringIO()
+    Console(file=shown, width=160).print(table(result))
+    text = shown.getvalue()
+    assert "n = 12" in text and "few-shot" in text and "intent macro-F1" in text
+    said = sentences(result)
+    assert any(line.startswith("Against few-shot, exact match: ") for line in said)
+    assert any(line.startswith("General questions: ") for line in said)
+    card = (run.folder / "model_card.md").read_text(encoding="utf-8")
+    urgency = result["models"]["tuned"]["scores"]["urgency"]
+    assert "n = 12" in card and f"{100 * urgency['value']:.1f} %" in card
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    for heading in ("In words", "All figures", "Was it worth it?", "What it cost elsewhere", "The worst answers"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "src=" not in page and "<script" not in page and page.count("aria-label=") >= 3
+
+
+def test_a_second_evaluation_asks_no_model_and_finds_the_same(evaluated, monkeypatch):
+    from ftkit.generation import Answerer
+
+    run, result, _ = evaluated
+    monkeypatch.setattr(Answerer, "_generate", None)
+    again = evaluate(run, say=lambda line: None, constrained=True)
+    for name, model in result["models"].items():
+        assert again["models"][name]["scores"] == model["scores"]
+    same_parts = ("comparisons", "worst", "slices", "few_shot", "general")
+    assert {part: again[part] for part in same_parts} == {part: result[part] for part in same_parts}
+
+
+def test_a_quick_evaluation_has_base_and_tuned_only(tiny_run, tmp_path):
+    run = Run(shutil.copytree(tiny_run.folder, tmp_path / "quick"))
+    result = evaluate(run, say=lambda line: None, limit=4, quick=True)
+    assert set(result["models"]) == {"base", "tuned"} and result["general"] is None and result["n"] == 4
+    assert "the first 4 of 12" in table(result).title
+
+
+def test_two_runs_are_compared_on_the_same_rows_and_a_run_with_itself_does_not_differ(evaluated, tiny_run, tmp_path):
+    run, _, _ = evaluated
+    found = compare_runs(run, run, say=lambda line: None)
+    assert found["n"] == 12 and not any(metric["detected"] for metric in found["metrics"].values())
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(comparison_table(found))
+    assert shown.getvalue().count("no detectable difference") == len(found["metrics"])
+    other = Run(shutil.copytree(tiny_run.folder, tmp_path / "other"))
+    other.update(task={**other.record["task"], "folder": "desk"})
+    with pytest.raises(KitError, match="nothing to compare"):
+        compare_runs(run, other)
+
+
+def test_an_adapter_that_was_never_trained_is_no_detectable_difference(tiny_run, tmp_path):
+    """The null control: base and tuned are one model; drawn answers differ by chance alone, at most as often as promised."""
+    from safetensors.torch import load_file, save_file
+
+    from ftkit.generation import BASE, TUNED, Answerer
+
+    run = Run(shutil.copytree(tiny_run.folder, tmp_path / "untrained"))
+    path = run.adapter / "adapter_model.safetensors"
+    weights = {name: w * 0 if "lora_B" in name else w for name, w in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+    answerer = Answerer.of_run(run)
+    messages = [row["message"] for row in load_task("desk").rows("test")[:120]]
+    texts = [prompt_text(answerer.tokenizer, answerer.prompt(message, TUNED)) for message in messages]
+    likely = answerer.next_token_probabilities(texts, list(range(len(answerer.tokenizer))), BASE)
+    right = np.argsort(likely.mean(axis=0))[-40:]  # the answers that count as right
+    sides = [answerer.next_token_probabilities(texts, right.tolist(), which).sum(axis=1) for which in (BASE, TUNED)]
+    assert np.allclose(*sides, atol=0.02) and 0.1 < sides[0].mean() < 0.99
+    chats = [answerer.prompt(message, TUNED) for message in messages[:12]]
+    greedy = [answerer.complete(chats, which) for which in (BASE, TUNED)]
+    assert not compare_shares(*[[text > "M" for text in texts] for texts in greedy]).detected
+    rng = np.random.default_rng(2)
+    draws = rng.random((1500, 2, len(messages))) < np.array(sides)
+    alarms = sum(compare_shares(base, tuned).detected for base, tuned in draws) / len(draws)
+    assert 0 < alarms <= 0.05 + 2 * (0.05 * 0.95 / len(draws)) ** 0.5
 
 
 def test_a_run_without_evaluation_says_how_to_get_one(tiny_run, tmp_path):
-    import shutil
-
-    from ftkit.runs import Run
-
     shutil.copytree(tiny_run.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("evaluation.json"))
     with pytest.raises(KitError, match="ftkit evaluate copy"):
         load_evaluation(Run(tmp_path / "copy"))

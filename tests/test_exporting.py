@@ -163,21 +163,19 @@ def test_the_card_of_the_packaged_model_names_base_and_licences(run):
     assert "Data: CC0" in text and "came from a PyPI package, not from the hub" in text
 
 
-@pytest.mark.parametrize(
-    "scores",
-    [
-        {"scores": {"exact match": 0.5}},
-        {"scores": {"exact match": {"share": 0.5, "interval": [0.2, 0.8]}}},
-        {"scores": {"exact match": 0.5, "valid JSON": None}, "intervals": {"exact match": [0.2, 0.8]}},
-    ],
-)
-def test_the_cards_scores_come_with_their_intervals_whatever_the_evaluations_format(run, scores):
-    result = {"models": {"base": scores, "tuned": scores}, "n": 8, "split": "test"}
-    (run.folder / "evaluation.json").write_text(json.dumps(result))
+def test_the_cards_scores_come_with_their_intervals(run):
+    path = run.folder / "evaluation.json"
+    found = {"scores": {"exact match": {"value": 0.5, "interval": [0.2, 0.8]}}}
+    paired = {"exact match": {"difference": 0.25, "interval": [0.1, 0.4]}}
+    result = {"models": {"base": found, "tuned": found}, "comparisons": {"base": paired}, "n": 8, "split": "test"}
+    path.write_text(json.dumps(result))
+    row = "| exact match | 50.0 % (20.0 to 80.0) | 50.0 % (20.0 to 80.0) | +25.0 (+10.0 to +40.0) |"
     text = write_card(run).read_text()
-    shown = "50.0 % (21.5 to 78.5)" if "intervals" not in scores and scores["scores"] == {"exact match": 0.5} else ""
-    assert (shown or "50.0 % (20.0 to 80.0)") in text and "test split, n = 8" in text
-    (run.folder / "evaluation.json").write_text('{"another": "format"}')
+    assert row in text and "test split, n = 8" in text
+    plain = {"scores": {"exact match": 0.5}}  # an older evaluation
+    path.write_text(json.dumps({"models": {"base": plain, "tuned": plain}, "n": 8, "split": "test"}))
+    assert "50.0 % (21.5 to 78.5)" in write_card(run).read_text()
+    path.write_text('{"another": "format"}')
     assert "of another version of ftkit" in write_card(run).read_text()
 
 

@@ -1,3 +1,8 @@
+import importlib.machinery
+import importlib.util
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -163,3 +168,37 @@ def test_an_option_leaves_pytorchs_own(monkeypatch):
     assert kernels.wanted("cpu") and not kernels.wanted("cuda")
     monkeypatch.setenv("FTKIT_FAST_KERNELS", "0")
     assert not kernels.wanted("cpu")
+
+
+def test_liger_is_used_on_a_gpu_where_it_is_installed_and_leaves_the_loss_alone(monkeypatch):
+    def on(device):
+        return SimpleNamespace(device=SimpleNamespace(type=device))
+
+    called = []
+    assert not kernels.fuse(on("cuda")) or importlib.util.find_spec("liger_kernel")
+    package, module = ModuleType("liger_kernel"), ModuleType("liger_kernel.transformers")
+    package.__spec__ = importlib.machinery.ModuleSpec("liger_kernel", None)
+    module._apply_liger_kernel_to_instance = lambda **given: called.append(given)
+    monkeypatch.setitem(sys.modules, "liger_kernel", package)
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", module)
+    model = on("cuda")
+    assert kernels.fuse(model) and not kernels.fuse(on("cpu"))
+    assert called == [{"model": model, "cross_entropy": False, "fused_linear_cross_entropy": False}]
+    monkeypatch.setenv("FTKIT_FAST_KERNELS", "0")
+    assert not kernels.fuse(model)
+
+
+def test_packed_rows_have_the_loss_that_they_have_apart(tiny_model):
+    model = load_model(str(tiny_model), "float32", four_bit=False).train()
+    apart = inputs()
+    n = [int(mask.sum()) for mask in apart["attention_mask"]]
+    first = [int(mask.argmax()) for mask in apart["attention_mask"]]
+    packed = {
+        key: torch.cat(
+            [apart[key][row, start : start + length] for row, (start, length) in enumerate(zip(first, n, strict=True))]
+        )
+        for key in ("input_ids", "labels")
+    }
+    packed["position_ids"] = torch.cat([torch.arange(length) for length in n])
+    one_row = {key: value[None] for key, value in packed.items()}
+    torch.testing.assert_close(completion_loss(model, one_row), completion_loss(model, apart), rtol=1e-4, atol=1e-4)

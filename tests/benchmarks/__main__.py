@@ -11,6 +11,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ LEVERS = {  # lever: what taking it out, or putting it in, was expected to do to
     "like lengths": ("without", "batches of like length: less padding", "+25 % (a quarter of random batches is padding)"),
     "round lengths": ("without", "batches padded to multiples of 8 tokens", "-3 % (padding), but fewer sizes of blocks"),
     "no checkpointing": ("without", "activations kept, not computed twice", "+33 % (one forward of three passes saved)"),
-    "bf16 adapter": ("without", "adapter weights in bfloat16, not float32", "+10 % (no casts)"),
     "trim": ("without", "kept memory given back every three steps", "0 % (it is for the memory)"),
     "threads": ("without", "two threads on two cores, against one", "+80 %"),
+    "bf16 adapter": ("extra", "adapter weights in bfloat16, not float32", "+10 % (no casts)"),
     "packing": ("extra", "rows packed to 1,024 tokens, sdpa with a block mask", "-20 % (attention over all of them)"),
     "dequantized once": (
         "extra",
@@ -86,18 +87,25 @@ def training(pairs: int, steps: int = 10) -> dict[str, Any]:
     return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios)}
 
 
-def levers(rounds: int, steps: int = 8) -> dict[str, Any]:
-    """The kit's training, and the same with one lever taken out or put in; every round measures all of them."""
-    found: dict[str, list] = {"kit": []} | {name: [] for name in LEVERS}
+def levers(rounds: int, steps: int = 8, only: Sequence[str] = ()) -> dict[str, Any]:
+    """The kit's training, and the same with one lever taken out or put in; every round measures all of them, or `only` some.
+
+    Each figure stands beside the kit's own of the same round. Levers that are not measured keep their saved figures.
+    """
+    saved = read_json(RESULTS).get("levers", {}).get("rounds", {}) if only and RESULTS.exists() else {}
+    names = only or list(LEVERS)
+    found: dict[str, list] = {name: [] if name in names else saved.get(name, []) for name in LEVERS}
     for _ in range(rounds):
-        found["kit"].append(run("kit_training", steps=steps))
-        for name, (how, *_) in LEVERS.items():
+        kit = run("kit_training", steps=steps)
+        beside = {key: kit[key] for key in ("tokens_per_second", "peak_memory_mb")}
+        for name in names:
             try:
-                found[name].append(run("kit_training", steps=steps, **{how: [name]}))
+                found[name].append({**run("kit_training", steps=steps, **{LEVERS[name][0]: [name]}), "kit": beside})
             except (KitError, subprocess.TimeoutExpired) as error:
                 found[name].append({"failed": str(error)[:300]})
                 print(f"  {name}: {error}", flush=True)
-    return {"rounds": found, "levers": {name: {"how": h, "what": w, "expected": e} for name, (h, w, e) in LEVERS.items()}}
+    told = {name: {"how": h, "what": w, "expected": e} for name, (h, w, e) in LEVERS.items()}
+    return {"rounds": found, "steps": steps, "levers": told}
 
 
 def generation(pairs: int, n: int = 8) -> dict[str, Any]:
@@ -162,11 +170,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure; all if left out")
     parser.add_argument("--pairs", type=int, default=5, help="pairs, or rounds, of each part")
+    parser.add_argument("--lever", nargs="*", choices=LEVERS, default=[], help="of the part levers, only these")
     parser.add_argument("--report", action="store_true", help="only write BENCHMARKS.md from the saved figures")
     given = parser.parse_args()
     for name in [] if given.report else given.only:
         print(f"{name}: {PARTS[name].__doc__}", flush=True)
-        result = PARTS[name](given.pairs)
+        result = PARTS[name](given.pairs, **({"only": given.lever} if name == "levers" else {}))
         results = read_json(RESULTS) if RESULTS.exists() else {"format": 1}
         results[name] = {"machine": machine(), **result}
         write_json(RESULTS, results)

@@ -147,7 +147,7 @@ def kit_training(**given: Any) -> dict[str, Any]:
         )
         trainer.remove_callback(PrinterCallback)
         if method != "full":
-            cast_adapter(trainer.model, torch.float32 if "bf16 adapter" in without else torch.bfloat16)
+            cast_adapter(trainer.model, torch.bfloat16 if "bf16 adapter" in extra else torch.float32)
         if fast and "adapter layers" not in without:
             kernels.speed_up_adapters(trainer.model)
         if "compiled" in extra:

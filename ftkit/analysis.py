@@ -1,0 +1,141 @@
+"""Where the tuned model is wrong, and whether it knows: confusions, slices, the worst errors, calibration (lesson 04)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .generation import TUNED, Answerer
+from .intervals import share_interval
+from .metrics import closed_values, same
+from .tasks import Row, Task, completion_text, labels_of, parse_answer, prompt_text
+
+SMALL = 30  # rows; a share of fewer says little
+WORST = 20
+BINS = 10
+
+
+def confusions(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """For each closed field its confusion matrix: {field: {"values", "matrix"}}, a row a target, a column an answer.
+
+    The last column counts answers that are none of the values (scikit-learn, confusion_matrix).
+    """
+    from sklearn.metrics import confusion_matrix
+
+    found = {}
+    for metric, (values, gold, guessed) in closed_values(task, rows, texts).items():
+        matrix = confusion_matrix(gold, guessed, labels=range(len(values) + 1))[:-1]
+        name = metric.removesuffix(" macro-F1") if task.kind == "json" else task.target
+        found[name] = {"values": values, "matrix": matrix.tolist()}
+    return found
+
+
+def slices(task: Task, rows: Sequence[Row], scores: dict[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """The scores of parts of the rows: by difficulty and trap (where rows have them), length, and the first closed field.
+
+    Each is {"by", "value", "n", "small", "exact match", "interval", "fields": {field: share}}; fewer than `SMALL` rows are
+    marked as small. Three lengths hold a third of the rows each.
+    """
+    parts: dict[str, list[Any]] = {}
+    for key in ("difficulty", "trap"):
+        if any(row.get(key) for row in rows):
+            parts[key] = [row.get(key) for row in rows]
+    lengths = np.array([len(row[task.message]) for row in rows])
+    third = np.quantile(lengths, [1 / 3, 2 / 3])
+    names = (f"up to {third[0]:.0f} characters", f"up to {third[1]:.0f}", "longer")
+    parts["length"] = [names[int(place)] for place in np.searchsorted(third, lengths)]
+    for name, labels in list(labels_of(task, rows).items())[:1]:
+        parts[name] = labels
+    fields = [f.name for f in task.fields]
+    found = []
+    for by, values in parts.items():
+        order = names if by == "length" else sorted({value for value in values if value is not None})
+        for value in order:
+            of = [i for i, own in enumerate(values) if own == value]
+            if of:
+                right = [bool(scores["exact match"][i]) for i in of]
+                found.append({
+                    "by": by, "value": value, "n": len(of), "small": len(of) < SMALL,
+                    "exact match": sum(right) / len(of), "interval": list(share_interval(right)),
+                    "fields": {name: float(np.mean([scores[name][i] for i in of])) for name in fields},
+                })  # fmt: skip
+    return found
+
+
+def worst(task: Task, rows: Sequence[Row], texts: Sequence[str], n: int = WORST) -> list[dict[str, Any]]:
+    """The rows with the most fields wrong: {"id", "message", "target", "prediction", "wrong": [field]}, the worst first.
+
+    No answer at all is the worst; of equals the shorter message comes first: it had less to mislead.
+    """
+    found = []
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
+        answer, target = parse_answer(task, text), row[task.target]
+        if task.kind == "json":
+            given = answer or {}
+            wrong = [f.name for f in task.fields if f.name not in given or not same(given[f.name], target[f.name])]
+            wrong += [name for name in given if name not in target]
+        else:
+            wrong = [] if same(answer, target) else [task.target]
+        if wrong:
+            found.append({"id": str(row.get("id", f"row {number}")), "message": row[task.message], "wrong": wrong,
+                          "target": completion_text(task, target), "prediction": text})  # fmt: skip
+    return sorted(found, key=lambda entry: (-len(entry["wrong"]), len(entry["message"])))[:n]
+
+
+def calibration(
+    answerer: Answerer, rows: Sequence[Row], progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any] | None:
+    """Whether the tuned model's certainty about the first closed field can be believed.
+
+    Its certainty is the probability of the likeliest value's first token where the answer writes it. Rows are put into
+    `BINS` groups of like certainty, of equal size. Gives {"field", "n", "accuracy", "certainty", "ece", "bins":
+    [{"n", "certainty", "right", "interval"}]}; `ece` is the mean over rows of their group's gap between certainty and share
+    of right ones (expected calibration error: Guo et al. 2017, arXiv 1706.04599). It depends on the number of groups, and
+    with few rows chance alone makes it larger than 0. None where the answer does not begin with a closed field whose values
+    differ in their first token.
+    """
+    task = answerer.task
+    found = _first_tokens(answerer)
+    if found is None:
+        return None
+    name, beginning, tokens = found
+    chats = [answerer.prompt(row[task.message], TUNED) for row in rows]
+    texts = [prompt_text(answerer.tokenizer, chat) + beginning for chat in chats]
+    chances = answerer.next_token_probabilities(texts, list(tokens.values()), TUNED, progress)  # [rows, values]
+    values, gold = list(tokens), labels_of(task, rows)[name]
+    certain = chances.max(axis=1)
+    right = np.array([values[place] == own for place, own in zip(chances.argmax(axis=1), gold, strict=True)])
+    groups = np.array_split(np.argsort(certain, kind="stable"), min(BINS, len(rows)))
+    bins = [
+        {"n": len(of), "certainty": float(certain[of].mean()), "right": float(right[of].mean()),
+         "interval": list(share_interval(right[of].tolist()))}
+        for of in groups
+    ]  # fmt: skip
+    ece = sum(group["n"] * abs(group["certainty"] - group["right"]) for group in bins) / len(rows)
+    return {"field": name, "n": len(rows), "accuracy": float(right.mean()), "certainty": float(certain.mean()),
+            "ece": ece, "bins": bins}  # fmt: skip
+
+
+def _first_tokens(answerer: Answerer) -> tuple[str, str, dict[str, int]] | None:
+    """The first closed field, what an answer writes before its value, and each value's first token; None if none fits."""
+    task, tokenizer = answerer.task, answerer.tokenizer
+    if task.kind == "label":
+        name, beginning, values, end = task.target, "", task.labels, ""
+    elif task.kind == "json" and task.fields[0].type == "choice" and not task.fields[0].nullable:
+        name, values = task.fields[0].name, task.fields[0].values
+        beginning, end = completion_text(task, {name: ""})[:-2], '"'
+    else:
+        return None
+    start = prompt_text(tokenizer, answerer.prompt("a", TUNED)) + beginning
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    before = ids(start)
+    found = {value: ids(start + value + end) for value in values}
+    if any(own[: len(before)] != before for own in found.values()):
+        return None
+    tokens = {value: own[len(before)] for value, own in found.items()}
+    return (name, beginning, tokens) if len(set(tokens.values())) == len(tokens) else None

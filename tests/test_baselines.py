@@ -1,0 +1,55 @@
+import pytest
+
+from ftkit.base import KitError
+from ftkit.baselines import choose_shots, majority, shots, tfidf
+from ftkit.metrics import row_scores
+from ftkit.tasks import Task, completion_text, load_task
+
+DESK = load_task("desk")
+LABELS = Task(folder=DESK.folder, name="l", kind="label", system_prompt="", target="label", labels=("good", "bad"))
+
+
+def labelled(*pairs):
+    return [{"message": message, "label": label} for message, label in pairs]
+
+
+def test_majority_answers_field_by_field_with_what_is_most_frequent():
+    train = DESK.rows("train")
+    found = majority(DESK, train, DESK.rows("validation"))
+    scores = row_scores(DESK, DESK.rows("validation"), found.texts)
+    assert all(scores["fits the task"]) and len(set(found.texts)) == 1
+    commonest = max(sum(row["ticket"]["time"] == t for row in train) for t in (None, "19:00", "20:00"))
+    assert sum(row["ticket"]["time"] is None for row in train) == commonest
+    assert '"time":null' in found.texts[0]
+    assert majority(LABELS, labelled(("a", "bad"), ("b", "good"), ("c", "bad")), labelled(("x", "good"))).texts == ["bad"]
+
+
+def test_tfidf_learns_closed_fields_and_is_judged_by_them_alone():
+    found = tfidf(DESK, DESK.rows("train")[:600], DESK.rows("validation"))
+    scores = row_scores(DESK, DESK.rows("validation"), found.texts)
+    assert sum(scores["intent"]) / 156 > 0.5
+    assert set(found.metrics) == {"intent", "intent macro-F1", "urgency", "urgency macro-F1"}
+    assert found.memory_mb > 0.1 and found.training_seconds > 0
+    rows = labelled(*[("lovely", "good"), ("awful", "bad")] * 8)
+    assert tfidf(LABELS, rows, rows).texts == [row["label"] for row in rows]
+    assert tfidf(Task(folder=DESK.folder, name="t", kind="text", system_prompt=""), rows, rows) is None
+
+
+def test_shots_are_of_the_seed_differ_in_label_and_grow():
+    train = DESK.rows("train")
+    four, eight = (shots(DESK, train, k, 17) for k in (4, 8))
+    assert eight[:4] == four and shots(DESK, train, 4, 3) != four
+    assert len({row["ticket"]["intent"] for row in eight}) == 8
+
+
+def test_the_number_of_shots_is_the_one_that_helps_most_and_of_equals_the_smaller():
+    rows = DESK.rows("validation")
+    right = {row["message"]: completion_text(DESK, row["ticket"]) for row in rows}
+
+    def ask(k, messages):
+        return [right[m] if i % 4 < {2: 1, 4: 3, 8: 3}[k] else "no" for i, m in enumerate(messages)]
+
+    k, scores = choose_shots(DESK, rows, ask)
+    assert k == 4 and scores[4] == scores[8] == pytest.approx(0.75) and scores[2] == pytest.approx(0.25)
+    with pytest.raises(KitError):
+        choose_shots(DESK, rows, ask, ks=())
