@@ -13,6 +13,7 @@ import typer
 
 from . import __version__
 from .base import KitError, kit_root, replacing
+from .cli_export import export
 from .cli_task import ProfileOption
 from .cli_task import app as tasks_app
 
@@ -109,6 +110,7 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
 
 
 app.add_typer(tasks_app, name="task")
+app.command()(export)
 
 
 @app.command()

@@ -61,7 +61,7 @@ class Answerer:
             base = load_model(profile.model, profile.dtype)
             if base.device.type == "cpu":
                 base = dequantized(base)
-            return load_adapter(base, run.adapter).eval(), load_tokenizer(profile.model)
+            return load_adapter(base, run.adapter, base=profile.model).eval(), load_tokenizer(profile.model)
 
         model, tokenizer = worker.submit(load).result()
         learned = run.record["training"].get("longest_completion", 0)  # another task's answers may be longer than the desk's

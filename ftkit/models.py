@@ -259,9 +259,12 @@ def quiet_bitsandbytes() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") -> PeftModel:
-    """Put a saved LoRA adapter on a base model (lesson 03). `KitError` if missing, broken, empty or misfit."""
-    from peft import PeftModel
+def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default", base: str | None = None) -> PeftModel:
+    """Put a saved LoRA adapter on a base model (lesson 03). `KitError` if missing, broken, empty or misfit.
+
+    `base` is the name of the model that the adapter was trained on, as the run knows it: the adapter has to know the same.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
     weights = Path(folder) / "adapter_model.safetensors"
@@ -270,15 +273,32 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default") ->
             raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
     try:
         with safe_open(weights, framework="pt") as file:
-            names = list(file.keys())
+            names = set(file.keys())
     except SafetensorError as error:
         raise KitError(f"{weights} is broken ({error}). Copy it again, or train again.") from None
     if not names:
         raise KitError(f"{weights} is empty: it holds no weights. Train again: ftkit train --fresh")
-    read_json(Path(folder) / "adapter_config.json")
+    _check_adapter_config(Path(folder) / "adapter_config.json", base)
     try:
         # the adapter keeps the dtype that it was saved in: another one would not give the same answers
-        return PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
-    except (RuntimeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # told below, as an error
+            tuned = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise KitError(f"The adapter in {folder} does not fit this base model ({reason}).") from None
+    wanted = set(get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False))
+    if missing := wanted - names:  # peft leaves them at their first values
+        raise KitError(f"{weights} lacks {len(missing)} of {len(wanted)} weights, such as {min(missing)}. Train again.")
+    if left := names - wanted:  # peft passes over them
+        raise KitError(f"The adapter in {folder} does not fit this base model: it has weights for {min(left)}.")
+    return tuned
+
+
+def _check_adapter_config(path: Path, base: str | None) -> None:
+    config = read_json(path)
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise KitError(f"{path} is not an adapter's configuration (no peft_type). Copy it again, or train again.")
+    known = config.get("base_model_name_or_path")
+    if base is not None and known != base:
+        raise KitError(f"{path}: this adapter was trained on {known}, but the run on {base}. Each needs its own base model.")

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .base import KitError, kit_root, new_folder, read_json, replacing, runs_dir, write_json
+from .intervals import share_interval
+from .models import find_model
 from .profiles import Profile
 from .tasks import Task, load_task
 
@@ -30,6 +32,11 @@ RECORDED_PACKAGES = (
     "accelerate",
     "datasets",
 )
+BASE_LICENCES = {  # of the profiles' models, as their makers state them
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "apache-2.0",
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": "apache-2.0",
+    "Qwen/Qwen2.5-7B-Instruct": "apache-2.0",
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,11 @@ class Run:
     @property
     def task(self) -> Task:
         """The task that the run was trained on."""
-        return load_task(self.record["task"]["folder"])
+        try:
+            folder = self.record["task"]["folder"]
+        except (KeyError, TypeError):
+            raise KitError(f"{self.folder / 'run.json'} does not name its task; train again.") from None
+        return load_task(folder)
 
     @property
     def finished(self) -> bool:
@@ -116,26 +127,42 @@ class Run:
 def write_card(run: Run) -> Path:
     """Write the run's model card, `model_card.md`, from `run.json` and, once there is one, `evaluation.json`.
 
-    Training and evaluation both call it, so that the card never lags behind. Front matter as the hub reads it
-    (huggingface_hub, ModelCardData).
+    Training and evaluation both call it, so that the card never lags behind.
     """
+    path = run.folder / "model_card.md"
+    with replacing(path) as temporary:
+        temporary.write_text(card(run), encoding="utf-8")
+    return path
+
+
+def card(run: Run, merged: bool = False) -> str:
+    """The model card of a run's adapter, or of its merged model, with front matter as the hub reads it (ModelCardData)."""
     from huggingface_hub import ModelCardData
 
     record, profile, measured = run.record, run.profile, run.record["training"]
+    licence = BASE_LICENCES.get(profile.model)
+    on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", profile.model))  # else a folder of somebody's machine
     head = ModelCardData(
-        base_model=profile.model,
-        library_name="peft",
+        base_model=profile.model if on_hub else None,
+        library_name="transformers" if merged else "peft",
         pipeline_tag="text-generation",
         language="en",
+        license=licence,
         tags=["qlora", "lora", "ftkit"],
     )
-    task = record["task"]
+    task, base = record["task"], public_name(profile.model)
     settings = ("epochs", "examples_per_step", "learning_rate", "rank", "alpha", "dropout", "max_length", "seed")
+    what = (
+        "The adapter was added to the values that the base's 4-bit weights stand for: an ordinary model that needs neither "
+        "peft nor bitsandbytes and answers as the adapter on its 4-bit base does, up to rounding."
+        if merged
+        else "It belongs to the 4-bit base that it was trained on; on other weights of the same name it answers otherwise."
+    )
     lines = [
         f"---\n{head.to_yaml()}\n---",
-        f"# {task['name']}: a LoRA adapter for {profile.model}",
+        f"# {task['name']}: {f'{base}, fine-tuned and merged' if merged else f'a LoRA adapter for {base}'}",
         f"Fine-tuned with QLoRA (4-bit NF4 base, {measured['dtype']}) by ftkit {record['versions']['ftkit']}, "
-        f"profile {profile.name}.",
+        f"profile {profile.name}. {what}",
         "## Data",
         f"Task `{task['name']}`, {measured['examples']:,} training examples, fingerprint `{task['fingerprint']}`. "
         "The datasheet in the task's folder says how it was made and what it may be used for.",
@@ -149,30 +176,110 @@ def write_card(run: Run) -> Path:
         "## Limits",
         "The answers can be wrong, also where they look right. It learned one task from examples; other messages, languages "
         "and tasks were not tested. Where health or money depends on an answer, a person has to check it.",
+        "## Licence",
+        f"Base model {base}: {licence or 'not known to the kit, see its own page'}. Data: {_data_licence(run)}. Whoever "
+        "passes these weights on has to keep to both.",
+        "## Environmental cost",
+        f"This training took {measured['seconds'] / 3600:.2f} hours on one machine ({record['machine']['processor']}; "
+        f"processes: {measured.get('processes', 1)}). Its energy was not measured, so no figure for carbon is given. Trials "
+        "before it, the base model's own training and the use of the model come on top of that.",
         "## Use",
-        f'```\nftkit generate {run.name} "a message"\n```',
+        _use(run, base, merged),
+        f'With ftkit: `ftkit generate {run.name} "a message"`.',
     ]
-    path = run.folder / "model_card.md"
-    with replacing(path) as temporary:
-        temporary.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    return "\n\n".join(lines) + "\n"
+
+
+def public_name(model: str) -> str:
+    """A model's name for others: the hub's, or of a folder its last part."""
+    return Path(model).name if Path(model).expanduser().is_absolute() or model.startswith(".") else model
+
+
+def _data_licence(run: Run) -> str:
+    """What the task's datasheet says under **Licence.**; that it says nothing otherwise."""
+    try:
+        text = (run.task.folder / "DATASHEET.md").read_text(encoding="utf-8")
+    except (KitError, OSError):
+        text = ""
+    found = re.search(r"\*\*Licen[cs]e\.?\*\*\s*([^\n]+)", text)
+    return found.group(1).strip().rstrip(".") if found else "not stated, ask who made it"
+
+
+def _use(run: Run, base: str, merged: bool) -> str:
+    """Code that answers one message with plain transformers (and peft): run by the tests as it stands in the card."""
+    try:
+        system = run.task.system_prompt
+    except KitError:
+        system = "..."
+    name, dtype = json.dumps(base), run.record["training"]["dtype"]
+    chat = [{"role": "system", "content": system}, {"role": "user", "content": "a message"}]
+    if merged:
+        load = (
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")  # this folder, or its name on the hub\n'
+            'model = AutoModelForCausalLM.from_pretrained("FOLDER")\n'
+        )
+    else:
+        load = (
+            "import torch\nfrom peft import PeftModel\nfrom transformers import BitsAndBytesConfig\n\n"
+            f'four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,\n'
+            f"                              bnb_4bit_compute_dtype=torch.{dtype})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({name})\n"
+            f"base = AutoModelForCausalLM.from_pretrained({name}, quantization_config=four_bit, dtype=torch.{dtype})\n"
+            'model = PeftModel.from_pretrained(base, "FOLDER", autocast_adapter_dtype=False)  # the adapter\'s folder\n'
+        )
+    return (
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"{load}chat = {json.dumps(chat, ensure_ascii=False)}\n"
+        'inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)\n'
+        f"output = model.generate(**inputs.to(model.device), max_new_tokens={run.profile.max_new_tokens}, do_sample=False)\n"
+        'answer = tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)\n'
+        "print(answer)\n```" + _base_note(run, merged)
+    )
+
+
+def _base_note(run: Run, merged: bool) -> str:
+    """A run over a base that did not come from the hub says so: the hub's weights of that name may be others."""
+    source = run.record.get("base_source")
+    if merged or source in (None, "hub"):
+        return ""
+    return (
+        f"\n\nThe base came from a {source}, not from the hub. The hub's weights of that name may differ a little, and the "
+        "adapter then answers otherwise: take the merged model where you can."
+    )
 
 
 def _scores(run: Run) -> str:
-    """The evaluation's scores as a Markdown table, or that there are none yet."""
+    """The evaluation's scores with their 95 % intervals as a Markdown table, or that there are none yet."""
     path = run.folder / "evaluation.json"
     if not path.is_file():
         return f"Not evaluated yet: `ftkit evaluate {run.name}`."
     result = read_json(path)
-    base, tuned = (result["models"][side]["scores"] for side in ("base", "tuned"))
-    rows = "\n".join(f"| {metric} | {_percent(base[metric])} | {_percent(tuned[metric])} |" for metric in tuned)
-    head = f"{result['split']} split, n = {result['n']}, greedy decoding; in brackets the 95 % interval."
-    return f"{head}\n\n| metric | base | tuned |\n|---|---|---|\n{rows}"
+    try:
+        split, n = result["split"], result["n"]
+        base, tuned = (_with_intervals(result["models"][side]["scores"], n) for side in ("base", "tuned"))
+        gaps = {metric: _gap(found) for metric, found in result.get("comparisons", {}).get("base", {}).items()}
+    except (KeyError, TypeError, AttributeError):
+        return f"The evaluation in this run is of another version of ftkit: `ftkit evaluate {run.name}`."
+    rows = "\n".join(f"| {m} | {base.get(m, '')} | {tuned[m]} | {gaps.get(m, '')} |" for m in tuned)
+    head = f"{split} split, n = {n}, greedy decoding; in brackets the 95 % interval, the difference in points."
+    return f"{head}\n\n| metric | base | tuned | difference |\n|---|---|---|---|\n{rows}"
 
 
-def _percent(score: dict[str, Any]) -> str:
-    low, high = score["interval"]
-    return f"{100 * score['value']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+def _with_intervals(scores: dict[str, Any], n: int) -> dict[str, str]:
+    """{metric: "84.7 % (78.0 to 89.7)"}: as it is saved; for a share without an interval, Wilson's for `n` examples."""
+    shown = {}
+    for metric, score in scores.items():
+        value, interval = (score["value"], score.get("interval")) if isinstance(score, dict) else (score, None)
+        right = round(value * n)
+        low, high = interval or share_interval([True] * right + [False] * (n - right))
+        shown[metric] = f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    return shown
+
+
+def _gap(found: dict[str, Any]) -> str:
+    """The difference of a paired comparison, with its interval."""
+    low, high = found["interval"]
+    return f"{100 * found['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:
@@ -191,6 +298,7 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "task": {"name": task.name, "folder": _portable(task.folder), "fingerprint": task.fingerprint()},
             "profile": asdict(profile),
+            "base_source": {"hub": "hub", "folder": "folder"}.get(find_model(profile.model).kind, "PyPI package"),
             "reason": reason,
             "seed": profile.seed,
             "versions": versions(),

@@ -169,3 +169,49 @@ def test_an_empty_adapter_is_refused(tiny_model, tiny_run, tmp_path):
 def test_an_adapter_of_another_base_is_refused(tiny_run):
     with pytest.raises(KitError, match="does not fit this base model"):
         load_adapter(load_model(SMOLLM2), tiny_run.adapter)
+
+
+def rewritten(folder, change):
+    """The adapter's weights, changed and saved again: a whole file that is not what was trained."""
+    from safetensors.torch import load_file, save_file
+
+    weights = folder / "adapter_model.safetensors"
+    save_file(change(load_file(weights)), weights)
+    return folder
+
+
+def test_an_adapter_with_a_part_of_its_weights_is_refused(tiny_model, tiny_run, tmp_path):
+    def half(weights):
+        return dict(sorted(weights.items())[::2])
+
+    with pytest.raises(KitError, match=r"adapter_model\.safetensors lacks \d+ of 28 weights"):
+        load_adapter(load_model(str(tiny_model)), rewritten(copy_of(tiny_run.adapter, tmp_path), half))
+
+
+def test_an_adapter_of_a_deeper_base_is_refused(tiny_model, tiny_run, tmp_path):
+    def deeper(weights):
+        return weights | {k.replace("layers.1.", "layers.2."): v.clone() for k, v in weights.items()}
+
+    with pytest.raises(KitError, match=r"does not fit this base model: it has weights for .*layers\.2"):
+        load_adapter(load_model(str(tiny_model)), rewritten(copy_of(tiny_run.adapter, tmp_path), deeper))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [("[]", "no peft_type"), ("{}", "no peft_type"), ('{"peft_type": "LORA"', "not readable as JSON")],
+)
+def test_a_broken_adapter_configuration_is_refused(tiny_model, tiny_run, tmp_path, config, words):
+    folder = copy_of(tiny_run.adapter, tmp_path)
+    (folder / "adapter_config.json").write_text(config)
+    with pytest.raises(KitError, match=words):
+        load_adapter(load_model(str(tiny_model)), folder)
+
+
+def test_a_run_whose_adapter_names_another_base_is_refused(tiny_model, tiny_run, tmp_path):
+    import json
+
+    folder = copy_of(tiny_run.adapter, tmp_path)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "somebody/something"}))
+    with pytest.raises(KitError, match="was trained on somebody/something, but the run on"):
+        load_adapter(load_model(str(tiny_model)), folder, base=str(tiny_model))

@@ -89,9 +89,12 @@ def test_a_module_imports_only_from_earlier_stages():
         "evaluation_page",
         "evaluation",
         "feedback",
+        "merging",
+        "spaces",
+        "exporting",
         "deployment",
     ]
-    beside = ["plots", "doctor", "cli_task", "cli"]
+    beside = ["plots", "doctor", "cli_task", "cli_export", "cli"]
     modules = {path.stem: [path] for path in (ROOT / "ftkit").glob("*.py")}
     modules |= {path.parent.name: sorted(path.parent.rglob("*.py")) for path in (ROOT / "ftkit").glob("*/__init__.py")}
     assert set(modules) == {"__init__", *order, *beside}

@@ -1,0 +1,76 @@
+"""The command line's `ftkit export`: a run as an adapter, a model, a Space, a server's folder, or on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .base import KitError
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+WAYS = "adapter, merged, space, ollama, gguf, server or hub"
+
+
+def export(
+    run: Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")] = None,
+    to: Annotated[str | None, typer.Option(help=WAYS)] = None,
+    output: Annotated[Path | None, typer.Option(help="the new folder; left out, exports/NAME in the run")] = None,
+    verify: Annotated[bool, typer.Option(help="load it afresh and compare its answers with the tuned model's")] = True,
+    fidelity: Annotated[bool, typer.Option("--fidelity", help="compare the ways to merge on the test split")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="with --fidelity: only the first N messages")] = None,
+    repo: Annotated[str | None, typer.Option(help="with --to hub: OWNER/NAME")] = None,
+    what: Annotated[str, typer.Option(help="with --to hub: adapter, merged or space")] = "adapter",
+    public: Annotated[bool, typer.Option("--public", help="with --to hub: for everybody to see, not only for you")] = False,
+) -> None:
+    """Take a run out of the notebook: write an export and prove it against the tuned model."""
+    from .runs import open_run
+
+    if (to is None) != fidelity:
+        raise KitError(f"Say where to: --to {WAYS}; or --fidelity for the comparison of the ways to merge.")
+    if to == "hub" and repo is None:
+        raise KitError("Say to which repository: --repo OWNER/NAME")
+    opened = open_run(run)
+    if fidelity:
+        _fidelity(opened, limit)
+    elif to == "hub":
+        from .exporting import push
+
+        print(f"It is at {push(opened, repo, what, not public)}")
+    else:
+        _export(opened, to, output, verify)
+
+
+def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
+    from rich.console import Console
+
+    from .exporting import doubt, export_folder, table
+    from .exporting import export as write_export
+
+    result = write_export(run, to, output, verify, _say)
+    Console().print(table([result]))
+    if said := doubt(result):
+        print(said)
+    folder = output or export_folder(run, to)
+    print(f"Ready: {folder}" + (f" (how to use it: {folder / 'README.md'})" if (folder / "README.md").is_file() else ""))
+    if to == "space":
+        print("It holds the task's test messages and the run's figures: public, once it is uploaded.")
+
+
+def _fidelity(run: Run, limit: int | None) -> None:
+    from rich.console import Console
+
+    from .merging import fidelity as compare
+    from .merging import fidelity_in_words, fidelity_table
+
+    result = compare(run, limit, _say)
+    Console().print(fidelity_table(result))
+    for sentence in fidelity_in_words(result):
+        print(sentence)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

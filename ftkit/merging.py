@@ -1,0 +1,282 @@
+"""Merging: the adapter added into its base's weights, and what is left of the tuned model afterwards (lesson 05)."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import intervals
+from .base import KitError, read_json, return_freed_memory, write_json
+from .evaluation import score
+from .generation import TUNED, Answerer
+from .models import dequantized, load_adapter, load_model, load_tokenizer
+from .planning import clock
+from .profiles import detect_hardware
+from .runs import Run
+from .tasks import parse_answer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+
+FORMAT = 1
+VARIANTS = {
+    "adapter": "adapter on the 4-bit base",
+    "merged": "merged into the dequantized 4-bit base",
+    "original": "merged into the original base",
+    "requantized": "merged, then quantized to 4 bits again",
+    "into 4-bit": "merged straight into the 4-bit layers",
+}
+
+
+def merged_model(run: Run, four_bit: bool = True) -> PreTrainedModel:
+    """An ordinary model with the adapter in its weights, in the dtype that the run computes in.
+
+    The adapter was trained on the values that the 4-bit weights stand for, so it is added to those: the base is loaded in
+    4-bit and dequantized first. `four_bit=False` adds it to the base's original weights instead, which is another model.
+    Raises `KitError` if the adapter is missing, broken or holds numbers that are not finite.
+    """
+    base = load_model(run.profile.model, run.profile.dtype, four_bit)
+    return _merged(load_adapter(dequantized(base) if four_bit else base, run.adapter, base=run.profile.model), run)
+
+
+def _merged(tuned: Any, run: Run) -> PreTrainedModel:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Merge lora module to 4-bit")  # what the comparison is there to show
+            return tuned.merge_and_unload(safe_merge=True).eval()
+    except ValueError as error:
+        raise KitError(f"The adapter in {run.adapter} cannot be merged: {error}. Train again.") from None
+
+
+def save_merged(run: Run, folder: Path) -> None:
+    """Write the merged model into `folder`: config, safetensors, tokenizer with chat template, generation config.
+
+    Nothing in it asks for quantization. The generation config asks for what the kit measures: the likeliest token each
+    time, an end at the run's limit.
+    """
+    model, tokenizer = merged_model(run), load_tokenizer(run.profile.model)
+    settings = model.generation_config
+    for name in ("temperature", "top_p", "top_k"):
+        setattr(settings, name, None)
+    settings.do_sample = False
+    settings.max_new_tokens = run.profile.max_new_tokens
+    settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.init_kwargs["padding_side"] = "left"  # as batched answers need it; saved only from here
+    tokenizer.save_pretrained(folder)
+
+
+def load_folder(folder: Path) -> Loaded:
+    """Load an exported model as anybody would: transformers' Auto classes and the folder, nothing of the kit's."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    return model.eval().to(detect_hardware().device), tokenizer
+
+
+@contextlib.contextmanager
+def answering(run: Run, load: Callable[[], Loaded]) -> Iterator[Answerer]:
+    """An `Answerer` with the model that `load` gives, loaded in the thread that uses it; its memory is freed at the end."""
+    worker = ThreadPoolExecutor(1, "ftkit-model")
+    answerer = None
+    try:
+        answerer = Answerer(
+            run.task,
+            *worker.submit(load).result(),
+            batch_size=run.profile.generation_batch,
+            max_new_tokens=run.profile.max_new_tokens,
+            worker=worker,
+        )
+        answerer.tokenizer.padding_side = "left"
+        yield answerer
+    finally:
+        worker.shutdown()
+        if answerer is not None:
+            answerer.model = None
+        free_memory()
+
+
+def free_memory() -> None:
+    """Let go of a model that nobody holds any more, down to the system and the GPU."""
+    import torch
+
+    gc.collect()
+    return_freed_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def on_base(run: Run, adapter: Path | None = None, base: str | None = None) -> Loaded:
+    """The tuned model itself: the adapter over the 4-bit base, whose weights are dequantized once on a CPU.
+
+    `adapter` and `base` name copies elsewhere, in an export.
+    """
+    model = load_model(base or run.profile.model, run.profile.dtype)
+    model = dequantized(model) if model.device.type == "cpu" else model
+    tuned = load_adapter(model, adapter or run.adapter, base=None if adapter else run.profile.model)
+    return tuned.eval(), load_tokenizer(base or run.profile.model)
+
+
+def timed(answerer: Answerer, messages: Sequence[str], progress: Any = None) -> tuple[list[str], float]:
+    """Answers of the tuned side, and the seconds that they took."""
+    began = time.monotonic()
+    return answerer.answer(messages, TUNED, progress), time.monotonic() - began
+
+
+def agreement(run: Run, tuned: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
+    """How far two models answered alike: shares of identical texts and of the same answer once read."""
+    task, n = run.task, len(tuned)
+    pairs = list(zip(tuned, others, strict=True))
+    return {
+        "n": n,
+        "identical": sum(a == b for a, b in pairs) / n,
+        "same_answer": sum(parse_answer(task, a) == parse_answer(task, b) for a, b in pairs) / n,
+    }
+
+
+def place(source: Path, target: Path) -> None:
+    """Copy a file; of weights a second name for the same file, which takes no room, where the disk can do that."""
+    if source.suffix == ".safetensors":
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 with the line ends of Unix, into a folder that is not public yet."""
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+# --- what each way of merging keeps ---
+
+
+def fidelity(run: Run, limit: int | None = None, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Let every variant answer the test split and compare each with the adapter on its 4-bit base, message by message.
+
+    Saves `merge_fidelity.json` in the run. `limit` takes the first so many rows. One model is in memory at a time.
+    """
+    task = run.task
+    available = task.rows("test")
+    rows = available[:limit]
+    messages = [row[task.message] for row in rows]
+    result: dict[str, Any] = {"format": FORMAT, "task": task.name, "split": "test", "n": len(rows), "of": len(available)}
+    result["variants"], reference = {}, None
+    for number, (key, name) in enumerate(VARIANTS.items(), start=1):
+        with _loaded_variant(run, key) as answerer:
+            say(f"{number} of {len(VARIANTS)}: {name}")
+            texts, seconds = timed(answerer, messages, _progress(say))
+        scores = {metric: values for metric, values in score(task, rows, texts).items() if isinstance(values[0], bool)}
+        found: dict[str, Any] = {
+            "name": name,
+            "scores": {metric: sum(values) / len(values) for metric, values in scores.items()},
+            "seconds": round(seconds, 1),
+            "messages_per_second": round(len(rows) / seconds, 2),
+        }
+        if reference is None:
+            reference = scores, texts
+        else:
+            found |= agreement(run, reference[1], texts)
+            found["against_adapter"] = {
+                metric: intervals.compare_shares(reference[0][metric], values).as_dict() for metric, values in scores.items()
+            }
+        result["variants"][key] = found
+    write_json(run.folder / "merge_fidelity.json", result)
+    return result
+
+
+@contextlib.contextmanager
+def _loaded_variant(run: Run, key: str) -> Iterator[Answerer]:
+    profile = run.profile
+
+    def tokenized(model: PreTrainedModel) -> Loaded:
+        fast = model.device.type == "cpu" and getattr(model, "is_quantized", False)
+        return (dequantized(model) if fast else model).eval(), load_tokenizer(profile.model)
+
+    def requantized() -> Loaded:
+        with tempfile.TemporaryDirectory() as folder:
+            merged_model(run).save_pretrained(folder)
+            free_memory()
+            return tokenized(load_model(folder, profile.dtype))
+
+    def into_four_bit() -> Loaded:
+        tuned = load_adapter(load_model(profile.model, profile.dtype), run.adapter, base=profile.model)
+        return tokenized(_merged(tuned, run))
+
+    loads = {
+        "adapter": lambda: on_base(run),
+        "merged": lambda: tokenized(merged_model(run)),
+        "original": lambda: tokenized(merged_model(run, four_bit=False)),
+        "requantized": requantized,
+        "into 4-bit": into_four_bit,
+    }
+    with answering(run, loads[key]) as answerer:
+        yield answerer
+
+
+def _progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Progress lines with the time left for this variant."""
+    began = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        left = (time.monotonic() - began) / done * (of - done)
+        say(f"  {done} of {of} answered" + (f", {clock(left)} left" if left else ""))
+
+    return progress
+
+
+def load_fidelity(run: Run) -> dict[str, Any]:
+    """The saved comparison. Raises `KitError` if there is none."""
+    path = run.folder / "merge_fidelity.json"
+    if not path.is_file():
+        raise KitError(f"{run.name} has no merge fidelity yet: ftkit export {run.name} --fidelity")
+    result = read_json(path)
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise KitError(f"{path} is not a merge fidelity of format {FORMAT}: ftkit export {run.name} --fidelity")
+    return result
+
+
+def fidelity_table(result: dict[str, Any]) -> Any:
+    """The comparison for the terminal: a column a variant, the shares in percent, exact match with interval and p."""
+    from rich.table import Table
+
+    variants = result["variants"]
+    part = f"the first {result['n']} of {result['of']}" if result["n"] < result["of"] else f"n = {result['n']}"
+    grid = Table(title=f"{result['task']}, {result['split']} split, {part}", title_justify="left")
+    grid.add_column("metric")
+    for key in variants:
+        grid.add_column(key, justify="right")
+    for metric in variants["adapter"]["scores"]:
+        grid.add_row(metric, *(f"{100 * found['scores'][metric]:.1f} %" for found in variants.values()))
+    paired = [found.get("against_adapter", {}).get("exact match") for found in variants.values()]
+    low_high = [p and " to ".join(f"{100 * x:+.1f}" for x in p["interval"]) for p in paired]
+    grid.add_row("exact match, difference", *(f"{100 * p['difference']:+.1f}" if p else "" for p in paired), style="bold")
+    grid.add_row("  95 % interval", *(shown or "" for shown in low_high))
+    grid.add_row("  p (McNemar)", *(f"{p['p']:.2g}" if p else "" for p in paired))
+    grid.add_row("same text", *(f"{100 * f['identical']:.0f} %" if "identical" in f else "" for f in variants.values()))
+    grid.add_row("seconds", *(f"{found['seconds']:.0f}" for found in variants.values()), style="dim")
+    return grid
+
+
+def fidelity_in_words(result: dict[str, Any], metric: str = "exact match") -> list[str]:
+    """One sentence a variant: what it is, and how it compares with the adapter on its 4-bit base."""
+    said = []
+    for key, found in result["variants"].items():
+        if paired := found.get("against_adapter", {}).get(metric):
+            fields = {name: value for name, value in paired.items() if name != "detected"}
+            compared = intervals.Paired(**{**fields, "interval": tuple(fields["interval"])})
+            said.append(f"{key}, {found['name']}: {intervals.in_words(compared, ('adapter', key))}")
+    return said

