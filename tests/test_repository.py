@@ -76,7 +76,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "intake",
     ]
     order += ["runs", "planning", "training", "generation", "evaluation", "deployment"]
-    beside = ["plots", "reports", "doctor", "cli_task", "cli"]
+    beside = ["plots", "reports", "doctor", "course", "colab", "cli_task", "cli"]
     assert {path.stem for path in (ROOT / "ftkit").glob("*.py")} == {"__init__", *order, *beside}
     for i, name in enumerate([*order, *beside]):
         source = (ROOT / "ftkit" / f"{name}.py").read_text(encoding="utf-8")

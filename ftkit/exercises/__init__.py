@@ -1,0 +1,1 @@
+"""What each lesson asks: its exercises and its quiz, one module a lesson, run by `ftkit.course`."""
