@@ -1,7 +1,7 @@
 """The first cell of every notebook: on Colab it installs the kit, on a machine of your own it does nothing.
 
-The cell cannot use the kit before it is installed, so it is a few lines of plain Python; what comes after the installation is
-`finish` here. Owner, repository, branch and tag stand in one place, `[tool.ftkit]` in pyproject.toml;
+The cell cannot use the kit before it is installed, so it is a few lines of plain Python; what comes after the
+installation is `finish` here. Owner, repository, branch and tag stand in one place, `[tool.ftkit]` in pyproject.toml;
 `notebooks/refresh.py` writes them into all notebooks.
 """
 
