@@ -6,13 +6,15 @@
 
 Owner, repository, branch and tag: `[tool.ftkit]` in pyproject.toml. Exercises: `ftkit/exercises`. `--run` keeps
 outputs that read well without a kernel: the widgets' own form, which needs one, is dropped for their text, and so are the
-times of the cells.
+times of the cells. The time that all cells took is written into the line "Machine time" of the first cell.
 """
 
 import argparse
 import os
 import re
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -42,7 +44,13 @@ def run(notebook, folder):
     """Run a notebook in place and tidy what it leaves."""
     from nbclient import NotebookClient
 
+    began = time.monotonic()
     NotebookClient(notebook, timeout=1200, store_widget_state=False, resources={"metadata": {"path": str(folder)}}).execute()
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    said = f"Machine time: {took} for all cells, profile `{os.environ['FTKIT_PROFILE']}`, {os.cpu_count()} CPU cores, "
+    said += f"{datetime.now(UTC):%Y-%m-%d}. On a GPU (`t4`, `big`) it has not been measured yet."
+    notebook.cells[0].source = re.sub(r"^Machine time: .*$", said, notebook.cells[0].source, flags=re.MULTILINE)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
