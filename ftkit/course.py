@@ -129,7 +129,7 @@ class Exercises:
 
 @dataclass(frozen=True)
 class Option:
-    """One choice of a question, with what is to be said to those who take it."""
+    """One choice of a question, with an explanation for those who take it."""
 
     text: str
     because: str
@@ -163,9 +163,7 @@ class Quiz:
             for letter, option in question.letters().items():
                 lines.append(textwrap.fill(f"   {letter}) {option.text}", WIDTH, subsequent_indent="      "))
             lines.append("")
-        return "\n".join(
-            [*lines, f'Without buttons: quiz("{self.lesson}").answer(1, "a") says what is to be said to that choice.']
-        )
+        return "\n".join([*lines, f'Without buttons: quiz("{self.lesson}").answer(1, "a") explains that choice.'])
 
     def said(self, number: int, letter: str) -> str:
         """The explanation for a choice; it is noted. Raises `KitError` for a question or letter that is not there."""

@@ -3,6 +3,8 @@
 import copy
 import itertools
 import re
+import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -142,6 +144,25 @@ def test_links_of_a_lesson_lead_somewhere_and_named_lessons_exist_or_are_said_to
         assert (FOLDER / target).exists(), target
     for name in re.findall(r"`(0\d_\w+)`", text):
         assert (FOLDER / f"{name}.ipynb").is_file() or f"`{name}` (in preparation)" in text, name
+
+
+def test_the_spelling_of_all_texts():
+    """codespell knows common misspellings, offline. The data are left out: guests may write as they like."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in [*kit_root().glob("*.md"), *FOLDER.glob("*.md")]}
+    texts |= {path.name: markdown(lesson) for lesson, path in NOTEBOOKS.items()}
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in (kit_root() / "ftkit").rglob("*.py")}
+    for name, text in texts.items():
+        done = subprocess.run([sys.executable, "-m", "codespell_lib", "-"], input=text, capture_output=True, text=True)
+        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("lesson", NOTEBOOKS)
+def test_code_and_printed_text_fit_the_width_of_a_screen(lesson):
+    for cell in read(lesson).cells:
+        if cell.cell_type == "code":
+            assert max(map(len, cell.source.splitlines())) <= 120, cell.source
+        for output in cell.get("outputs", []):
+            assert len(output.get("text", "").splitlines()) <= 40, cell.source
 
 
 def test_the_text_of_two_cells_is_never_the_same():
