@@ -40,7 +40,7 @@ lint: $(VENV)/.ready  ## put the code into shape
 	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
 notebooks: $(VENV)/.ready  ## badges, first and exercise cells as they should be, then run each with the cpu profile
-	FTKIT_PROFILE=cpu $(VENV)/bin/python notebooks/refresh.py --run
+	$(VENV)/bin/python notebooks/refresh.py --run
 
 clean:  ## remove the environment (runs and the model cache stay)
 	rm -rf $(VENV)

@@ -21,6 +21,7 @@ import nbformat
 
 from ftkit.colab import badge, first_cell
 from ftkit.course import refreshed
+from ftkit.profiles import choose_profile
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -48,7 +49,7 @@ def run(notebook, folder):
     NotebookClient(notebook, timeout=1200, store_widget_state=False, resources={"metadata": {"path": str(folder)}}).execute()
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    said = f"Machine time: {took} for all cells, profile `{os.environ['FTKIT_PROFILE']}`, {os.cpu_count()} CPU cores, "
+    said = f"Machine time: {took} for all cells, profile `cpu`, {os.cpu_count()} CPU cores, "
     said += f"{datetime.now(UTC):%Y-%m-%d}. On a GPU (`t4`, `big`) it has not been measured yet."
     notebook.cells[0].source = re.sub(r"^Machine time: .*$", said, notebook.cells[0].source, flags=re.MULTILINE)
     for cell in notebook.cells:
@@ -88,7 +89,8 @@ def main():
             stale += [path.name] if after != before else []
             continue
         if asked.run:
-            os.environ.setdefault("FTKIT_PROFILE", "cpu")
+            if choose_profile().profile.name != "cpu":  # else the lessons show the reason of the kit's own choice
+                os.environ["FTKIT_PROFILE"] = "cpu"
             print(f"Running {path.name} ...", flush=True)
             run(after, path.parent)
         if after != before:
