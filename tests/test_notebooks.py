@@ -2,11 +2,11 @@
 
 import copy
 import itertools
+import os
 import re
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import nbformat
@@ -19,7 +19,7 @@ from ftkit.course import exercises, lessons, solved
 FOLDER = kit_root() / "notebooks"
 NOTEBOOKS = {path.name[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
 WAYS = {"read", "picture", "analogy", "run", "experiment", "exercise", "quiz", "break it", "project"}
-SECONDS = 180  # that one notebook may take on two cores
+SECONDS = 180  # of processor time that one notebook may take; the clock on the wall depends on what else runs
 
 # What the packaged code must agree with, added to the end of a lesson and run in its kernel.
 AGREEMENT = {
@@ -63,16 +63,16 @@ def markdown(lesson):
     return "\n\n".join(cell.source for cell in read(lesson).cells if cell.cell_type == "markdown")
 
 
-@pytest.mark.timeout(SECONDS * 2)
 @pytest.mark.parametrize("lesson", NOTEBOOKS)
 def test_a_lesson_with_its_solutions_runs_from_nothing_and_agrees_with_the_package(lesson, tmp_path, monkeypatch):
     monkeypatch.setenv("FTKIT_RUNS", str(tmp_path / "runs"))
     notebook = solved(read(lesson))
     notebook.cells.append(nbformat.v4.new_code_cell(textwrap.dedent(AGREEMENT[lesson])))
     before = kit_files()
-    began = time.monotonic()
-    NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(FOLDER)}}).execute()
-    assert time.monotonic() - began < SECONDS
+    began = os.times()
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    ended = os.times()
+    assert ended.children_user - began.children_user + ended.children_system - began.children_system < SECONDS
     printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
     assert sum(text.startswith("Right") for text in printed) == len(list(exercises(lesson)))
     assert not any(output.get("name") == "stderr" for cell in notebook.cells for output in cell.get("outputs", []))
@@ -160,7 +160,7 @@ def test_the_spelling_of_all_texts():
 def test_code_and_printed_text_fit_the_width_of_a_screen(lesson):
     for cell in read(lesson).cells:
         if cell.cell_type == "code":
-            assert max(map(len, cell.source.splitlines())) <= 120, cell.source
+            assert max(map(len, cell.source.splitlines())) <= 105, cell.source
         for output in cell.get("outputs", []):
             assert len(output.get("text", "").splitlines()) <= 40, cell.source
 
