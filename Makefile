@@ -39,8 +39,8 @@ doctor: $(VENV)/.ready  ## one line for each thing the course needs, with its fi
 lint: $(VENV)/.ready  ## put the code into shape
 	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
-notebooks: $(VENV)/.ready  ## run every notebook in place with the cpu profile
-	FTKIT_PROFILE=cpu $(VENV)/bin/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+notebooks: $(VENV)/.ready  ## badges, first and exercise cells as they should be, then run each with the cpu profile
+	$(VENV)/bin/python notebooks/refresh.py --run
 
 clean:  ## remove the environment (runs and the model cache stay)
 	rm -rf $(VENV)

@@ -339,6 +339,24 @@ def demo(
     _serve(opened, port, share, (user, password) if auth else None)
 
 
+@app.command()
+def progress() -> None:
+    """Show which exercises and quiz questions of the course are solved."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .course import progress_file, progress_rows
+
+    grid = Table(title="Your progress", title_justify="left")
+    for heading in ("lesson", "exercises solved", "tried", "hints", "solutions seen", "quiz right"):
+        grid.add_column(heading, justify="left" if heading == "lesson" else "right")
+    for row in progress_rows():
+        done, right = f"{row['solved']} of {row['exercises']}", f"{row['right']} of {row['questions']}"
+        grid.add_row(row["lesson"], done, str(row["tried"]), str(row["hints"]), str(row["solutions seen"]), right)
+    Console().print(grid)
+    print(f"Kept in {progress_file()}")
+
+
 def _in_own_process(arguments: list[str]) -> int:
     """Run another command of the kit and return its exit code; at Ctrl+C, which both get, it may still say why it stops."""
     process = subprocess.Popen([sys.executable, "-m", "ftkit.cli", *arguments])

@@ -93,8 +93,10 @@ def test_a_module_imports_only_from_earlier_stages():
         "spaces",
         "exporting",
         "deployment",
+        "course",
+        "exercises",
     ]
-    beside = ["plots", "doctor", "cli_task", "cli_export", "cli"]
+    beside = ["plots", "doctor", "colab", "cli_task", "cli_export", "cli"]
     modules = {path.stem: [path] for path in (ROOT / "ftkit").glob("*.py")}
     modules |= {path.parent.name: sorted(path.parent.rglob("*.py")) for path in (ROOT / "ftkit").glob("*/__init__.py")}
     assert set(modules) == {"__init__", *order, *beside}

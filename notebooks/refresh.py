@@ -1,0 +1,105 @@
+"""Put into every notebook what is written in one place: its Colab badge, its first cell, its exercise cells.
+
+    python notebooks/refresh.py            # all notebooks
+    python notebooks/refresh.py --check    # change nothing; exit code 1 if something would change
+    python notebooks/refresh.py --run      # and run them all, top to bottom, with the cpu profile
+
+Owner, repository, branch and tag: `[tool.ftkit]` in pyproject.toml. Exercises: `ftkit/exercises`. `--run` keeps
+outputs that read well without a kernel: the widgets' own form, which needs one, is dropped for their text, and so are the
+times of the cells. The time that all cells took is written into the line "Machine time" of the first cell.
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nbformat
+
+from ftkit.colab import badge, first_cell
+from ftkit.course import refreshed
+from ftkit.profiles import choose_profile
+
+HERE = Path(__file__).resolve().parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def refresh(notebook, name):
+    """The notebook with badge, first cell and exercise cells as they should be."""
+    notebook = refreshed(notebook)
+    head = re.sub(r"\A\[!\[Open in Colab\].*?\n\n", "", notebook.cells[0].source)
+    notebook.cells[0].source = f"{badge(name)}\n\n{head}"
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    if "COLAB_RELEASE_TAG" in first.source:
+        first.source = first_cell()
+    else:
+        cell = nbformat.v4.new_code_cell(first_cell(), id="first-cell")
+        notebook.cells.insert(1, cell)
+    return notebook
+
+
+def run(notebook, folder):
+    """Run a notebook in place and tidy what it leaves."""
+    from nbclient import NotebookClient
+
+    began = time.monotonic()
+    NotebookClient(notebook, timeout=1200, store_widget_state=False, resources={"metadata": {"path": str(folder)}}).execute()
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    said = f"Machine time: {took} for all cells, profile `cpu`, {os.cpu_count()} CPU cores, "
+    said += f"{datetime.now(UTC):%Y-%m-%d}. On a GPU (`t4`, `big`) it has not been measured yet."
+    notebook.cells[0].source = re.sub(r"^Machine time: .*$", said, notebook.cells[0].source, flags=re.MULTILINE)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)
+    merge_streams(notebook)
+    notebook.metadata.pop("widgets", None)
+
+
+def merge_streams(notebook):
+    """Join neighbouring pieces of printed text: how they were cut depends on the moment."""
+    for cell in notebook.cells:
+        merged = []
+        for output in cell.get("outputs", []):
+            last = merged[-1] if merged else None
+            if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+                last.text += output.text
+            else:
+                merged.append(output)
+        if merged:
+            cell.outputs = merged
+
+
+def main():
+    """Refresh, check or run the notebooks that were named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, default=sorted(HERE.rglob("[0-9]*.ipynb")))
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--run", action="store_true")
+    asked = parser.parse_args()
+    stale = []
+    for path in asked.notebooks:
+        before = nbformat.read(path, as_version=4)
+        after = refresh(before, path.name)
+        if asked.check:
+            stale += [path.name] if after != before else []
+            continue
+        if asked.run:
+            if choose_profile().profile.name != "cpu":  # else the lessons show the reason of the kit's own choice
+                os.environ["FTKIT_PROFILE"] = "cpu"
+            print(f"Running {path.name} ...", flush=True)
+            run(after, path.parent)
+        if after != before:
+            nbformat.write(after, path)
+            print(f"{path.name} written")
+    if stale:
+        print(f"Not as they should be: {', '.join(stale)}. Run: python notebooks/refresh.py (or make notebooks)")
+    sys.exit(bool(stale))
+
+
+if __name__ == "__main__":
+    main()

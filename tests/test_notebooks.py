@@ -1,0 +1,198 @@
+"""The lessons as a whole: run with their solutions filled in, and what every one of them must have."""
+
+import copy
+import itertools
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from ftkit.base import kit_root
+from ftkit.course import exercises, lessons, solved
+
+FOLDER = kit_root() / "notebooks"
+NOTEBOOKS = {path.name[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
+WAYS = {"read", "picture", "analogy", "run", "experiment", "exercise", "quiz", "break it", "project"}
+SECONDS = 180  # of processor time that one notebook may take; the clock on the wall depends on what else runs
+
+# What the packaged code must agree with, added to the end of a lesson and run in its kernel.
+AGREEMENT = {
+    "00": "",
+    "01": """
+        from ftkit.models import load_model, load_tokenizer
+        packaged = load_tokenizer(profile.model)
+        assert packaged(message)["input_ids"] == tokenizer(message)["input_ids"]
+        opened = tokenizer.apply_chat_template(long, add_generation_prompt=True, return_dict=True)["input_ids"]
+        assert opened == prompt_ids(packaged, long)
+        same = load_model(profile.model, str(model.dtype).removeprefix("torch."))
+        assert same.config.quantization_config.to_dict() == loaded.config.quantization_config.to_dict()
+        assert weight_bytes(same) == weight_bytes(loaded)
+    """,
+    "02": """
+        from ftkit.checking import suspicious
+        from ftkit.tasks import prompt_ids
+        assert ids == example_ids(tokenizer, desk, row)
+        assert ids[:prompt_length] == prompt_ids(tokenizer, prompt)
+        assert labels == mask(ids[:prompt_length], ids[prompt_length:])
+        assert completion(row["ticket"]) == example["completion"][0]["content"]
+        usable_messages = [entry["message"] for entry in usable]
+        packaged = {usable[i]["id"] for i, _, _ in suspicious(usable_messages, intents)[:8]}
+        in_the_open = [i for i in by_doubt if intent_names[chances[i].argmax()] != intents[i]][:8]
+        assert packaged == {usable[i]["id"] for i in in_the_open}
+    """,
+}
+
+
+def read(lesson):
+    return nbformat.read(NOTEBOOKS[lesson], as_version=4)
+
+
+def kit_files():
+    """Everything in the folders that a notebook must not write to."""
+    found = [path for folder in ("notebooks", "data", "ftkit", "apps") for path in (kit_root() / folder).rglob("*")]
+    return sorted(str(path) for path in found if "__pycache__" not in path.parts)
+
+
+def markdown(lesson):
+    return "\n\n".join(cell.source for cell in read(lesson).cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("lesson", NOTEBOOKS)
+def test_a_lesson_with_its_solutions_runs_from_nothing_and_agrees_with_the_package(lesson, tmp_path, monkeypatch):
+    monkeypatch.setenv("FTKIT_RUNS", str(tmp_path / "runs"))
+    notebook = solved(read(lesson))
+    notebook.cells.append(nbformat.v4.new_code_cell(textwrap.dedent(AGREEMENT[lesson])))
+    before = kit_files()
+    began = os.times()
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    ended = os.times()
+    assert ended.children_user - began.children_user + ended.children_system - began.children_system < SECONDS
+    printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
+    assert sum(text.startswith("Right") for text in printed) == len(list(exercises(lesson)))
+    assert not any(output.get("name") == "stderr" for cell in notebook.cells for output in cell.get("outputs", []))
+    assert kit_files() == before
+
+
+def test_every_lesson_has_its_exercises_its_quiz_and_its_agreement():
+    assert list(NOTEBOOKS) == lessons() == list(AGREEMENT)
+
+
+@pytest.mark.parametrize("lesson", NOTEBOOKS)
+def test_a_lesson_opens_and_closes_as_all_do(lesson):
+    first = read(lesson).cells[0].source
+    assert first.startswith("[![Open in Colab]")
+    for part in (f"# {lesson} · ", "*After this lesson you can*", "*It takes*", "*It needs*"):
+        assert part in first
+    assert re.search(r"^Machine time: .*`cpu`.*not been measured yet\.$", first, re.MULTILINE)
+    text = markdown(lesson)
+    facts = re.search(r"## Key facts\n\n((?:- .+\n?)+)", text)
+    assert facts and len(facts[1].strip().splitlines()) == 5
+    assert text.index("## Key facts") < text.index("## `quiz`") < text.index("## What is next")
+
+
+@pytest.mark.parametrize("lesson", NOTEBOOKS)
+def test_the_ways_of_learning_are_marked_by_the_same_nine_words(lesson):
+    headings = re.findall(r"^#{2,3} .*$", markdown(lesson), re.MULTILINE)
+    marked = [match[1] for heading in headings if (match := re.match(r"#{2,3} `([^`]+)` \S", heading))]
+    assert set(marked) <= WAYS
+    assert all(re.match(r"### `[^`]+` \S", heading) for heading in headings if heading.startswith("### "))
+    assert len(set(marked)) >= 4 and marked.count("exercise") == len(list(exercises(lesson)))
+
+
+def test_the_first_lesson_explains_all_nine_words():
+    assert set(re.findall(r"^\| `([^`]+)` \|", markdown("00"), re.MULTILINE)) == WAYS
+
+
+@pytest.mark.parametrize("lesson", NOTEBOOKS)
+def test_a_picture_says_in_text_what_it_shows(lesson):
+    outputs = [output for cell in read(lesson).cells for output in cell.get("outputs", []) if "data" in output]
+    drawn = [output.data for output in outputs if {"image/svg+xml", "text/html", "image/png"} & set(output.data)]
+    assert drawn
+    for data in drawn:
+        assert "image/png" not in data
+        assert len(data["text/plain"]) > 40 and not data["text/plain"].startswith("<")
+        assert re.search(r"aria-label=|<desc>", data.get("image/svg+xml", "") + data.get("text/html", ""))
+
+
+def singular(term):
+    return term.lower().removesuffix("s")
+
+
+def test_every_term_in_bold_is_in_the_glossary_and_its_lesson_named():
+    glossary = (FOLDER / "glossary.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^- \*\*(.+?)\*\* \(([\d, ]+)\): (.+(?:\n  .+)?)$", glossary, re.MULTILINE)
+    assert len(entries) == glossary.count("\n- ")
+    names = [term.lower() for term, _, _ in entries]
+    assert names == sorted(names)
+    known = {singular(term): set(numbers.split(", ")) for term, numbers, _ in entries}
+    for lesson in NOTEBOOKS:
+        for term in re.findall(r"\*\*(.+?)\*\*", markdown(lesson)):
+            assert singular(term) in known, f"{lesson}: **{term}** is not in the glossary"
+            assert lesson in known[singular(term)], f"{lesson}: the glossary does not name this lesson for {term}"
+
+
+@pytest.mark.parametrize("lesson", NOTEBOOKS)
+def test_links_of_a_lesson_lead_somewhere_and_named_lessons_exist_or_are_said_to_come(lesson):
+    text = markdown(lesson)
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (FOLDER / target).exists(), target
+    for name in re.findall(r"`(0\d_\w+)`", text):
+        assert (FOLDER / f"{name}.ipynb").is_file() or f"`{name}` (in preparation)" in text, name
+
+
+def test_the_spelling_of_all_texts(tmp_path):
+    """codespell knows common misspellings, offline. The data are left out: guests may write as they like."""
+    files = [*kit_root().glob("*.md"), *FOLDER.glob("*.md"), *(kit_root() / "ftkit").rglob("*.py")]
+    for lesson, path in NOTEBOOKS.items():
+        (tmp_path / f"{path.stem}.md").write_text(markdown(lesson), encoding="utf-8")
+    command = [sys.executable, "-m", "codespell_lib", *map(str, files), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("lesson", NOTEBOOKS)
+def test_code_and_printed_text_fit_the_width_of_a_screen(lesson):
+    for cell in read(lesson).cells:
+        if cell.cell_type == "code":
+            assert max(map(len, cell.source.splitlines())) <= 105, cell.source
+        for output in cell.get("outputs", []):
+            assert len(output.get("text", "").splitlines()) <= 40, cell.source
+
+
+def test_the_text_of_two_cells_is_never_the_same():
+    for lesson in NOTEBOOKS:
+        sources = [cell.source for cell in read(lesson).cells]
+        assert len(sources) == len(set(sources))
+
+
+def test_the_open_mask_is_the_one_that_the_trainer_learns_from(tiny_task, tiny_choice, tmp_path):
+    """Lesson 02's exercise against trl: the labels of a batch as `SFTTrainer` collates it."""
+    from ftkit.models import load_tokenizer
+    from ftkit.tasks import chat_prompt, example_ids, prompt_ids
+    from ftkit.training import make_trainer, training_data
+
+    names = {}
+    exec(exercises("02").mask.solution_code, names)
+    profile = tiny_choice.profile
+    tokenizer = load_tokenizer(profile.model)
+    trainer = make_trainer(tmp_path, training_data(tiny_task, tokenizer, profile), profile)
+    for row, seen in itertools.islice(zip(tiny_task.rows("train"), trainer.train_dataset, strict=True), 8):
+        whole = example_ids(tokenizer, tiny_task, row)
+        start = len(prompt_ids(tokenizer, chat_prompt(tiny_task, row["message"])))
+        batch = trainer.data_collator([copy.deepcopy(seen)])
+        assert batch["input_ids"][0].tolist()[: len(whole)] == whole
+        labels = batch["labels"][0].tolist()
+        assert labels[: len(whole)] == names["mask"](whole[:start], whole[start:])
+        assert set(labels[len(whole) :]) <= {-100}
+
+
+def test_a_notebook_without_exercises_stays_as_it_is():
+    plain = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("q.mask.check(mask)")])
+    assert solved(plain) == plain
+    assert Path(FOLDER / "refresh.py").is_file()
