@@ -107,8 +107,7 @@ def test_a_module_imports_only_from_earlier_stages():
             imported = set(re.findall(r"^\s*from (?:\.+|ftkit\.)(\w+)[\w.]* import", source, re.MULTILINE))
             for names in re.findall(r"^\s*from (?:\.+|ftkit) import (.+)$", source, re.MULTILINE):
                 imported |= set(re.findall(r"\w+", names)) - {"__version__"}
-            if len(modules[name]) > 1:
-                imported -= {name}  # a package may use itself
+            imported -= {name}  # a package may use itself
             assert imported <= set(earlier) or name.startswith("cli"), f"{name} imports {imported - set(earlier)}"
 
 
