@@ -95,9 +95,11 @@ def test_a_wrong_profile_is_refused_in_one_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["demo"], ["generate", "hello"]])
-def test_without_a_run_the_way_to_one_is_told(command, tmp_path):
-    refused(ftkit(*command, FTKIT_RUNS=str(tmp_path)), "no finished run", "ftkit train")
+def test_without_a_run_of_ones_own_the_kits_answers_and_says_so(tmp_path):
+    done = ftkit("generate", "a table for two on friday at 8 please", FTKIT_RUNS=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "no finished run of your own" in done.stderr and "ftkit train" in done.stderr
+    assert json.loads(done.stdout)["guests"] == 2
 
 
 def test_generate_answers_one_message(runs, answerer, tiny_run):
