@@ -193,3 +193,34 @@ def test_a_run_without_evaluation_says_how_to_get_one(tiny_run, tmp_path):
     shutil.copytree(tiny_run.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("evaluation.json"))
     with pytest.raises(KitError, match="ftkit evaluate copy"):
         load_evaluation(Run(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("kind", ["label", "text"])
+def test_tasks_of_other_kinds_are_evaluated_by_their_own_metrics(kind, tiny_choice, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from ftkit.training import train
+
+    monkeypatch.setenv("FTKIT_RUNS", str(tmp_path / "runs"))
+    folder = tmp_path / kind
+    folder.mkdir()
+    labels = ["book", "cancel", "menu"]
+    head = f'name = "{kind}"\nkind = "{kind}"\nsystem_prompt = "What is it?"\ntarget = "answer"\n'
+    (folder / "task.toml").write_text(head + (f"labels = {json.dumps(labels)}\n" if kind == "label" else ""))
+    for split, n in {"train": 24, "validation": 6, "test": 9}.items():
+        rows = [row for row in load_task("desk").rows(split) if row["ticket"]["intent"] in labels][:n]
+        answers = [
+            row["ticket"]["intent"] if kind == "label" else f"Thank you, noted: {row['ticket']['day']}" for row in rows
+        ]
+        lines = [json.dumps({"message": row["message"], "answer": a}) for row, a in zip(rows, answers, strict=True)]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    choice = replace(tiny_choice, profile=tiny_choice.profile.with_changes(max_steps=4))
+    run = train(load_task(folder), choice, fresh=True, say=lambda line: None)
+    result = evaluate(run, say=lambda line: None)
+    own = {"label": {"exact match", "macro-F1"}, "text": {"exact match", "chrF", "ROUGE-L"}}[kind]
+    assert set(result["models"]["tuned"]["scores"]) == own
+    assert set(result["models"]) == {"base", "tuned", "few-shot", "majority"} | ({"TF-IDF"} if kind == "label" else set())
+    assert set(result["confusions"]) == ({"answer"} if kind == "label" else set())
+    assert result["worst"] and sentences(result)
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Where it is good and where not" in page and table(result).row_count == len(own) + 2

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.base import KitError, read_json, write_json
-from ftkit.profiles import detect_hardware
+from ftkit.profiles import detect_hardware, read_profiles
 
 from . import report
 
@@ -78,16 +78,21 @@ def machine() -> dict[str, Any]:
 
 
 def training(pairs: int, steps: int = 10) -> dict[str, Any]:
-    """The plain recipe against the kit's: the same rows, steps and settings; a pair has a seed of its own."""
+    """The plain recipe against the kit's: the same rows as often, the same settings; a pair has a seed of its own."""
+    from .measure import PLAIN_BATCH
+
+    profile = read_profiles()["cpu"]
+    own = steps * PLAIN_BATCH // profile.examples_per_step
     found: dict[str, list] = {"plain": [], "kit": []}
     for seed in range(pairs):
-        for name in ("plain", "kit"):
-            found[name].append(run(f"{name}_training", steps=steps, seed=seed, validate=True))
+        found["plain"].append(run("plain_training", steps=steps, seed=seed, validate=True))
+        found["kit"].append(run("kit_training", steps=own, seed=seed, validate=True))
     ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in zip(*found.values(), strict=True)]
-    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios)}
+    with_ = {"rank": profile.rank, "plain batch": PLAIN_BATCH, "kit batch": profile.examples_per_step}
+    return {**found, "with": with_, "ratios": ratios, "median_ratio": statistics.median(ratios)}
 
 
-def levers(rounds: int, steps: int = 8, only: Sequence[str] = ()) -> dict[str, Any]:
+def levers(rounds: int, steps: int = 32, only: Sequence[str] = ()) -> dict[str, Any]:
     """The kit's training, and the same with one lever taken out or put in; every round measures all of them, or `only` some.
 
     Each figure stands beside the kit's own of the same round. Levers that are not measured keep their saved figures.

@@ -58,6 +58,9 @@ def _stretched(row: dict[str, Any], tokenizer: Any, length: int) -> dict[str, An
     return {**row, "prompt": prompt, "length": length}
 
 
+PLAIN_BATCH = 8  # examples a step of the plain recipe
+
+
 def plain_training(**given: Any) -> dict[str, Any]:
     """The recipe as tutorials print it: SFTTrainer with its defaults, a 4-bit base, LoRA on all linear layers, batch 8."""
     import torch
@@ -83,7 +86,7 @@ def plain_training(**given: Any) -> dict[str, Any]:
             ),
             args=SFTConfig(
                 output_dir=folder,
-                per_device_train_batch_size=profile.examples_per_step,
+                per_device_train_batch_size=PLAIN_BATCH,
                 learning_rate=profile.learning_rate,
                 lr_scheduler_type="cosine",
                 warmup_steps=profile.warmup,

@@ -162,7 +162,8 @@ def write(page: Path = PAGE) -> None:
         "expected before, is `tests/benchmarks/recipe.toml`. Every experiment trains on the desk's training rows and is scored on\n"
         "its validation split (156 messages), never on the test split. *Fields* is the share of all fields that are right; its\n"
         "difference from the centre is paired by message, with a 95 % interval: where that holds zero, nothing was detected.\n"
-        "A change is kept where it helps or costs nothing; one seed of 156 messages cannot tell less than about 2 points of fields.\n\n"
+        "A change is kept where it helps or costs nothing; one seed of 156 messages cannot tell less than about 2 points of fields.\n"
+        "*Seconds* were taken with one thread on a machine that did other work too: they say little.\n\n"
         f"*{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, two cores without a GPU.*"
     )
     with replacing(page) as temporary:

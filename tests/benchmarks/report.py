@@ -36,12 +36,17 @@ def on(result: dict[str, Any]) -> str:
     return f"*{m['date']}, {m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, no GPU; Python {m['python']}, {versions}.*"
 
 
+def _with(result: dict[str, Any]) -> str:
+    """The settings, where they were others than the profile's today."""
+    return f"Measured with {result['with']}. " if "with" in result else ""
+
+
 def training(result: dict[str, Any]) -> str:
     """The plain recipe against the kit's."""
     plain, kit = result["plain"], result["kit"]
     gaps = [k["validation_loss"] - p["validation_loss"] for p, k in zip(plain, kit, strict=True)]
     losses = [p["validation_loss"] for p in plain]
-    share = statistics.median(_flops(k) / k["matrix_gflops"] / 1e9 for k in kit)
+    share = statistics.median(_flops(k, result["with"]["rank"]) / k["matrix_gflops"] / 1e9 for k in kit)
     rows = [
         (name, *(f"{middle(runs, key):{form}}" for key, form in
                  (("tokens_per_second", ",.0f"), ("seconds", ",.0f"), ("peak_memory_mb", ",.0f"), ("validation_loss", ".3f"))))
@@ -50,8 +55,9 @@ def training(result: dict[str, Any]) -> str:
     return f"""## Training
 
 The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of 8, as
-tutorials print it; `ftkit` is the `cpu` profile. Same rows, same rank, learning rate and schedule, {plain[0]["steps"]} steps
-each, {len(plain)} pairs, each with a seed of its own; every run in a process of its own. Real tokens are those that are not padding.
+tutorials print it; `ftkit` is the `cpu` profile, rank {result["with"]["rank"]}. Same rank, learning rate and schedule, the same number of examples:
+{plain[0]["steps"]} steps of {result["with"]["plain batch"]} against {kit[0]["steps"]} of {result["with"]["kit batch"]}; {len(plain)} pairs, each with a seed of its own; every run in a process of
+its own. Real tokens are those that are not padding.
 
 {table(["median of the pairs", "real tokens/s", "seconds", "peak memory, MB", "validation loss"], rows)}
 
@@ -63,12 +69,12 @@ in the same minute ({middle(kit, "matrix_gflops"):,.0f} GFLOP/s).
 {on(result)}"""
 
 
-def _flops(result: dict[str, Any]) -> float:
+def _flops(result: dict[str, Any], rank: int) -> float:
     """Operations a second of a measured training: 4 a frozen weight and 6 a trained one for every real token."""
     from ftkit.planning import model_shape, operations_per_token
     from ftkit.profiles import read_profiles
 
-    profile = read_profiles()["cpu"]
+    profile = read_profiles()["cpu"].with_changes(rank=rank)
     return operations_per_token(model_shape(profile.model), "qlora", profile, 105) * result["tokens_per_second"]
 
 
@@ -92,7 +98,7 @@ def levers(result: dict[str, Any]) -> str:
         rows.append((name, lever["what"], lever["expected"], f"{gain:+.0%}", f"{saved:+,.0f} MB", kept))
     return f"""## The levers, one by one
 
-Each was taken out of the kit's training, or put into it, alone; {min(counts)} rounds, {result["steps"]} steps each, in the same minutes. Gain and
+{_with(result)}Each was taken out of the kit's training, or put into it, alone; {min(counts)} rounds, {result["steps"]} steps each, in the same minutes. Gain and
 memory are those of *having* the lever.
 
 {table(["lever", "what it does", "expected", "measured", "peak memory", "kept"], rows)}
@@ -167,7 +173,7 @@ def growth(result: dict[str, Any]) -> str:
     within = sum(gap <= 0.1 for gap in gaps)
     return f"""## Growth, and the plan beside the measurement
 
-One setting changed at a time, the rest as in the `cpu` profile; one epoch of 64, 128 and 256 examples, five steps for the others.
+{_with(result)}One setting changed at a time, the rest as in the `cpu` profile; one epoch of 64, 128 and 256 examples, five steps for the others.
 `planned` is what `ftkit plan` says before.
 
 {table(["setting", "real tokens/s", "seconds a step", "planned, MB", "measured, MB", "gap"], rows)}
