@@ -73,7 +73,7 @@ def test_the_activations_are_what_pytorch_keeps_for_the_backward_pass(trainer, t
 
 
 def test_the_parts_follow_method_device_and_settings():
-    profile = PROFILES["cpu"].with_changes(dtype="bfloat16")
+    profile = PROFILES["cpu"].with_changes(dtype="bfloat16", batch_size=4)
     plans = {method: plan_training(profile, [100], method, hardware=CPU) for method in METHODS}
     assert plans["lora"].parts["weights"] > 2 * plans["qlora"].parts["weights"]
     assert plans["full"].parts["optimizer"] > 3 * plans["lora"].parts["optimizer"]
