@@ -54,10 +54,10 @@ def training(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     return f"""## Training
 
-The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of 8, as
-tutorials print it; `ftkit` is the `cpu` profile, rank {result["with"]["rank"]}. Same rank, learning rate and schedule, the same number of examples:
-{plain[0]["steps"]} steps of {result["with"]["plain batch"]} against {kit[0]["steps"]} of {result["with"]["kit batch"]}; {len(plain)} pairs, each with a seed of its own; every run in a process of
-its own. Real tokens are those that are not padding.
+The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of {result["with"]["batch"]}, as
+tutorials print it; `ftkit` is the kit's training with as many examples a step. Same rows, same rank ({result["with"]["rank"]}), learning rate and
+schedule, {plain[0]["steps"]} steps each, {len(plain)} pairs, each with a seed of its own; every run in a process of its own. Real tokens are those
+that are not padding.
 
 {table(["median of the pairs", "real tokens/s", "seconds", "peak memory, MB", "validation loss"], rows)}
 
