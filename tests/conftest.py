@@ -80,6 +80,7 @@ def tiny_choice(tiny_model):
         model=str(tiny_model),
         rank=8,
         alpha=8,
+        learning_rate=2e-3,
         max_steps=12,
         checkpoint_steps=4,
         batch_size=4,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ftkit.base import KitError
+from ftkit.base import KitError, kit_root
 from ftkit.models import load_tokenizer
 from ftkit.planning import clock
 from ftkit.profiles import PAD_TO, Choice
@@ -58,7 +58,9 @@ def test_the_model_card_tells_the_runs_own_figures(tiny_run):
     import yaml
 
     _, head, text = (tiny_run.folder / "model_card.md").read_text(encoding="utf-8").split("---\n", 2)
-    assert yaml.safe_load(head)["base_model"] == tiny_run.profile.model
+    assert "base_model" not in yaml.safe_load(head)  # a folder of this machine: nothing that a hub could link to
+    reference = (kit_root() / "data" / "reference_run" / "model_card.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(reference.split("---\n", 2)[1])["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     measured = tiny_run.record["training"]
     for figure in (tiny_run.record["task"]["fingerprint"], f"{measured['tokens_per_second']:.0f} tokens/s", "| rank | 8 |"):
         assert figure in text
@@ -219,7 +221,8 @@ def test_a_saved_adapter_that_differs_from_the_trained_one_is_an_error(tiny_task
         quietly(tiny_task, tiny_choice)
 
 
-def test_runs_are_found_by_name_and_the_newest_finished_one_is_taken(tiny_run, runs):
+def test_runs_are_found_by_name_and_the_newest_finished_one_is_taken(tiny_run, runs, monkeypatch):
+    monkeypatch.setattr("ftkit.runs.reference_run", lambda: None)  # a kit without its own run
     with pytest.raises(KitError, match=r"no finished run .* ftkit train"):
         open_run()
     for name, created, status in (
