@@ -114,7 +114,7 @@ def _confusion(name: str, found: dict[str, Any]) -> str:
     answers = [*values, "none of them"] if any(row[-1] for row in matrix) else values
     figure, axes = figure_of(max(7, 2.5 + 0.42 * len(answers)), 1.8 + 0.36 * len(values))
     top = max(max(row) for row in matrix) or 1
-    axes.imshow([row[: len(answers)] for row in matrix], cmap="Oranges", vmax=top)
+    axes.imshow([row[: len(answers)] for row in matrix], cmap="Oranges", vmax=top, aspect="auto")
     for i, row in enumerate(matrix):
         for j, count in enumerate(row[: len(answers)]):
             if count:

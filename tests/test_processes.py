@@ -31,8 +31,8 @@ profile = read_profiles()["ci"].with_changes(
 )
 run = train(task, Choice(profile, "a test"), fresh=True)
 if is_first():
-    print("RUN", run.folder)
-print("WORLD", world_size())
+    print(f"RUN {run.folder}\\n", end="", flush=True)  # a line in one piece: two processes write at once
+print(f"WORLD {world_size()}\\n", end="", flush=True)
 """
 
 
