@@ -293,6 +293,14 @@ def sentences(result: dict[str, Any]) -> list[str]:
         whole, closed = (next((m for m in compared if m.endswith(end)), None) for end in ("exact match", "macro-F1"))
         for metric in filter(None, (whole, closed)):
             said.append(f"Against {name}, {metric}: {in_words(paired(compared[metric]), (name, TUNED))}")
+    held = result["models"].get(f"{BASE}, constrained")
+    if held:
+        before, after = (result["models"][side]["scores"] for side in (BASE, TUNED))
+        for metric in [m for m in ("exact match", *result["confusions"]) if m in after]:
+            gain, form = (100 * (scores[metric]["value"] - before[metric]["value"]) for scores in (after, held["scores"]))
+            said.append(
+                f"Of {gain:+.1f} points in {metric}, {form:+.1f} are format alone: what constrained decoding gives the base."
+            )
     if result.get("general"):
         questions = in_words(paired(result["general"]["questions"]), (BASE, TUNED))
         change = paired(result["general"]["perplexity"])

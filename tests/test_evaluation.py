@@ -122,6 +122,8 @@ def test_the_evaluation_is_told_in_a_table_in_words_on_the_card_and_on_a_page(ev
     said = sentences(result)
     assert any(line.startswith("Against few-shot, exact match: ") for line in said)
     assert any(line.startswith("General questions: ") for line in said)
+    held, base = (result["models"][name]["scores"]["intent"]["value"] for name in ("base, constrained", "base"))
+    assert any(f"points in intent, {100 * (held - base):+.1f} are format alone" in line for line in said)
     card = (run.folder / "model_card.md").read_text(encoding="utf-8")
     urgency = result["models"]["tuned"]["scores"]["urgency"]
     assert "n = 12" in card and f"{100 * urgency['value']:.1f} %" in card
