@@ -36,9 +36,9 @@ def on(result: dict[str, Any]) -> str:
     return f"*{m['date']}, {m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, no GPU; Python {m['python']}, {versions}.*"
 
 
-def _with(result: dict[str, Any]) -> str:
+def _earlier(result: dict[str, Any]) -> str:
     """The settings, where they were others than the profile's today."""
-    return f"Measured with {result['with']}. " if "with" in result else ""
+    return f"Measured with {result['earlier']}. " if "earlier" in result else ""
 
 
 def training(result: dict[str, Any]) -> str:
@@ -54,7 +54,7 @@ def training(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     return f"""## Training
 
-The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of {result["with"]["batch"]}, as
+{_earlier(result)}The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of {result["with"]["batch"]}, as
 tutorials print it; `ftkit` is the kit's training with as many examples a step. Same rows, same rank ({result["with"]["rank"]}), learning rate and
 schedule, {plain[0]["steps"]} steps each, {len(plain)} pairs, each with a seed of its own; every run in a process of its own. Real tokens are those
 that are not padding.
@@ -98,7 +98,7 @@ def levers(result: dict[str, Any]) -> str:
         rows.append((name, lever["what"], lever["expected"], f"{gain:+.0%}", f"{saved:+,.0f} MB", kept))
     return f"""## The levers, one by one
 
-{_with(result)}Each was taken out of the kit's training, or put into it, alone; {min(counts)} rounds, {result["steps"]} steps each, in the same minutes. Gain and
+{_earlier(result)}Each was taken out of the kit's training, or put into it, alone; {min(counts)} rounds, {result["steps"]} steps each, in the same minutes. Gain and
 memory are those of *having* the lever.
 
 {table(["lever", "what it does", "expected", "measured", "peak memory", "kept"], rows)}
@@ -115,7 +115,7 @@ def generation(result: dict[str, Any]) -> str:
     ]
     return f"""## Answers for the evaluation
 
-The tuned model on the desk's test messages, greedily: {plain[0]["n"]} messages one at a time on the PEFT model, {kit[0]["n"]} by the
+{_earlier(result)}The tuned model on the desk's test messages, greedily: {plain[0]["n"]} messages one at a time on the PEFT model, {kit[0]["n"]} by the
 evaluation's path, {len(plain)} pairs.
 
 {table(["median of the pairs", "messages/s", "peak memory, MB"], rows)}
@@ -173,7 +173,7 @@ def growth(result: dict[str, Any]) -> str:
     within = sum(gap <= 0.1 for gap in gaps)
     return f"""## Growth, and the plan beside the measurement
 
-{_with(result)}One setting changed at a time, the rest as in the `cpu` profile; one epoch of 64, 128 and 256 examples, five steps for the others.
+{_earlier(result)}One setting changed at a time, the rest as in the `cpu` profile; one epoch of 64, 128 and 256 examples, five steps for the others.
 `planned` is what `ftkit plan` says before.
 
 {table(["setting", "real tokens/s", "seconds a step", "planned, MB", "measured, MB", "gap"], rows)}
