@@ -21,6 +21,7 @@ METHODS = ("full", "lora", "qlora")
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 LIBRARIES_MB = 640  # Python with torch, transformers, trl, peft, datasets; measured
 ALLOCATOR = {"cpu": 1.4, "cuda": 1.08}  # what the allocator holds beyond what is in use at the peak; measured
+FRAGMENTS_MB = 220  # what batches of many sizes leave between the blocks in RAM after some fifty steps; measured
 # GB, and TFLOP/s of dense matrix products in 16 bits, by the makers' data sheets
 DEVICES = {"T4": (15.0, 65), "L4": (22.5, 121), "A100": (40.0, 312), "H200": (141.0, 989)}
 SHARE = {"cpu": 0.5, "cuda": 0.35}  # of the matrix-product rate that a training reaches: measured on a CPU, assumed on a GPU
@@ -166,11 +167,11 @@ def plan_training(
     }
     parts = {name: size / 1e6 for name, size in in_use.items()}
     held = (ALLOCATOR[hardware.device] - 1) * (parts["activations"] + parts["logits"])
-    parts["allocator"] = held
+    parts["allocator"] = held + (FRAGMENTS_MB if hardware.device == "cpu" else 0)
     if profile.gradient_accumulation == 1:  # gradients appear as the activations go, last layer first: the larger counts
         parts["gradients"] = max(0.0, parts["gradients"] - parts["activations"])
     if hardware.device == "cpu":
-        parts["file as read"] = shape.weights * width / 1e6 if method == "qlora" else 0.0
+        parts["file as read"] = shape.weights * width / 1e6
         parts["libraries"] = LIBRARIES_MB
     seconds = None
     if rate:

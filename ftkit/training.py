@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
-TRIM_STEPS = 3  # how often memory that glibc keeps is given back; see base.keep_freed_memory
+TRIM_ROWS = 24  # after how many rows memory that glibc keeps is given back; see base.keep_freed_memory
 COMPLETE = "complete"  # written last into a checkpoint: without it the checkpoint was cut off
 
 
@@ -370,7 +370,7 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
 
         def on_step_end(self, args, state, control, **kwargs):
             self.seconds = self.resumed_seconds + time.monotonic() - self.began
-            if state.global_step % TRIM_STEPS == 0:
+            if state.global_step % trim_steps(profile) == 0:
                 return_freed_memory()
             if stop_after and state.global_step >= stop_after:
                 control.should_training_stop = True
@@ -409,6 +409,11 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
                 write_json(folder / COMPLETE, {"seconds": self.seconds, "tokens": self.tokens})
 
     return Progress()
+
+
+def trim_steps(profile: Profile) -> int:
+    """After how many steps freed memory is given back: what is kept grows with the rows, not with the steps."""
+    return max(1, TRIM_ROWS // profile.examples_per_step)
 
 
 def peak_memory_mb() -> float:

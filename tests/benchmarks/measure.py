@@ -18,7 +18,6 @@ from ftkit.profiles import Profile, detect_hardware, read_profiles, resolve_dtyp
 from ftkit.runs import open_run
 from ftkit.tasks import chat_prompt, completion_text, load_task, prompt_text
 from ftkit.training import (
-    TRIM_STEPS,
     cast_adapter,
     completion_loss,
     completion_trainer,
@@ -26,6 +25,7 @@ from ftkit.training import (
     peak_memory_mb,
     sft_config,
     training_data,
+    trim_steps,
 )
 
 
@@ -155,7 +155,7 @@ def kit_training(**given: Any) -> dict[str, Any]:
             kernels.speed_up_adapters(trainer.model)
         if "compiled" in extra:
             trainer.model.get_base_model().model.compile()
-        return measured_training(trainer, given, 0 if "trim" in without else given.get("trim", TRIM_STEPS))
+        return measured_training(trainer, given, 0 if "trim" in without else given.get("trim", trim_steps(profile)))
 
 
 def _trl_trainer() -> Any:

@@ -280,7 +280,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
         peft_config=None if method == "full" else adapter,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_trimming())
+    trainer.add_callback(_trimming(profile))
     if method == "full":
         return trainer
     if special == "loftq":
@@ -326,15 +326,15 @@ def _quantize_again(model: Any, profile: Any, block: int) -> None:
         layer.quant_state = layer.weight.quant_state
 
 
-def _trimming() -> Any:
+def _trimming(profile: Any) -> Any:
     from transformers import TrainerCallback
 
     from ftkit.base import return_freed_memory
-    from ftkit.training import TRIM_STEPS
+    from ftkit.training import trim_steps
 
     class Trimming(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step % TRIM_STEPS == 0:
+            if state.global_step % trim_steps(profile) == 0:
                 return_freed_memory()
 
     return Trimming()

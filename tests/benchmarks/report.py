@@ -173,7 +173,7 @@ def growth(result: dict[str, Any]) -> str:
     within = sum(gap <= 0.1 for gap in gaps)
     return f"""## Growth, and the plan beside the measurement
 
-{_earlier(result)}One setting changed at a time, the rest as in the `cpu` profile; one epoch of 64, 128 and 256 examples, five steps for the others.
+{_earlier(result)}One setting changed at a time, the rest as in the `cpu` profile; one epoch of 112, 224 and 448 examples, 56 steps for the others.
 `planned` is what `ftkit plan` says before.
 
 {table(["setting", "real tokens/s", "seconds a step", "planned, MB", "measured, MB", "gap"], rows)}
