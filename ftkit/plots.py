@@ -221,7 +221,7 @@ def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str
     ]
     most = sorted(wrong, key=lambda cell: -cell[0])[:3]
     hits = sum(row[i] for i, row in enumerate(matrix))
-    said = "; ".join(f"{right} answered as {given} {n} times" for n, right, given in most) or "nothing was confused"
+    said = "; ".join(f"{right} answered as {given} ({n})" for n, right, given in most) or "nothing was confused"
     return _drawn(figure, f"Confusion matrix of {field}: {hits} of {sum(map(sum, matrix))} right. Most often: {said}.")
 
 

@@ -37,7 +37,7 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
 
 def test_a_confusion_matrix_shows_answers_that_are_no_value_only_where_there_are_some():
     drawn = str(PICTURES["confusion"]())
-    assert "5 of 8 right" in drawn and "menu answered as none of them 2 times; book answered as menu 1 times" in drawn
+    assert "5 of 8 right" in drawn and "menu answered as none of them (2); book answered as menu (1)" in drawn
     clean = plots.confusion(["book", "menu"], [[3, 0, 0], [0, 2, 0]], "intent")
     assert "nothing was confused" in str(clean) and "none of them" not in clean.svg
 
