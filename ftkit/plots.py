@@ -173,6 +173,82 @@ def counts(values: dict[str, int], axis: str) -> Picture:
     return _drawn(figure, f"{axis.capitalize()}: {', '.join(f'{name} {n:,}' for name, n in values.items())}.")
 
 
+# --- lesson 04 ---
+
+
+def scores(
+    names: Sequence[str], values: Sequence[float], intervals: Sequence[tuple[float, float]], axis: str, zero: bool = False
+) -> Picture:
+    """Scores or differences between -1 and 1 as points with their intervals, a row each; `axis` says what is measured.
+
+    With `zero` a line marks no difference.
+    """
+    figure, axes = _figure(7, 0.9 + 0.42 * len(names))
+    percent = [100 * value for value in values]
+    low = [max(0.0, 100 * (value - interval[0])) for value, interval in zip(values, intervals, strict=True)]
+    high = [max(0.0, 100 * (interval[1] - value)) for value, interval in zip(values, intervals, strict=True)]
+    axes.errorbar(percent, range(len(names)), xerr=[low, high], fmt="o", color=ORANGE, ecolor=INK, capsize=4)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    if zero:
+        axes.axvline(0, color=INK, linestyle="--", linewidth=1)
+    else:
+        axes.set_xlim(-2, 102)
+    axes.set_xlabel(axis)
+    listed = "; ".join(
+        f"{name} {100 * value:.1f} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+        for name, value, interval in zip(names, values, intervals, strict=True)
+    )
+    return _drawn(figure, f"{axis[:1].upper()}{axis[1:]}, with 95 % intervals: {listed}.")
+
+
+def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str) -> Picture:
+    """How often the answer of the column was given where that of the row is right; one column more: none of them."""
+    answers = [*values, "none of them"] if any(row[-1] for row in matrix) else list(values)
+    figure, axes = _figure(max(7, 2.2 + 0.44 * len(answers)), 1.8 + 0.34 * len(values))
+    top = max(map(max, matrix)) or 1
+    axes.imshow([list(row[: len(answers)]) for row in matrix], cmap="Oranges", vmax=top, aspect="auto")
+    for i, row in enumerate(matrix):
+        for j, count in enumerate(row[: len(answers)]):
+            if count:
+                axes.text(j, i, count, ha="center", va="center", color="white" if count > 0.6 * top else "black")
+    axes.set_xticks(range(len(answers)), answers, rotation=45, ha="right")
+    axes.set_yticks(range(len(values)), values)
+    axes.set_xlabel(f"{field} as answered, number of messages")
+    axes.set_ylabel(f"right {field}")
+    wrong = [
+        (n, values[i], answers[j]) for i, row in enumerate(matrix) for j, n in enumerate(row[: len(answers)]) if n and i != j
+    ]
+    most = sorted(wrong, key=lambda cell: -cell[0])[:3]
+    hits = sum(row[i] for i, row in enumerate(matrix))
+    said = "; ".join(f"{right} answered as {given} ({n})" for n, right, given in most) or "nothing was confused"
+    return _drawn(figure, f"Confusion matrix of {field}: {hits} of {sum(map(sum, matrix))} right. Most often: {said}.")
+
+
+def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, float]]]], axis: str) -> Picture:
+    """Scores against the number of training examples: {name: [(examples, score from 0 to 1, its interval)]}."""
+    figure, axes = _figure(7, 3.2)
+    listed = []
+    for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK), "os^", strict=False):
+        percent = [100 * score for _, score, _ in found]
+        low = [max(0.0, 100 * (score - interval[0])) for _, score, interval in found]
+        high = [max(0.0, 100 * (interval[1] - score)) for _, score, interval in found]
+        numbers = [n for n, *_ in found]
+        axes.errorbar(numbers, percent, yerr=[low, high], marker=mark, color=colour, capsize=3, label=name)
+        listed.append(
+            f"{name}: " + ", ".join(f"{n:,} examples {value:.0f}" for n, value in zip(numbers, percent, strict=True))
+        )
+    axes.set_xscale("log")
+    ticks = [n for n, *_ in next(iter(curves.values()))]
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("training examples, on a scale of equal factors")
+    axes.set_ylabel(axis)
+    axes.legend(frameon=False, loc="lower right")
+    return _drawn(figure, f"Learning curve, {axis}. {'; '.join(listed)}.")
+
+
 def _visible(piece: str) -> str:
     return piece.replace(" ", "·").replace("\n", "⏎")
 

@@ -9,6 +9,7 @@ import textwrap
 import threading
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -40,7 +41,7 @@ def own_progress(tmp_path, monkeypatch):
 
 def learner():
     """The names that the notebooks have imported where exercises are solved; `plain` is an exercise before others."""
-    names = {"json": json, "math": math, "re": re, "torch": torch}
+    names = {"json": json, "math": math, "np": np, "re": re, "torch": torch}
     exec(exercises("02").plain.solution_code, names)
     return names
 

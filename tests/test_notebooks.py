@@ -46,6 +46,41 @@ AGREEMENT = {
         in_the_open = [i for i in by_doubt if intent_names[chances[i].argmax()] != intents[i]][:8]
         assert packaged == {usable[i]["id"] for i in in_the_open}
     """,
+    "04": """
+        import math
+        from ftkit import baselines
+        from ftkit.intervals import bootstrap_interval
+        from ftkit.tasks import parse_answer
+        opened, measured = scored(texts[TUNED], rows), result["models"][TUNED]["scores"]
+        assert set(opened) == set(measured)
+        assert all(math.isclose(opened[name], measured[name]["value"]) for name in measured)
+        tickets = [row["ticket"] for row in rows]
+        assert [same_ticket(text, ticket) for text, ticket in zip(texts[TUNED], tickets)] == whole.tolist()
+        shares = field_shares([parse_answer(desk, text) for text in texts[TUNED]], tickets)
+        assert all(math.isclose(shares[name], measured[name]["value"]) for name in tickets[0])
+        drawn_in_the_open = stats.bootstrap(
+            (whole.astype(float),), np.mean, n_resamples=2000, rng=np.random.default_rng(17)
+        ).confidence_interval
+        packaged = bootstrap_interval(lambda index: whole[index].mean(axis=-1), len(whole))
+        assert np.allclose(packaged, (drawn_in_the_open.low, drawn_in_the_open.high))
+        assert np.allclose(packaged, bootstrap(whole.astype(float), np.random.default_rng(17)), atol=0.015)
+        wilson = stats.binomtest(int(whole.sum()), len(whole)).proportion_ci(method="wilson")
+        assert share_interval(whole) == (wilson.low, wilson.high) == tuple(measured["exact match"]["interval"])
+        assert (compared.better, compared.worse, compared.p) == (better, worse, p)
+        assert better_worse(tfidf_right, tuned_right) == (better, worse)
+        packaged = [json.loads(text)["intent"] for text in baselines.tfidf(desk, train, rows).texts]
+        assert packaged == guessed.tolist()
+        assert json.loads(baselines.majority(desk, train, rows).texts[0])["intent"] == most
+        assert answerer.answer([row["message"] for row in few], TUNED) == tuned_texts
+        judged = page["input_ids"][0].tolist()
+        for side, found in ((TUNED, tuned_perplexity), (BASE, base_perplexity)):
+            ((total, number),) = answerer.log_probabilities([judged], side)
+            assert math.isclose(math.exp(-total / number), found, rel_tol=0.01)
+        fitting = lambda n: only_what_fits(desk, tokenizer, n, model.config.vocab_size)
+        packaged = answerer.complete(chats, BASE, fitting=fitting)
+        assert all(metrics.score(desk, some, held)["fits the task"])
+        assert all(metrics.score(desk, some, packaged)["fits the task"])
+    """,
 }
 
 

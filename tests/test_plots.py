@@ -10,6 +10,10 @@ PICTURES = {
     "sizes": lambda: plots.sizes(["fp32", "4 bit"], [400.0, 50.0], [401.0, 80.0]),
     "lengths": lambda: plots.lengths([10, 12, 30], 64),
     "counts": lambda: plots.counts({"book": 3, "menu": 1}, "rows of each intent"),
+    "scores": lambda: plots.scores(["base", "tuned"], [0.0, 0.5], [(0.0, 0.1), (0.4, 0.6)], "whole tickets right, %"),
+    "differences": lambda: plots.scores(["few-shot"], [-0.02], [(-0.05, 0.01)], "tuned minus other, points", zero=True),
+    "confusion": lambda: plots.confusion(["book", "menu"], [[3, 1, 0], [0, 2, 2]], "intent"),
+    "learning curve": lambda: plots.learning_curve({"TF-IDF": [(50, 0.4, (0.3, 0.5)), (150, 0.5, (0.4, 0.6))]}, "right, %"),
 }
 
 
@@ -26,6 +30,16 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
     assert "4 bit: predicted 50 MB, measured 80 MB" in str(PICTURES["sizes"]())
     assert "3 rows, 10 to 30 tokens" in str(PICTURES["lengths"]()) and "limit is 64" in str(PICTURES["lengths"]())
     assert "book 3, menu 1" in str(PICTURES["counts"]())
+    assert "base 0.0 (0.0 to 10.0); tuned 50.0 (40.0 to 60.0)" in str(PICTURES["scores"]())
+    assert "few-shot -2.0 (-5.0 to 1.0)" in str(PICTURES["differences"]())
+    assert "TF-IDF: 50 examples 40, 150 examples 50." in str(PICTURES["learning curve"]())
+
+
+def test_a_confusion_matrix_shows_answers_that_are_no_value_only_where_there_are_some():
+    drawn = str(PICTURES["confusion"]())
+    assert "5 of 8 right" in drawn and "menu answered as none of them (2); book answered as menu (1)" in drawn
+    clean = plots.confusion(["book", "menu"], [[3, 0, 0], [0, 2, 0]], "intent")
+    assert "nothing was confused" in str(clean) and "none of them" not in clean.svg
 
 
 def test_the_loss_view_marks_what_carries_loss_not_by_colour_alone():

@@ -1,7 +1,7 @@
 """Typical wrong answers to every exercise: (what the learner writes, words of the message it must get).
 
-The code is run after `import json, math, re` and torch; for an exercise on a function it is the body of that function, or
-its whole definition; for a value it is the value.
+The code is run after `import json, math, re`, torch and numpy as `np`; for an exercise on a function it is the body of that
+function, or its whole definition; for a value it is the value.
 """
 
 WRONG = {
@@ -123,5 +123,98 @@ WRONG = {
         ("return max(lengths) // 8 * 8", "would not fit"),
         ("return max(lengths)", "no multiple"),
         ("return max(lengths) // 8 * 8 + 8", "once too often"),
+    ],
+    "04.same": [
+        ("return text == json.dumps(target)", "without blanks"),
+        ("return text == json.dumps(target, separators=(',', ':'))", "as json.dumps writes it"),
+        ("return json.dumps(json.loads(text)) == json.dumps(target)", "another order"),
+        (
+            "return all(target.get(k) == v for k, v in json.loads(text).items())",
+            "a missing field is an error",
+        ),
+        ("ticket = json.loads(text)\n    return all(k in ticket and ticket[k] == v for k, v in target.items())", "too many"),
+        ("return json.loads(text).keys() == target.keys()", "another intent"),
+        ("return json.loads(text) == target", "JSONDecodeError"),
+    ],
+    "04.fields": [
+        (
+            "return {n: sum((a or {}).get(n) == t[n] for a, t in zip(answers, targets)) / len(targets) for n in targets[0]}",
+            "missing counts as right",
+        ),
+        (
+            "return {n: sum(a[n] == t[n] for a, t in zip(answers, targets)) / len(targets) for n in targets[0]}",
+            "KeyError",
+        ),
+        (
+            "read = [(a, t) for a, t in zip(answers, targets) if a is not None]\n"
+            "    return {n: sum(n in a and a[n] == t[n] for a, t in read) / max(1, len(read)) for n in targets[0]}",
+            "still one of two",
+        ),
+        ("return {n: sum(n in a and a[n] == t[n] for a, t in zip(answers, targets)) for n in targets[0]}", "counts"),
+    ],
+    "04.bootstrap": [
+        (
+            "means = [rng.choice(scores, size=len(scores), replace=False).mean() for _ in range(1000)]\n"
+            "    return np.percentile(means, [2.5, 97.5])",
+            "without replacement",
+        ),
+        (
+            "means = [rng.choice(scores, size=len(scores)).mean() for _ in range(1000)]\n"
+            "    return np.percentile(means, [5, 95])",
+            "90 %",
+        ),
+        ("return np.percentile(scores, [2.5, 97.5])", "single scores"),
+        (
+            "means = [rng.choice(scores, size=len(scores) // 2).mean() for _ in range(1000)]\n"
+            "    return np.percentile(means, [2.5, 97.5])",
+            "as many scores",
+        ),
+        (
+            "means = [rng.choice(scores, size=len(scores)).mean() for _ in range(1000)]\n"
+            "    return np.percentile(means, [97.5, 2.5])",
+            "upside down",
+        ),
+    ],
+    "04.paired": [
+        ("return sum(second), sum(first)", "how many each got right"),
+        (
+            "pairs = list(zip(first, second))\n"
+            "    return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)",
+            "wrong way round",
+        ),
+        ("gap = sum(second) - sum(first)\n    return max(0, gap), max(0, -gap)", "balance"),
+        ("return sum(second), len(second) - sum(second)", "second model alone"),
+    ],
+    "04.conclude": [
+        ('{"A": "better", "B": "equal", "C": "equal", "D": "better", "E": "open"}', "neither is shown"),
+        ('{"A": "better", "B": "open", "C": "open", "D": "better", "E": "open"}', "so narrow"),
+        ('{"A": "better", "B": "open", "C": "equal", "D": "open", "E": "open"}', "overlaps"),
+        ('{"A": "better", "B": "open", "C": "equal", "D": "better", "E": "better"}', "common"),
+        ('{"A": "worse"}', 'write "better"'),
+    ],
+    "04.errors": [
+        ('{"a": "examples", "b": "examples", "c": "label", "d": "examples", "e": "label", "f": "rule"}', "can sort it"),
+        ('{"a": "rule", "b": "examples", "c": "examples", "d": "examples", "e": "label", "f": "rule"}', "More than 12"),
+        ('{"a": "rule", "b": "rule", "c": "label", "d": "examples", "e": "label", "f": "rule"}', "counted"),
+        ('{"a": "rule"}', "is missing"),
+    ],
+    "04.next_step": [
+        (
+            '{"validation loss has risen for three checkpoints, training loss still falls": "train longer"}',
+            "by heart",
+        ),
+        (
+            '{"validation loss has risen for three checkpoints, training loss still falls": "earlier checkpoint", '
+            '"both losses still fall at the last step": "stop"}',
+            "Nothing says",
+        ),
+        (
+            '{"validation loss has risen for three checkpoints, training loss still falls": "earlier checkpoint", '
+            '"both losses still fall at the last step": "train longer", '
+            '"each doubling of the examples gave 6 points more, the last one too": "more examples", '
+            '"of 30 errors read, 18 had a wrong label": "more examples"}',
+            "same mistakes",
+        ),
+        ('{"both losses still fall at the last step": "train longer"}', "is missing"),
     ],
 }

@@ -1,0 +1,463 @@
+"""Lesson 04, evaluation: scores, intervals, paired comparison, reading errors, what to do next."""
+
+from __future__ import annotations
+
+from ..course import Exercise, Option, Question, wrong_if
+
+
+def _same_ticket(same_ticket):
+    target = {"intent": "book", "guests": None, "allergens": ["eggs"]}
+    wrong_if(
+        not same_ticket('{"intent": "book", "guests": null, "allergens": ["eggs"]}', target),
+        "A ticket that was written as json.dumps writes it counts as wrong. json.loads(text) gives the ticket behind the text.",
+    )
+    wrong_if(
+        not same_ticket('{"intent":"book","guests":null,"allergens":["eggs"]}', target),
+        "The same ticket without blanks counts as wrong. Compare tickets, not texts: json.loads(text) == target.",
+    )
+    wrong_if(
+        not same_ticket('{"guests":null,"allergens":["eggs"],"intent":"book"}', target),
+        "The same ticket with its keys in another order counts as wrong. Two dictionaries are equal in whatever order.",
+    )
+    for text, said in (
+        ('{"intent":"menu","guests":null,"allergens":["eggs"]}', "A ticket with another intent counts as right."),
+        ('{"intent":"book","allergens":["eggs"]}', "A ticket without guests counts as right: a missing field is an error."),
+        (
+            '{"intent":"book","guests":null,"allergens":["eggs"],"note":""}',
+            "A ticket with a field too many counts as right.",
+        ),
+        ('{"intent":"book","guests":null,"allergens":["fish"]}', "Only some of the values are compared: allergens differ."),
+    ):
+        wrong_if(same_ticket(text, target), said)
+    four = {"intent": "book", "guests": 4, "allergens": []}
+    wrong_if(same_ticket('{"intent":"book","guests":"4","allergens":[]}', four), 'The text "4" is not the number 4.')
+    wrong_if(same_ticket("A table for four, gladly!", four), "A text that is no JSON counts as right.")
+
+
+def _field_shares(field_shares):
+    targets = [{"intent": "book", "day": None}, {"intent": "menu", "day": "friday"}]
+    cases = (
+        ([{"intent": "book", "day": None}, {"intent": "menu", "day": "friday"}], (1.0, 1.0), "All fields are right here."),
+        (
+            [{"intent": "book", "day": "today"}, {"intent": "menu", "day": "friday"}],
+            (1.0, 0.5),
+            "One day of two is wrong here.",
+        ),
+        (
+            [{"intent": "book"}, {"intent": "menu", "day": "friday"}],
+            (1.0, 0.5),
+            "A field that is missing counts as right where null is wanted: .get() gives None for both. Ask `name in answer` too.",
+        ),
+        (
+            [None, {"intent": "menu", "day": "friday"}],
+            (0.5, 0.5),
+            "One of two answers could not be read: that is wrong in every field, and still one of two.",
+        ),
+        ([None, None], (0.0, 0.0), "Nothing could be read: every share is 0."),
+    )
+    for answers, (intent, day), said in cases:
+        got = field_shares(answers, targets)
+        wrong_if(not isinstance(got, dict), "Return a dictionary: {field: share}.")
+        wrong_if(
+            set(got) != {"intent", "day"}, f"Every field of the targets needs its share; you give {sorted(map(str, got))}."
+        )
+        want = {"intent": intent, "day": day}
+        wrong_if(
+            answers == targets and all(value == len(targets) for value in got.values()),
+            "Those are counts; a share is a count divided by the number of targets.",
+        )
+        wrong_if(
+            any(abs(got[name] - want[name]) > 1e-9 for name in want),
+            f"{said} For {answers} it should be {want}; you return {got}.",
+        )
+
+
+def _bootstrap(bootstrap):
+    import numpy as np
+
+    ratios = []
+    for seed in range(6):
+        scores = np.random.default_rng(100 + seed).random(40).tolist()
+        got = bootstrap(scores, np.random.default_rng(seed))
+        wrong_if(not hasattr(got, "__len__") or len(got) != 2, "Return two numbers: low, high.")
+        low, high = (float(value) for value in got)
+        wrong_if(low > high, "The interval is upside down: low first, then high.")
+        wrong_if(
+            high - low < 1e-9,
+            "All resamples have the same mean: they were drawn without replacement, so each is the same scores in another order.",
+        )
+        wrong_if(not low < np.mean(scores) < high, "The interval does not hold the mean of the scores itself.")
+        draws = np.random.default_rng(7).choice(scores, size=(4000, 40)).mean(axis=1)
+        ratios.append((high - low) / float(np.ptp(np.percentile(draws, [2.5, 97.5]))))
+    wide = float(np.mean(ratios))
+    wrong_if(
+        wide > 3, "That is where single scores lie. Take the mean of each resample; the percentiles are of those means."
+    )
+    wrong_if(wide > 1.15, "Too wide: a resample should hold as many scores as there are, no fewer: size=len(scores).")
+    wrong_if(
+        0.78 < wide < 0.92,
+        "That is an interval of 90 %: 5 % are left out at each end. For 95 % leave out 2.5 % at each end.",
+    )
+    wrong_if(abs(wide - 1) > 0.07, f"Your intervals are {wide:.2f} times as wide as they should be.")
+
+
+def _better_worse(better_worse):
+    for first, second in (
+        ([False, True, False, True, True], [True, True, False, False, True]),
+        ([False, False, False, True], [True, True, False, True]),
+        ([True, True, True, False], [False, False, True, False]),
+        ([True, False], [True, False]),
+    ):
+        better = sum(b and not a for a, b in zip(first, second, strict=True))
+        worse = sum(a and not b for a, b in zip(first, second, strict=True))
+        got = better_worse(first, second)
+        wrong_if(not hasattr(got, "__len__") or len(got) != 2, "Return two counts: better, worse.")
+        got = tuple(int(value) for value in got)
+        if got == (better, worse):
+            continue
+        wrong_if(got == (worse, better), "The wrong way round: better is where only the second is right.")
+        wrong_if(
+            got == (sum(second), sum(first)),
+            "Those are how many each got right. Messages that both got right, or both wrong, tell nothing: leave them out.",
+        )
+        wrong_if(
+            got == (sum(second), len(second) - sum(second)),
+            "You looked at the second model alone. Better means: the second is right where the first is wrong.",
+        )
+        wrong_if(
+            got == (max(0, better - worse), max(0, worse - better)),
+            "That is the balance of the two. Count both: 10 better and 9 worse is another finding than 1 and 0.",
+        )
+        wrong_if(True, f"For {first} and {second} it is {(better, worse)}; you return {got}.")
+
+
+CONCLUDE = {
+    "A": ("better", "The whole interval lies above zero: a gain, of 2 points or more."),
+    "B": ("open", "Zero lies in the interval, and so does a gain of 7 points: neither is shown. More messages would tell."),
+    "C": ("equal", "Zero lies in it too, but here the interval is so narrow that no difference above 1 point is left."),
+    "D": (
+        "better",
+        "That each model's own interval overlaps the other's says nothing here; the paired difference does, and it "
+        "lies above zero.",
+    ),
+    "E": ("open", "Two messages more of ten: with no true difference at all such a result is common."),
+}
+
+
+def _conclusions(conclusions):
+    wrong_if(not isinstance(conclusions, dict), "Keep the dictionary; replace each ... by a word.")
+    for letter, (best, because) in CONCLUDE.items():
+        wrong_if(letter not in conclusions, f"{letter} is missing from the dictionary.")
+        given = conclusions[letter]
+        wrong_if(given not in ("better", "equal", "open"), f'{letter}: write "better", "equal" or "open", not {given!r}.')
+        wrong_if(given != best, f'{letter}: not "{given}". {because}')
+
+
+# Six errors as a desk like this one makes them: message, field, what the label says, what the model answered.
+ERRORS = {
+    "a": ("Friday at 7, six of us. One can't have sesame, one can't have eggs. Dilys", "allergens", ["eggs", "sesame"],
+          ["sesame", "eggs"]),
+    "b": ("a table tonight at 8 for me, my two sisters and both their husbands pls", "guests", 5, 3),
+    "c": ("Sunday lunch at 1, there'll be seventeen of us. Can you fit us in?", "intent", "book", "event"),
+    "d": ("Would you move our eight o'clock to twenty to nine? Mosley", "time", "20:40", "20:00"),
+    "e": ("You've charged my card twice for Thursday's dinner. Once was plenty.", "intent", "complaint", "billing"),
+    "f": ("Can we still come on Saturday if it snows? Two of us", "day", "saturday", "Saturday"),
+}  # fmt: skip
+CURES = {
+    "a": ("rule", "Both lists name the same two; only their order differs, and a rule can sort it."),
+    "b": ("examples", "The family has to be counted: no rule can do that, and the label is right."),
+    "c": ("label", "More than 12 people are an event, by the guide: the model is right and the label is wrong."),
+    "d": ("examples", "Times in words have to be learned, and of two times the new one counts. The label is right."),
+    "e": ("label", "Only the money is wrong, and that is billing, by the guide. The model is right."),
+    "f": ("rule", "What is meant is beyond doubt, a capital apart: a rule can write it small."),
+}
+
+
+def _cures(cures):
+    wrong_if(not isinstance(cures, dict), "Keep the dictionary; replace each ... by a word.")
+    for letter, (best, because) in CURES.items():
+        wrong_if(letter not in cures, f"{letter} is missing from the dictionary.")
+        given = cures[letter]
+        wrong_if(
+            given not in ("rule", "examples", "label"), f'{letter}: write "rule", "examples" or "label", not {given!r}.'
+        )
+        wrong_if(given != best, f'({letter}) Not "{given}". {because}')
+
+
+STEPS = {
+    "validation loss has risen for three checkpoints, training loss still falls": (
+        "earlier checkpoint",
+        "From there on it learned its examples by heart. The checkpoint before the rise is the one to keep.",
+    ),
+    "both losses still fall at the last step": ("train longer", "Nothing says that it has learned what it can yet."),
+    "each doubling of the examples gave 6 points more, the last one too": (
+        "more examples",
+        "The curve has not bent: the next doubling will most likely help as well.",
+    ),
+    "of 30 errors read, 18 had a wrong label": (
+        "mend labels",
+        "Most errors are not the model's. More of such labels would teach it the same mistakes.",
+    ),
+    "twice the examples: no detectable difference; the score is above what was asked for": (
+        "stop",
+        "It does what it was made for, and neither data nor steps move it any more.",
+    ),
+}
+CHOICES = ("earlier checkpoint", "train longer", "more examples", "mend labels", "stop")
+
+
+def _next_steps(next_steps):
+    wrong_if(not isinstance(next_steps, dict), "Keep the dictionary; replace each ... by one of the five texts.")
+    for seen, (best, because) in STEPS.items():
+        wrong_if(seen not in next_steps, f"{seen!r} is missing from the dictionary.")
+        given = next_steps[seen]
+        wrong_if(given not in CHOICES, f"{given!r} is none of the five: {', '.join(CHOICES)}.")
+        wrong_if(given != best, f'"{seen}": not "{given}". {because}')
+
+
+EXERCISES = (
+    Exercise(
+        "04.same",
+        "same_ticket",
+        '''
+def same_ticket(text, target):
+    """Whether a model's text is the right ticket; blanks and the order of keys make no difference."""
+    try:
+        ticket = ...
+    except ValueError:  # the text is no JSON
+        return False
+    return ...
+''',
+        '''
+def same_ticket(text, target):
+    """Whether a model's text is the right ticket; blanks and the order of keys make no difference."""
+    try:
+        ticket = json.loads(text)
+    except ValueError:  # the text is no JSON
+        return False
+    return ticket == target
+''',
+        _same_ticket,
+        (
+            "json.loads(text) makes Python's dictionary of a text, and raises a ValueError where that fails.",
+            "Two dictionaries are compared with ==, and the order of their keys does not count.",
+        ),
+        "form is forgiven, content is not.",
+    ),
+    Exercise(
+        "04.fields",
+        "field_shares",
+        '''
+def field_shares(answers, targets):
+    """{field: share of the answers that are right in it}; an answer that could not be read is None."""
+    shares = {}
+    for name in targets[0]:
+        right = [... for answer, target in zip(answers, targets, strict=True)]
+        shares[name] = sum(right) / len(targets)
+    return shares
+''',
+        '''
+def field_shares(answers, targets):
+    """{field: share of the answers that are right in it}; an answer that could not be read is None."""
+    shares = {}
+    for name in targets[0]:
+        right = [
+            answer is not None and name in answer and answer[name] == target[name]
+            for answer, target in zip(answers, targets, strict=True)
+        ]
+        shares[name] = sum(right) / len(targets)
+    return shares
+''',
+        _field_shares,
+        (
+            "For one pair: is answer[name] equal to target[name]? True counts as 1 in a sum.",
+            "Two things come before that: the answer may be None, and the field may be missing from it.",
+            "answer is not None and name in answer and answer[name] == target[name]",
+        ),
+        "what cannot be read, and what is missing, counts as wrong and still counts.",
+    ),
+    Exercise(
+        "04.bootstrap",
+        "bootstrap",
+        '''
+def bootstrap(scores, rng):
+    """(low, high): the middle 95 % of 1,000 means, each of a resample drawn with replacement."""
+    means = [... for _ in range(1000)]
+    low, high = np.percentile(means, [..., ...])
+    return low, high
+''',
+        '''
+def bootstrap(scores, rng):
+    """(low, high): the middle 95 % of 1,000 means, each of a resample drawn with replacement."""
+    means = [rng.choice(scores, size=len(scores)).mean() for _ in range(1000)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return low, high
+''',
+        _bootstrap,
+        (
+            "rng.choice(scores, size=len(scores)) draws one resample, with replacement; .mean() is its mean.",
+            "The middle 95 % leaves out as much at the low end as at the high end: half of 5 % each.",
+        ),
+        "without a formula, for any score that can be computed.",
+    ),
+    Exercise(
+        "04.paired",
+        "better_worse",
+        '''
+def better_worse(first, second):
+    """(better, worse): messages that only the second model, and that only the first model, got right."""
+    pairs = list(zip(first, second, strict=True))
+    better = ...
+    worse = ...
+    return better, worse
+''',
+        '''
+def better_worse(first, second):
+    """(better, worse): messages that only the second model, and that only the first model, got right."""
+    pairs = list(zip(first, second, strict=True))
+    better = sum(b and not a for a, b in pairs)
+    worse = sum(a and not b for a, b in pairs)
+    return better, worse
+''',
+        _better_worse,
+        (
+            "Each pair is (first, second), two values that are True or False. When does only the second get it right?",
+            "sum(condition for a, b in pairs) counts the pairs for which the condition holds; `b and not a` is one.",
+        ),
+        "these two counts are all that the test needs.",
+    ),
+    Exercise(
+        "04.conclude",
+        "conclusions",
+        """
+# for each finding: "better", "equal" (within 1 point) or "open" (not shown either way)
+conclusions = {"A": ..., "B": ..., "C": ..., "D": ..., "E": ...}
+""",
+        """
+# for each finding: "better", "equal" (within 1 point) or "open" (not shown either way)
+conclusions = {"A": "better", "B": "open", "C": "equal", "D": "better", "E": "open"}
+""",
+        _conclusions,
+        (
+            "Ask of each interval of the difference: does it hold zero? Does it hold differences that would matter?",
+            "Two are better, two are open, one is equal.",
+            "C and B both hold zero. Which of them also holds a difference that you would care about?",
+        ),
+        "no detectable difference and no difference are two findings.",
+        function=False,
+    ),
+    Exercise(
+        "04.errors",
+        "cures",
+        """
+# what would cure each error: a "rule" after the model, more "examples", or a mended "label"
+cures = {"a": ..., "b": ..., "c": ..., "d": ..., "e": ..., "f": ...}
+""",
+        """
+# what would cure each error: a "rule" after the model, more "examples", or a mended "label"
+cures = {"a": "rule", "b": "examples", "c": "label", "d": "examples", "e": "label", "f": "rule"}
+""",
+        _cures,
+        (
+            "First ask who is wrong: read the message with the guide's rules above, then the label.",
+            "Where the model is wrong: is only the form wrong (a rule), or what it says (examples)?",
+            "There are two of each.",
+        ),
+        "a third of these errors would have cost training for nothing.",
+        function=False,
+    ),
+    Exercise(
+        "04.next_step",
+        "next_steps",
+        """
+# "earlier checkpoint", "train longer", "more examples", "mend labels" or "stop": each once
+next_steps = {
+    "validation loss has risen for three checkpoints, training loss still falls": ...,
+    "both losses still fall at the last step": ...,
+    "each doubling of the examples gave 6 points more, the last one too": ...,
+    "of 30 errors read, 18 had a wrong label": ...,
+    "twice the examples: no detectable difference; the score is above what was asked for": ...,
+}
+""",
+        """
+# "earlier checkpoint", "train longer", "more examples", "mend labels" or "stop": each once
+next_steps = {
+    "validation loss has risen for three checkpoints, training loss still falls": "earlier checkpoint",
+    "both losses still fall at the last step": "train longer",
+    "each doubling of the examples gave 6 points more, the last one too": "more examples",
+    "of 30 errors read, 18 had a wrong label": "mend labels",
+    "twice the examples: no detectable difference; the score is above what was asked for": "stop",
+}
+""",
+        _next_steps,
+        (
+            "Each of the five is used once. Two of the findings are about steps, three about data.",
+            "Where validation loss rises, the model has begun to learn its examples by heart.",
+        ),
+        "the finding decides, not the wish for one more run.",
+        function=False,
+    ),
+)
+
+QUIZ = (
+    Question(
+        "On ten messages that you tried, the tuned model got nine right and the base model seven. What do you know?",
+        (
+            Option("The tuned model is better.", "with ten messages such a gap comes about by chance alone, often."),
+            Option(
+                "Little: the interval of the difference is wide and holds zero.",
+                "a few messages show what can happen, not how often.",
+                True,
+            ),
+            Option("The two are equally good.", "that is not shown either; a large gap may well be there."),
+        ),
+    ),
+    Question(
+        "The 95 % interval of a difference goes from -1 to +7 points. Which sentence is honest?",
+        (
+            Option("There is no difference.", "a difference of 7 points is as well inside the interval as none."),
+            Option("The new model is better, by 3 points.", "3 is only the middle of what remains possible."),
+            Option(
+                "No difference was detected; these messages leave anything from -1 to +7 open.",
+                "and it says what would settle it: more messages.",
+                True,
+            ),
+        ),
+    ),
+    Question(
+        "You tried twelve settings and report the one with the best score on the test split. What about that score?",
+        (
+            Option(
+                "It is too good: the best of twelve was also the luckiest.",
+                "choose on the validation split, and open the test split once, for the one that was chosen.",
+                True,
+            ),
+            Option("It is right, since the test split was not trained on.", "choosing by it is a way of learning from it."),
+            Option("It is too low.", "the choice favoured the settings that the test split happens to like."),
+        ),
+    ),
+    Question(
+        "With constrained decoding the base model always writes valid tickets. What follows?",
+        (
+            Option("Fine-tuning was not needed.", "valid is the form alone. Are its fields right?"),
+            Option(
+                "Its form is right; what stands in the fields has to be scored as before.",
+                "a grammar knows which values may stand there, not which one the guest meant.",
+                True,
+            ),
+            Option("It will be right in most fields.", "the grammar forbids tokens, it reads no message."),
+        ),
+    ),
+    Question(
+        "After fine-tuning on tickets the model answers a general question with a ticket. Is that a fault?",
+        (
+            Option("Yes: fine-tuning went wrong.", "it did what its examples showed, without exception."),
+            Option("No: a tuned model never forgets.", "it does, and here you can measure how much."),
+            Option(
+                "It depends on the use: a desk that only gets messages loses nothing, an assistant loses much.",
+                "that is why forgetting is measured and then weighed against the gain.",
+                True,
+            ),
+        ),
+    ),
+)
