@@ -130,7 +130,7 @@ def _with_adapter(with_adapter):
 
 
 def _trained(trained):
-    for layers, rank in (([(10, 20)], 2), ([(32, 64), (64, 256)], 8), ([(5, 3), (3, 5), (7, 7)], 1)):
+    for layers, rank in (([(10, 20)], 2), ([(32, 96), (64, 256)], 8), ([(5, 3), (3, 5), (7, 7)], 1)):
         want, got = sum(rank * (i + o) for i, o in layers), trained(layers, rank)
         wrong_if(
             got == sum(i * o for i, o in layers), "That counts the frozen weights of the layers. What stands beside them?"
