@@ -173,6 +173,117 @@ def counts(values: dict[str, int], axis: str) -> Picture:
     return _drawn(figure, f"{axis.capitalize()}: {', '.join(f'{name} {n:,}' for name, n in values.items())}.")
 
 
+# --- lesson 03 ---
+
+
+def code_levels(values: Sequence[float], levels: Sequence[float]) -> Picture:
+    """How often weights, divided by the largest of their block, have each value; and a code's levels (lesson 03)."""
+    figure, axes = _figure(7, 2.8)
+    axes.hist(values, bins=80, range=(-1, 1), color="#a8a29e")
+    for level in levels:
+        axes.axvline(level, color=ORANGE, linewidth=1)
+    axes.set_xlim(-1.05, 1.05)
+    axes.set_xlabel("weight, divided by the largest of its block")
+    axes.set_ylabel("number of weights")
+    listed = ", ".join(f"{level:.2f}" for level in levels)
+    small = sum(abs(value) < 0.5 for value in values) / len(values)
+    text = f"{len(values):,} weights, {small:.0%} of them between -0.5 and 0.5; the {len(levels)} levels lie at {listed}."
+    return _drawn(figure, text)
+
+
+def low_rank(inputs: int, outputs: int, rank: int) -> Picture:
+    """A layer's weights and the two narrow matrices beside them, drawn to scale (lesson 03)."""
+    from matplotlib.patches import Rectangle
+
+    unit = 4 / max(inputs, outputs)
+    wide, high, thin = inputs * unit, outputs * unit, max(rank * unit, 0.05)
+    figure, axes = _figure(7, 2.4 + 0.35 * high)
+    left = wide + 1.6
+    boxes = (
+        (0.0, 0.0, wide, high, "#a8a29e", f"W, frozen\n{outputs} x {inputs}"),
+        (left, 0.0, thin, high, ORANGE, f"B\n{outputs} x {rank}"),
+        (left + thin + 0.9, high - thin, wide, thin, ORANGE, f"A\n{rank} x {inputs}"),
+    )
+    for x, y, width, height, colour, name in boxes:
+        axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8))
+        axes.text(x + width / 2, -0.15, name, ha="center", va="top", color=INK)
+    for x, sign in ((wide + 0.8, "+"), (left + thin + 0.45, "x")):
+        axes.text(x, high / 2, sign, ha="center", va="center", fontsize=16, color=INK)
+    axes.set_xlim(-0.1, left + thin + 1.1 + wide)
+    axes.set_ylim(-1.1, high + 0.1)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    share = rank * (inputs + outputs) / (inputs * outputs)
+    text = f"Beside W with {outputs} x {inputs} frozen weights stand B, {outputs} x {rank}, and A, {rank} x {inputs}"
+    return _drawn(figure, f"{text}: together {share:.1%} as many.")
+
+
+def memory_parts(plans: dict[str, dict[str, float]], room: dict[str, float] | None = None) -> Picture:
+    """What the memory of a training goes to, a bar a plan; `plans` holds MB by part, `room` devices' MB (lesson 03)."""
+    colours = ("#c2410c", "#f59e0b", "#fde68a", "#1d4ed8", "#60a5fa", "#bfdbfe", "#a8a29e", "#78716c", "#d6d3d1")
+    figure, axes = _figure(7.5, 1.9 + 0.45 * len(plans))
+    parts = list(dict.fromkeys(part for plan in plans.values() for part in plan))
+    begin = [0.0] * len(plans)
+    for number, part in enumerate(parts):
+        sizes = [plan.get(part, 0.0) / 1000 for plan in plans.values()]
+        axes.barh(list(plans), sizes, left=begin, label=part, color=colours[number % len(colours)], edgecolor="#ffffff")
+        begin = [start + size for start, size in zip(begin, sizes, strict=True)]
+    for device, size in (room or {}).items():
+        axes.axvline(size / 1000, color=INK, linestyle="--", linewidth=1)
+        axes.text(size / 1000, -0.62, device, ha="center", fontsize=9)
+    axes.set_xlim(0, 1.06 * max([*begin, *(size / 1000 for size in (room or {}).values())]))
+    axes.invert_yaxis()
+    axes.set_xlabel("memory, GB")
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    said = []
+    for name, plan in plans.items():
+        largest = ", ".join(f"{part} {size / 1000:.2f}" for part, size in sorted(plan.items(), key=lambda p: -p[1])[:3])
+        said.append(f"{name}: {sum(plan.values()) / 1000:.2f} GB, of it {largest}")
+    lines = f"; lines at {', '.join(f'{name} {size / 1000:.0f} GB' for name, size in room.items())}" if room else ""
+    return _drawn(figure, f"{'; '.join(said)}{lines}.")
+
+
+def loss_curves(curves: dict[str, Sequence[tuple[float, float]]], axis: str = "loss on training examples") -> Picture:
+    """The loss at each step, a line for each name; `curves` holds (step, loss) pairs (lesson 03)."""
+    figure, axes = _figure(7, 3)
+    styles = (("-", ORANGE), ("--", BLUE), (":", INK), ("-.", "#57534e"))
+    for (name, points), (style, colour) in zip(curves.items(), styles, strict=False):
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("step")
+    axes.set_ylabel(axis)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    said = "; ".join(
+        f"{name}: {points[0][1]:.3f} at step {points[0][0]:.0f}, {points[-1][1]:.3f} at step {points[-1][0]:.0f}"
+        for name, points in curves.items()
+    )
+    return _drawn(figure, f"{axis.capitalize()}. {said}.")
+
+
+def scored(groups: dict[str, dict[str, tuple[float, float, float]]], axis: str) -> Picture:
+    """Scores with their intervals: {group: {setting: (value, low, high)}}, each between 0 and 1 (lesson 03)."""
+    figure, axes = _figure(7, 1 + 0.32 * sum(len(group) + 1 for group in groups.values()))
+    place, ticks, said = 0.0, [], []
+    for group, settings in groups.items():
+        axes.text(0, place, group, transform=axes.get_yaxis_transform(), fontweight="bold", fontsize=9, va="center")
+        for name, (value, low, high) in settings.items():
+            place += 1
+            axes.plot([100 * low, 100 * high], [place, place], color="#78716c", linewidth=2)
+            axes.plot([100 * value], [place], "o", color=ORANGE)
+            ticks.append((place, name))
+        listed = ", ".join(
+            f"{name} {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            for name, (value, low, high) in settings.items()
+        )
+        said.append(f"{group}: {listed}")
+        place += 1
+    axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks])
+    axes.set_ylim(place - 0.4, -0.6)
+    axes.set_xlabel(axis)
+    return _drawn(figure, f"{axis.capitalize()}, with 95 % intervals. {'; '.join(said)}.")
+
+
 # --- lesson 04 ---
 
 

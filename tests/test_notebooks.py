@@ -46,6 +46,25 @@ AGREEMENT = {
         in_the_open = [i for i in by_doubt if intent_names[chances[i].argmax()] != intents[i]][:8]
         assert packaged == {usable[i]["id"] for i in in_the_open}
     """,
+    "03": """
+        from ftkit.tasks import example_ids
+        again = make_trainer(scratch / "agreement", with_lengths, profile)
+        inside = again.model.get_base_model().config
+        assert inside.quantization_config.to_dict() == four_bit.to_dict()
+        assert again.model.peft_config["default"].to_dict() == adapter.to_dict()
+        rows = desk.rows("train")[: len(few)]
+        assert [row["input_ids"] for row in again.train_dataset] == ids
+        assert [example_ids(tokenizer, desk, row) for row in rows] == ids
+        labels = again.data_collator([again.train_dataset[i] for i in (0, 1)])["labels"]
+        assert labels[:, : batch["labels"].shape[1]].tolist() == batch["labels"].tolist()
+        for name in ("learning_rate", "lr_scheduler_type", "warmup_steps", "bf16", "fp16", "seed",
+                     "per_device_train_batch_size", "gradient_accumulation_steps"):
+            assert getattr(again.args, name) == getattr(settings, name), name
+        assert abs(open_loss - packaged_loss) < 0.01 * open_loss
+        assert max(open_losses + packaged_losses) < math.log(len(tokenizer))
+        assert gap < 1e-6 and {len(losses) for losses in rates.values()} == {steps}
+        assert run.finished and measured["trainable_parameters"] == profile.rank * shape.sides
+    """,
     "04": """
         import math
         from ftkit import baselines

@@ -10,6 +10,13 @@ PICTURES = {
     "sizes": lambda: plots.sizes(["fp32", "4 bit"], [400.0, 50.0], [401.0, 80.0]),
     "lengths": lambda: plots.lengths([10, 12, 30], 64),
     "counts": lambda: plots.counts({"book": 3, "menu": 1}, "rows of each intent"),
+    "code levels": lambda: plots.code_levels([0.1, -0.2, 0.9, 0.4], [-1.0, 0.0, 1.0]),
+    "low rank": lambda: plots.low_rank(40, 20, 2),
+    "memory parts": lambda: plots.memory_parts(
+        {"full": {"weights": 3000.0, "optimizer": 6000.0}, "QLoRA": {"weights": 900.0, "optimizer": 100.0}}, {"T4": 15000.0}
+    ),
+    "loss curves": lambda: plots.loss_curves({"low": [(1, 2.5), (2, 2.25)], "high": [(1, 2.5), (2, 9.0)]}),
+    "scored": lambda: plots.scored({"rank": {"8": (0.5, 0.4, 0.6), "16": (0.75, 0.7, 0.8)}}, "fields right, %"),
     "scores": lambda: plots.scores(["base", "tuned"], [0.0, 0.5], [(0.0, 0.1), (0.4, 0.6)], "whole tickets right, %"),
     "differences": lambda: plots.scores(["few-shot"], [-0.02], [(-0.05, 0.01)], "tuned minus other, points", zero=True),
     "confusion": lambda: plots.confusion(["book", "menu"], [[3, 1, 0], [0, 2, 2]], "intent"),
@@ -30,6 +37,11 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
     assert "4 bit: predicted 50 MB, measured 80 MB" in str(PICTURES["sizes"]())
     assert "3 rows, 10 to 30 tokens" in str(PICTURES["lengths"]()) and "limit is 64" in str(PICTURES["lengths"]())
     assert "book 3, menu 1" in str(PICTURES["counts"]())
+    assert "75% of them between -0.5 and 0.5; the 3 levels lie at -1.00, 0.00, 1.00" in str(PICTURES["code levels"]())
+    assert "B, 20 x 2, and A, 2 x 40: together 15.0% as many" in str(PICTURES["low rank"]())
+    assert "QLoRA: 1.00 GB, of it weights 0.90, optimizer 0.10; lines at T4 15 GB" in str(PICTURES["memory parts"]())
+    assert "high: 2.500 at step 1, 9.000 at step 2" in str(PICTURES["loss curves"]())
+    assert "rank: 8 50.0 % (40.0 to 60.0), 16 75.0 % (70.0 to 80.0)" in str(PICTURES["scored"]())
     assert "base 0.0 (0.0 to 10.0); tuned 50.0 (40.0 to 60.0)" in str(PICTURES["scores"]())
     assert "few-shot -2.0 (-5.0 to 1.0)" in str(PICTURES["differences"]())
     assert "TF-IDF: 50 examples 40, 150 examples 50." in str(PICTURES["learning curve"]())

@@ -124,6 +124,53 @@ WRONG = {
         ("return max(lengths)", "no multiple"),
         ("return max(lengths) // 8 * 8 + 8", "once too often"),
     ],
+    "03.codes": [
+        ("return levels[(values[:, None] - levels).abs().argmin(dim=1)]", "levels themselves"),
+        ("return (values[:, None] - levels).abs().argmin(dim=0)", "the other dimension"),
+        ("return (values[:, None] - levels).abs().argmax(dim=1)", "farthest"),
+        ("return torch.searchsorted(levels, values)", "next level above"),
+        ("return (values[:, None] - levels).abs().min(dim=1).values", "whole number"),
+    ],
+    "03.restore": [
+        ("return levels[codes]", "scale is missing"),
+        ("return levels[codes] / absmax[:, None]", "multiply"),
+        ("return levels[codes] * absmax.max()", "One scale for all"),
+        ("return codes * absmax[:, None]", "numbers of levels"),
+    ],
+    "03.bits": [
+        ("return bits", "costs something too"),
+        ("return bits + scale_bits", "share one"),
+        ("return bits * block + scale_bits", "whole block"),
+        ("return bits + block / scale_bits", "Upside down"),
+    ],
+    "03.lora": [
+        ("return x @ W.T + x @ A.T @ B.T", "scale is missing"),
+        ("return x @ W.T + alpha * (x @ A.T @ B.T)", "alpha alone"),
+        ("return alpha / A.shape[0] * (x @ A.T @ B.T)", "layer itself is gone"),
+        ("return x @ W.T + A.shape[0] / alpha * (x @ A.T @ B.T)", "alpha over rank"),
+        ("return alpha / A.shape[0] * (x @ W.T + x @ A.T @ B.T)", "Only the adapter's"),
+    ],
+    "03.count": [
+        ("return sum(rank * i * o for i, o in layers)", "added, not multiplied"),
+        ("return sum(i * o for i, o in layers)", "frozen"),
+        ("return sum(rank * i for i, o in layers)", "one of the two"),
+        ("return rank * sum(layers[0])", "first layer only"),
+        ("return sum(i + o for i, o in layers)", "no effect"),
+    ],
+    "03.merge": [
+        ("return W + B @ A", "scale is missing"),
+        ("return alpha / A.shape[0] * (B @ A)", "own weights are missing"),
+        ("return W + alpha * (B @ A)", "divide it by the rank"),
+        ("return W + alpha / A.shape[0] * (A @ B)", "it stopped"),
+    ],
+    "03.curves": [
+        ('{"a": "keep it", "b": "lower the learning rate", "c": "keep it", "d": "stop earlier"}', "hardly"),
+        (
+            '{"a": "raise the learning rate", "b": "lower the learning rate", "c": "keep it", "d": "keep it"}',
+            "by heart",
+        ),
+        ('{"a": "more data", "b": "keep it", "c": "keep it", "d": "keep it"}', "write one of"),
+    ],
     "04.same": [
         ("return text == json.dumps(target)", "without blanks"),
         ("return text == json.dumps(target, separators=(',', ':'))", "as json.dumps writes it"),

@@ -1,0 +1,409 @@
+"""Lesson 03, fine-tuning with QLoRA: NF4 and LoRA by hand, what they cost, and how a loss curve is read."""
+
+from __future__ import annotations
+
+import math
+
+from ..course import Exercise, Option, Question, wrong_if
+
+
+def _same(got, want):
+    import torch
+
+    got = torch.as_tensor(got)
+    return got.shape == want.shape and torch.allclose(got.double(), want.double(), atol=1e-5)
+
+
+def _codes(codes):
+    import torch
+
+    for values, levels in (
+        ([0.1, -0.9, 0.6], [-1.0, -0.4, 0.0, 0.3, 1.0]),
+        ([1.0, 0.0, -0.1, 0.74, -0.5], [-1.0, -0.3, 0.1, 0.5, 1.0, 2.0]),
+    ):
+        values, levels = torch.tensor(values), torch.tensor(levels)
+        distance = (values[:, None] - levels).abs()
+        want, got = distance.argmin(dim=1), torch.as_tensor(codes(values, levels))
+        wrong_if(
+            _same(got, levels[want]),
+            "Those are the levels themselves. Four bits have room for the number of a level only: its index.",
+        )
+        wrong_if(
+            got.shape == levels.shape != values.shape,
+            "One index came out for each level. Wanted is one for each value: look along the other dimension, dim=1.",
+        )
+        wrong_if(_same(got, distance.argmax(dim=1)), "That is the level farthest away; the nearest has the least distance.")
+        wrong_if(
+            _same(got, torch.searchsorted(levels, values)),
+            "Always the next level above. Half of the values have a nearer one below: take the least distance.",
+        )
+        wrong_if(
+            got.is_floating_point(), "An index is a whole number. Which method of a tensor gives the place of its least?"
+        )
+        wrong_if(
+            not _same(got, want),
+            f"For the values {values.tolist()} and the levels {levels.tolist()} the answer is {want.tolist()}; "
+            f"you return {got.tolist()}.",
+        )
+
+
+def _restore(restore):
+    import torch
+
+    levels = torch.tensor([-1.0, -0.5, 0.0, 0.25, 1.0])
+    for codes, absmax in (
+        ([[0, 4, 2], [3, 1, 4]], [2.0, 0.1]),
+        ([[0, 4, 2], [3, 1, 4], [2, 2, 0]], [2.0, 0.1, 5.0]),
+    ):
+        codes, absmax = torch.tensor(codes), torch.tensor(absmax)
+        want, got = levels[codes] * absmax[:, None], restore(codes, absmax, levels)
+        wrong_if(_same(got, levels[codes]), "The scale is missing: all blocks still lie between -1 and 1.")
+        wrong_if(
+            _same(got, levels[codes] / absmax[:, None]),
+            "You divided by the scale. That is what quantizing does; going back, multiply.",
+        )
+        wrong_if(
+            _same(got, levels[codes] * absmax.max()),
+            "One scale for all blocks. Each block has its own: absmax[:, None] stands beside its row.",
+        )
+        wrong_if(
+            _same(got, codes * absmax[:, None]),
+            "The codes are numbers of levels, not values. levels[codes] looks the values up.",
+        )
+        square = len(codes) == codes.shape[1]
+        wrong_if(
+            square and _same(got, levels[codes] * absmax),
+            "The scales went along the columns. A row is a block: absmax[:, None] stands beside its row.",
+        )
+        wrong_if(
+            not _same(got, want),
+            f"For the codes {codes.tolist()} and the scales {[round(a, 3) for a in absmax.tolist()]} other weights come out.",
+        )
+
+
+def _bits_per_weight(bits_per_weight):
+    for bits, block, scale_bits in ((4, 64, 32), (4, 32, 16), (8, 128, 32)):
+        want, got = bits + scale_bits / block, float(bits_per_weight(bits, block, scale_bits))
+        wrong_if(got == bits, "The scale costs something too: one for each block.")
+        wrong_if(got == bits + scale_bits, "A scale is not kept for every weight: the weights of a block share one.")
+        wrong_if(got == bits * block + scale_bits, "Those are the bits of a whole block. How many weights share them?")
+        wrong_if(
+            got == bits + block / scale_bits,
+            "Upside down: a larger block must cost less. The scale's bits go over the block.",
+        )
+        wrong_if(
+            not math.isclose(got, want),
+            f"{bits} bits in blocks of {block}, with a scale of {scale_bits} bits, cost {want} bits a weight, not {got}.",
+        )
+
+
+def _drawn_layer(n, inputs, outputs, rank, seed):
+    """x [n, inputs], W [outputs, inputs], A [rank, inputs], B [outputs, rank]."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((n, inputs), (outputs, inputs), (rank, inputs), (outputs, rank))
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def _with_adapter(with_adapter):
+    for n, inputs, outputs, rank, alpha, seed in ((2, 5, 3, 2, 8, 0), (4, 3, 3, 3, 2, 1)):
+        x, W, A, B = _drawn_layer(n, inputs, outputs, rank, seed)
+        base, path = x @ W.T, x @ A.T @ B.T
+        got = with_adapter(x, W, A, B, alpha)
+        wrong_if(_same(got, base), "That is the layer without its adapter.")
+        wrong_if(
+            _same(got, alpha / rank * path), "The layer itself is gone: its own output has to be added to the adapter's."
+        )
+        wrong_if(_same(got, base + path), "The scale is missing: the adapter's output is multiplied by alpha / rank.")
+        wrong_if(
+            _same(got, base + alpha * path),
+            "Scaled by alpha alone. It is divided by the rank, so that a larger rank does not move the layer further.",
+        )
+        wrong_if(_same(got, base + rank / alpha * path), "Upside down: alpha over rank.")
+        wrong_if(_same(got, alpha / rank * (base + path)), "The layer's own output was scaled too. Only the adapter's is.")
+        wrong_if(
+            not _same(got, base + alpha / rank * path),
+            f"For {n} inputs of length {inputs}, {outputs} outputs, rank {rank} and alpha {alpha} other numbers come out. "
+            "First x through A, then the result through B.",
+        )
+
+
+def _trained(trained):
+    for layers, rank in (([(10, 20)], 2), ([(32, 96), (64, 256)], 8), ([(5, 3), (3, 5), (7, 7)], 1)):
+        want, got = sum(rank * (i + o) for i, o in layers), trained(layers, rank)
+        wrong_if(
+            got == sum(i * o for i, o in layers), "That counts the frozen weights of the layers. What stands beside them?"
+        )
+        wrong_if(
+            got == sum(rank * i * o for i, o in layers),
+            "A and B are narrow: rank times inputs, and outputs times rank. Their sizes are added, not multiplied.",
+        )
+        wrong_if(
+            got in (sum(rank * i for i, _ in layers), sum(rank * o for _, o in layers)),
+            "That is one of the two matrices. A has rank x inputs weights, B has outputs x rank.",
+        )
+        wrong_if(
+            len(layers) > 1 and got == rank * sum(layers[0]), "That counts the first layer only; go through all of them."
+        )
+        wrong_if(got == sum(i + o for i, o in layers) and rank > 1, "The rank has no effect yet.")
+        wrong_if(
+            got != want, f"For the layers {layers} and rank {rank} there are {want} weights to train; you return {got!r}."
+        )
+
+
+def _merged(merged):
+    for inputs, outputs, rank, alpha, seed in ((5, 3, 2, 8, 2), (4, 4, 4, 2, 3)):
+        _, W, A, B = _drawn_layer(1, inputs, outputs, rank, seed)
+        got = merged(W, A, B, alpha)
+        wrong_if(_same(got, alpha / rank * B @ A), "That is what has to be added. The layer's own weights are missing.")
+        wrong_if(_same(got, W + B @ A), "The scale is missing: alpha / rank, as in the layer with its adapter.")
+        wrong_if(_same(got, W + alpha * B @ A), "Scaled by alpha alone; divide it by the rank.")
+        wrong_if(
+            inputs == outputs == rank and _same(got, W + alpha / rank * A @ B),
+            "A @ B has the wrong order: x meets A first, so in the product of matrices A stands on the right.",
+        )
+        wrong_if(
+            not _same(got, W + alpha / rank * B @ A),
+            f"For a layer of {inputs} inputs and {outputs} outputs, rank {rank}, alpha {alpha}, other weights come out.",
+        )
+
+
+ACTIONS = ("raise the learning rate", "lower the learning rate", "stop earlier", "keep it")
+CURVES = {
+    "a": ("raise the learning rate", "The loss falls, but hardly: each step moves the weights too little."),
+    "b": ("lower the learning rate", "The loss jumped up and stays high: the steps throw the weights about."),
+    "c": ("keep it", "It falls quickly, then slowly, and new examples are read as well as those of training."),
+    "d": (
+        "stop earlier",
+        "The training loss goes on falling while new examples are read worse and worse: it learns the examples by heart.",
+    ),
+}
+
+
+def _curves(curves):
+    wrong_if(not isinstance(curves, dict), "Keep the dictionary; replace each ... by one of the four texts.")
+    for name, (best, because) in CURVES.items():
+        wrong_if(name not in curves, f"Run {name} is missing from the dictionary.")
+        given = curves[name]
+        wrong_if(given not in ACTIONS, f"Run {name}: write one of {', '.join(ACTIONS)}; not {given!r}.")
+        wrong_if(given != best, f'Run {name}: would "{given}" help? {because}')
+
+
+EXERCISES = (
+    Exercise(
+        "03.codes",
+        "codes",
+        '''
+def codes(values, levels):
+    """For each value, shape [n], the index of the level nearest to it, shape [n]."""
+    distance = (values[:, None] - levels).abs()  # [n, levels]
+    return ...
+''',
+        '''
+def codes(values, levels):
+    """For each value, shape [n], the index of the level nearest to it, shape [n]."""
+    distance = (values[:, None] - levels).abs()  # [n, levels]
+    return distance.argmin(dim=1)
+''',
+        _codes,
+        (
+            "Each row of `distance` belongs to one value. Where in the row is the smallest number?",
+            "A tensor has min, which gives the smallest number, and argmin, which gives its place. Along dim=1 it goes row by row.",
+        ),
+        "sixteen levels, so each index fits into four bits.",
+    ),
+    Exercise(
+        "03.restore",
+        "restore",
+        '''
+def restore(codes, absmax, levels):
+    """The weights again: codes [blocks, size], absmax [blocks], levels [16] -> [blocks, size]."""
+    return ...
+''',
+        '''
+def restore(codes, absmax, levels):
+    """The weights again: codes [blocks, size], absmax [blocks], levels [16] -> [blocks, size]."""
+    return levels[codes] * absmax[:, None]
+''',
+        _restore,
+        (
+            "A code is the index of a level: levels[codes] has the shape of codes.",
+            "Each block was divided by its own absmax. Undo that.",
+            "absmax[:, None] has the shape [blocks, 1]: multiplied with [blocks, size], each row gets its own number.",
+        ),
+        "that is dequantization. It happens again and again in training, each time a layer is used.",
+    ),
+    Exercise(
+        "03.bits",
+        "bits_per_weight",
+        '''
+def bits_per_weight(bits, block, scale_bits):
+    """Bits that a weight takes, with its share in the scale of its block of `block` weights."""
+    return ...
+''',
+        '''
+def bits_per_weight(bits, block, scale_bits):
+    """Bits that a weight takes, with its share in the scale of its block of `block` weights."""
+    return bits + scale_bits / block
+''',
+        _bits_per_weight,
+        (
+            "Each weight has its own `bits`. The scale is kept once for each block.",
+            "So `block` weights share `scale_bits` between them.",
+        ),
+        "now the price of small blocks is known.",
+    ),
+    Exercise(
+        "03.lora",
+        "with_adapter",
+        '''
+def with_adapter(x, W, A, B, alpha):
+    """Output of a linear layer with its adapter: x [n, in], W [out, in], A [rank, in], B [out, rank]."""
+    rank = A.shape[0]
+    base = x @ W.T
+    return ...
+''',
+        '''
+def with_adapter(x, W, A, B, alpha):
+    """Output of a linear layer with its adapter: x [n, in], W [out, in], A [rank, in], B [out, rank]."""
+    rank = A.shape[0]
+    base = x @ W.T
+    return base + alpha / rank * (x @ A.T @ B.T)
+''',
+        _with_adapter,
+        (
+            "The adapter's own output is x @ A.T @ B.T: down to `rank` numbers, and up again.",
+            "It is multiplied by alpha / rank, then added to base.",
+        ),
+        "that is all of LoRA: a narrow path beside the layer.",
+    ),
+    Exercise(
+        "03.count",
+        "trained",
+        '''
+def trained(layers, rank):
+    """How many weights LoRA trains beside layers, which are given as pairs (inputs, outputs)."""
+    return ...
+''',
+        '''
+def trained(layers, rank):
+    """How many weights LoRA trains beside layers, which are given as pairs (inputs, outputs)."""
+    return sum(rank * (inputs + outputs) for inputs, outputs in layers)
+''',
+        _trained,
+        (
+            "A has the shape [rank, inputs], B has [outputs, rank]. How many weights are these together?",
+            "Add that up over all layers: sum(... for inputs, outputs in layers).",
+        ),
+        "it grows with the sides of a layer, not with its area: the larger the model, the smaller the share.",
+    ),
+    Exercise(
+        "03.merge",
+        "merged",
+        '''
+def merged(W, A, B, alpha):
+    """The weights of one plain layer that does what W with its adapter does: shape [out, in]."""
+    rank = A.shape[0]
+    return ...
+''',
+        '''
+def merged(W, A, B, alpha):
+    """The weights of one plain layer that does what W with its adapter does: shape [out, in]."""
+    rank = A.shape[0]
+    return W + alpha / rank * (B @ A)
+''',
+        _merged,
+        (
+            "In x @ W.T + alpha / rank * (x @ A.T @ B.T), x can be factored out. What is left in the brackets?",
+            "A.T @ B.T is the transpose of B @ A, which has the shape of W.",
+        ),
+        "merged, the adapter costs nothing when the model is used.",
+    ),
+    Exercise(
+        "03.curves",
+        "curves",
+        """
+# for each run: "raise the learning rate", "lower the learning rate", "stop earlier" or "keep it"
+curves = {"a": ..., "b": ..., "c": ..., "d": ...}
+""",
+        """
+# for each run: "raise the learning rate", "lower the learning rate", "stop earlier" or "keep it"
+curves = {
+    "a": "raise the learning rate",
+    "b": "lower the learning rate",
+    "c": "keep it",
+    "d": "stop earlier",
+}
+""",
+        _curves,
+        (
+            "First look at the training loss alone: does it fall, and how fast?",
+            "Then compare it with the loss on held-out examples: do both fall together?",
+            "Each of the four answers is right for one run.",
+        ),
+        "a loss that jumps or crawls is a matter of the learning rate; a gap that opens is a matter of when to stop.",
+        function=False,
+    ),
+)
+
+QUIZ = (
+    Question(
+        "What does QLoRA change while it trains?",
+        (
+            Option("All weights of the model, in 4 bits.", "the 4-bit weights are frozen: they are read, never written."),
+            Option(
+                "Only the adapter's A and B; the base stays as it is.",
+                "which is why the adapter can be saved alone, and taken off again.",
+                True,
+            ),
+            Option(
+                "Only the last layer.", "the adapter stands beside every linear layer; the output layer is left out of it."
+            ),
+        ),
+    ),
+    Question(
+        "Why does B start at zero?",
+        (
+            Option(
+                "So that the first step begins at the pre-trained model itself.",
+                "with B = 0 the adapter adds nothing; training moves away from what the model already can.",
+                True,
+            ),
+            Option("Zeros take less memory.", "a zero takes as many bits as any other number."),
+            Option("Because A starts at zero too.", "then neither would ever get a gradient, and nothing would be learned."),
+        ),
+    ),
+    Question(
+        "NF4 and evenly spaced levels both have 16 values. Why does NF4 lose less on weights?",
+        (
+            Option("It uses more bits.", "both take four bits a weight, and the same scales."),
+            Option(
+                "Its levels lie closer together where most weights are, near zero.",
+                "so that each of the 16 values is used about equally often.",
+                True,
+            ),
+            Option("It leaves large weights out.", "the largest of each block is kept exactly: it sets the scale."),
+        ),
+    ),
+    Question(
+        "The loss jumps from 2 to 8 in the first steps and stays there. What do you change first?",
+        (
+            Option("The rank: give it more weights.", "more weights are thrown about in the same way."),
+            Option("The learning rate: make it smaller.", "the steps overshoot. Try a tenth of it.", True),
+            Option("The data: add more rows.", "a model that was thrown off learns nothing from more rows either."),
+        ),
+    ),
+    Question(
+        "Your training was cut off at step 700. What does a checkpoint hold, so that going on gives the same result?",
+        (
+            Option("The base model.", "it never changed, and lies where it lay."),
+            Option("The adapter.", "needed, but the optimizer would have to find its averages anew, and the order of rows."),
+            Option(
+                "The adapter, the optimizer's state, the step, and the state of the random numbers.",
+                "together they are all that the next step depends on.",
+                True,
+            ),
+        ),
+    ),
+)
