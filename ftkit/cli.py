@@ -63,12 +63,14 @@ def _root(
 
 
 @app.command()
-def doctor() -> None:
-    """Check this machine: one line for each thing the course needs, with its fix."""
-    from .doctor import examine
+def doctor(
+    run: Annotated[str | None, typer.Argument(help="a run's folder or name; left out, this machine is checked")] = None,
+) -> None:
+    """Check this machine, or a run: one line for each thing that may be wrong, with its fix."""
+    from .doctor import examine, examine_run
 
     findings = []
-    for finding in examine():
+    for finding in examine_run(run) if run else examine():
         print(finding, flush=True)
         findings.append(finding)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)

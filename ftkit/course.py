@@ -1,6 +1,7 @@
 """The course's own side: exercises that check themselves, quizzes, and the progress that is kept (every lesson).
 
-What a lesson asks stands in `ftkit/exercises/lessonNN.py` as data: `EXERCISES` and `QUIZ`. This module runs it.
+What a lesson asks stands in `ftkit/exercises/lessonNN.py` as data, what a lab asks in `lab_NAME.py`: `EXERCISES` and `QUIZ`.
+This module runs it.
 """
 
 from __future__ import annotations
@@ -211,20 +212,26 @@ def lessons() -> list[str]:
     return sorted(path.stem.removeprefix("lesson") for path in Path(__file__).with_name("exercises").glob("lesson*.py"))
 
 
+def labs() -> list[str]:
+    """Names of the labs that have exercises."""
+    return sorted(path.stem.removeprefix("lab_") for path in Path(__file__).with_name("exercises").glob("lab_*.py"))
+
+
 def exercises(lesson: str) -> Exercises:
-    """The exercises of a lesson ("02"). Raises `KitError` for a lesson that has none."""
+    """The exercises of a lesson ("02") or lab ("break_it"). Raises `KitError` for one that has none."""
     return Exercises(lesson, _data(lesson).EXERCISES)
 
 
 def quiz(lesson: str) -> Quiz:
-    """The quiz of a lesson ("02"). Raises `KitError` for a lesson that has none."""
+    """The quiz of a lesson ("02") or lab ("break_it"). Raises `KitError` for one that has none."""
     return Quiz(lesson, _data(lesson).QUIZ)
 
 
 def _data(lesson: str) -> Any:
-    if lesson not in lessons():
-        raise KitError(f"There are no exercises for lesson {lesson!r}. Lessons: {', '.join(lessons())}.")
-    return importlib.import_module(f".exercises.lesson{lesson}", __package__)
+    if lesson not in [*lessons(), *labs()]:
+        known = f"Lessons: {', '.join(lessons())}. Labs: {', '.join(labs())}."
+        raise KitError(f"There are no exercises for lesson {lesson!r}. {known}")
+    return importlib.import_module(f".exercises.{'lesson' if lesson in lessons() else 'lab_'}{lesson}", __package__)
 
 
 def refreshed(notebook: Any, solved: bool = False) -> Any:
@@ -233,7 +240,7 @@ def refreshed(notebook: Any, solved: bool = False) -> Any:
     An exercise's cell is one that ends with `q.NAME.check(ANSWER)`. Outputs stay as they are.
     """
     notebook = copy.deepcopy(notebook)
-    lesson = re.search(r'exercises\("(\d\d)"\)', "\n".join(cell.source for cell in notebook.cells))
+    lesson = re.search(r'exercises\("(\w+)"\)', "\n".join(cell.source for cell in notebook.cells))
     if lesson is None:
         return notebook
     q = exercises(lesson[1])
@@ -266,10 +273,10 @@ def read_progress() -> dict[str, dict[str, Any]]:
 
 
 def progress_rows() -> list[dict[str, Any]]:
-    """One row a lesson: exercises solved, tried and all; quiz questions right at the first or a later go, and all."""
+    """One row a lesson or lab: exercises solved, tried and all; quiz questions right at the first or a later go, and all."""
     kept = read_progress()
     rows = []
-    for lesson in lessons():
+    for lesson in [*lessons(), *labs()]:
         mine = [kept["exercises"].get(exercise.key, {}) for exercise in exercises(lesson)]
         asked = [kept["quiz"].get(f"{lesson}.{n}", {}) for n in range(1, len(quiz(lesson).questions) + 1)]
         rows.append(

@@ -1,4 +1,4 @@
-"""The doctor: one line for each thing the course needs, each with its fix (lesson 00)."""
+"""The doctor: one line for each thing the course needs, or that may be wrong with a run, each with its fix (lesson 00)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 
+from . import guards
 from .base import Finding, KitError, cache_dir, kit_root
 from .deployment import DEFAULT_PORT, free_port
 from .models import INSTALL_PACKAGED, PACKAGED, find_model, quiet_bitsandbytes
 from .profiles import choose_profile, detect_hardware
+from .runs import open_run
 
 INSTALL = f'in the kit\'s folder: "{sys.executable}" -m pip install -c constraints.txt -e ".[lab,test]"'
 NEEDED_DISK_GB = 3
@@ -39,6 +41,11 @@ def examine() -> Iterator[Finding]:
                 f"{type(error).__name__}: {error}",
                 f"Install again: {INSTALL}",
             )
+
+
+def examine_run(name: str) -> Iterator[Finding]:
+    """All guards on one run, finished or not, one finding at a time. Raises `KitError` if there is no such run."""
+    return guards.of_run(open_run(name, unfinished=True))
 
 
 def _python() -> Finding:

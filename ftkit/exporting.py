@@ -199,7 +199,7 @@ def modelfile(run: Run, tokenizer: Any, model: str = "./merged") -> str:
             "PARAMETER temperature 0",
             "PARAMETER repeat_penalty 1",
             f"PARAMETER seed {run.profile.seed}",
-            f"PARAMETER num_predict {run.profile.max_new_tokens}",
+            f"PARAMETER num_predict {run.answer_tokens}",
             "",
         ]
     )
@@ -310,7 +310,7 @@ def _write_server(run: Run, folder: Path) -> None:
     (folder / "merged").mkdir()
     _write_merged(run, folder / "merged")
     chat = chat_prompt(run.task, "a message")
-    tokens = run.profile.max_new_tokens
+    tokens = run.answer_tokens
     write_text(
         folder / "ask.py",
         '"""Ask the server for one answer: python ask.py "a message"."""\n\nimport sys\n\nfrom openai import OpenAI\n\n'

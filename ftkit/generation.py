@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from . import guards
 from .base import KitError
 from .models import dequantized, load_adapter, load_model, load_tokenizer
 from .runs import Run
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, Cache, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 BASE, TUNED = "base", "tuned"
-SPARE = 4  # tokens that an answer may be longer than the longest in training
 WORTH_SHARING = 48  # tokens that all prompts must begin with to be computed once
 _ADAPTER = {BASE: "__base__", TUNED: "default"}  # peft's names: the untouched model, and the adapter
 
@@ -64,9 +64,8 @@ class Answerer:
             return load_adapter(base, run.adapter, base=profile.model).eval(), load_tokenizer(profile.model)
 
         model, tokenizer = worker.submit(load).result()
-        learned = run.record["training"].get("longest_completion", 0)  # another task's answers may be longer than the desk's
-        most = max(profile.max_new_tokens, learned + SPARE)
-        return cls(run.task, model, tokenizer, profile.generation_batch, most, worker)
+        guards.require(guards.at_loading(run, model, tokenizer))
+        return cls(run.task, model, tokenizer, profile.generation_batch, run.answer_tokens, worker)
 
     def prompt(self, message: str, which: str) -> Messages:
         """The chat for a message: the base model is told the fields in its prompt, the tuned one learned them."""

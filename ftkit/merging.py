@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import intervals
+from . import guards, intervals
 from .base import KitError, read_json, return_freed_memory, write_json
 from .evaluation import score
 from .generation import TUNED, Answerer
@@ -47,7 +47,9 @@ def merged_model(run: Run, four_bit: bool = True) -> PreTrainedModel:
     Raises `KitError` if the adapter is missing, broken or holds numbers that are not finite.
     """
     base = load_model(run.profile.model, run.profile.dtype, four_bit)
-    return _merged(load_adapter(dequantized(base) if four_bit else base, run.adapter, base=run.profile.model), run)
+    tuned = load_adapter(dequantized(base) if four_bit else base, run.adapter, base=run.profile.model)
+    guards.require([guards.mergeable(tuned), guards.adapter_in_use(tuned)])
+    return _merged(tuned, run)
 
 
 def _merged(tuned: Any, run: Run) -> PreTrainedModel:
@@ -70,7 +72,7 @@ def save_merged(run: Run, folder: Path) -> None:
     for name in ("temperature", "top_p", "top_k"):
         setattr(settings, name, None)
     settings.do_sample = False
-    settings.max_new_tokens = run.profile.max_new_tokens
+    settings.max_new_tokens = run.answer_tokens
     settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
@@ -97,7 +99,7 @@ def answering(run: Run, load: Callable[[], Loaded]) -> Iterator[Answerer]:
             run.task,
             *worker.submit(load).result(),
             batch_size=run.profile.generation_batch,
-            max_new_tokens=run.profile.max_new_tokens,
+            max_new_tokens=run.answer_tokens,
             worker=worker,
         )
         answerer.tokenizer.padding_side = "left"

@@ -392,3 +392,27 @@ def _drawn(figure: Figure, text: str) -> Picture:
     drawn = file.getvalue()
     label = f'<svg role="img" aria-label="{html.escape(text, quote=True)}" style="background:#ffffff" '
     return Picture(re.sub(r"<svg ", lambda _: label, drawn[drawn.index("<svg") :], count=1), text)
+
+
+# --- labs ---
+
+
+def curves(values: dict[str, tuple[Sequence[float], Sequence[float]]], across: str, up: str, log: bool = False) -> Picture:
+    """Several curves in one picture, told apart by colour and by dashes. `values`: name to (places, heights).
+
+    `across` and `up` name the axes with their units; `log` draws the heights on a logarithmic scale.
+    """
+    figure, axes = _figure(7, 3)
+    looks = [(ORANGE, "-"), (BLUE, "--"), (INK, ":"), ("#57534e", "-.")]
+    for (name, (places, heights)), (colour, dashes) in zip(values.items(), looks, strict=False):
+        axes.plot(places, heights, color=colour, linestyle=dashes, linewidth=2, label=name)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    if log:
+        axes.set_yscale("log")
+    axes.legend(frameon=False)
+    listed = "; ".join(
+        f"{name}: from {heights[0]:.3g} to {heights[-1]:.3g}, at most {max(heights):.3g}"
+        for name, (_, heights) in values.items()
+    )
+    return _drawn(figure, f"{up.capitalize()} over {across}. {listed}.")

@@ -22,6 +22,7 @@ from .tasks import Task, load_task
 
 FORMAT = 1
 REFERENCE = "reference"  # the name of the kit's own run
+SPARE = 4  # tokens that an answer may be longer than the longest in training
 RECORDED_PACKAGES = (
     "ftkit",
     "torch",
@@ -75,6 +76,12 @@ class Run:
             return Profile(**self.record["profile"])
         except (KeyError, TypeError):
             raise KitError(f"{self.folder / 'run.json'} has no usable profile; train again.") from None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens that the tuned model may write: the profile's, and never fewer than its longest training answer took."""
+        learned = self.record.get("training", {}).get("longest_completion", 0)
+        return max(self.profile.max_new_tokens, learned + SPARE)
 
     @property
     def task(self) -> Task:
@@ -231,7 +238,7 @@ def _use(run: Run, base: str, merged: bool) -> str:
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
         f"{load}chat = {json.dumps(chat, ensure_ascii=False)}\n"
         'inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)\n'
-        f"output = model.generate(**inputs.to(model.device), max_new_tokens={run.profile.max_new_tokens}, do_sample=False)\n"
+        f"output = model.generate(**inputs.to(model.device), max_new_tokens={run.answer_tokens}, do_sample=False)\n"
         'answer = tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)\n'
         "print(answer)\n```" + _base_note(run, merged)
     )
@@ -361,10 +368,11 @@ def reference_run() -> Run | None:
     return copy
 
 
-def open_run(name: str | Path | None = None) -> Run:
+def open_run(name: str | Path | None = None, unfinished: bool = False) -> Run:
     """Open a run: a folder, a name under `runs/`, or (left out) the newest finished one, and without one the kit's own.
 
-    The kit's own is also had by its name, "reference". `KitError` if there is no such run, or it is not finished.
+    The kit's own is also had by its name, "reference". `KitError` if there is no such run, or it is not finished (unless
+    `unfinished` ones are wanted too).
     """
     if name is None:
         finished = [run for run in all_runs() if run.finished and not run.is_reference]
@@ -379,7 +387,7 @@ def open_run(name: str | Path | None = None) -> Run:
         known = ", ".join(run.name for run in all_runs()[:5]) or "none yet"
         raise KitError(f"{name} is not a run: a run is a folder with run.json. Here are: {known}.")
     run = Run(folder)
-    if not run.finished:
+    if not run.finished and not unfinished:
         raise KitError(f"{folder} is not finished. Go on with it: ftkit train {run.record['task']['folder']}")
     return run
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import kernels
+from . import guards, kernels
 from .base import KitError, return_freed_memory, write_json
 from .models import load_adapter, load_model, load_tokenizer
 from .planning import clock, in_words, plan_training
@@ -70,6 +70,8 @@ def _train(
     plan = plan_training(profile, dataset["length"])
     say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile)
+    facts = guards.what_is_learned(trainer, dataset)
+    guards.require(guards.at_start(facts, trainer, profile), say)
     progress = _progress(run, profile, dataset, say, stop_after)
     trainer.add_callback(progress)
     checkpoint = last_checkpoint(run)
@@ -83,6 +85,7 @@ def _train(
         return run
     run.update(
         status="finished",
+        guards=facts,
         training={
             "steps": trainer.state.global_step,
             "examples": len(dataset),
@@ -108,6 +111,7 @@ def _train(
         f"({measured['memory_against_plan']}). "
         "The saved adapter, loaded again, gives the same logits."
     )
+    guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.log())], say)
     return run
 
 

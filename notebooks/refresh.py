@@ -24,6 +24,7 @@ from ftkit.course import refreshed
 from ftkit.profiles import choose_profile
 
 HERE = Path(__file__).resolve().parent
+ALL = [*sorted(HERE.glob("[0-9]*.ipynb")), *sorted((HERE / "labs").glob("*.ipynb"))]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -77,14 +78,14 @@ def merge_streams(notebook):
 def main():
     """Refresh, check or run the notebooks that were named, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", nargs="*", type=Path, default=sorted(HERE.rglob("[0-9]*.ipynb")))
+    parser.add_argument("notebooks", nargs="*", type=Path, default=ALL)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--run", action="store_true")
     asked = parser.parse_args()
     stale = []
     for path in asked.notebooks:
         before = nbformat.read(path, as_version=4)
-        after = refresh(before, path.name)
+        after = refresh(before, path.resolve().relative_to(HERE).as_posix())
         if asked.check:
             stale += [path.name] if after != before else []
             continue

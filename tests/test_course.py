@@ -20,6 +20,7 @@ from ftkit.course import (
     WRONG,
     Option,
     exercises,
+    labs,
     lessons,
     progress_file,
     progress_rows,
@@ -30,8 +31,9 @@ from ftkit.course import (
 from tests.test_cli import ftkit, refused
 from tests.wrong_answers import WRONG as TYPICAL
 
-ALL = [exercise for lesson in lessons() for exercise in exercises(lesson)]
-QUESTIONS = [(lesson, n, question) for lesson in lessons() for n, question in enumerate(quiz(lesson).questions, start=1)]
+PARTS = [*lessons(), *labs()]
+ALL = [exercise for lesson in PARTS for exercise in exercises(lesson)]
+QUESTIONS = [(lesson, n, question) for lesson in PARTS for n, question in enumerate(quiz(lesson).questions, start=1)]
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +83,7 @@ def test_an_untouched_exercise_is_not_attempted_and_does_not_stop_the_notebook(e
     names = learner()
     exec(exercise.start, names)
     assert exercise.judge(names[exercise.answer])[0] == NOT_ATTEMPTED
-    names["q"] = exercises(exercise.key[:2])
+    names["q"] = exercises(exercise.key.split(".")[0])
     exec(exercise.cell(), names)  # the very cell of the notebook
     assert capsys.readouterr().out.startswith("Not attempted")
     assert exercise.key not in read_progress()["exercises"]
@@ -169,7 +171,7 @@ def test_progress_from_many_threads_is_complete():
         for exercise in exercises(lesson):
             exercise.check([])
 
-    threads = [threading.Thread(target=work, args=(lesson,)) for lesson in lessons() for _ in range(3)]
+    threads = [threading.Thread(target=work, args=(lesson,)) for lesson in PARTS for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -243,9 +245,9 @@ def test_where_widgets_are_not_installed_the_quiz_is_text(monkeypatch):
     assert list(quiz("00")._repr_mimebundle_()) == ["text/plain"]
 
 
-@pytest.mark.parametrize("lesson", lessons())
+@pytest.mark.parametrize("lesson", PARTS)
 def test_a_notebook_hands_out_its_exercises_untouched_and_solved_fills_them_in(lesson):
-    (path,) = (kit_root() / "notebooks").glob(f"{lesson}_*.ipynb")
+    (path,) = (kit_root() / "notebooks").glob(f"labs/{lesson}.ipynb" if lesson in labs() else f"{lesson}_*.ipynb")
     notebook = nbformat.read(path, as_version=4)
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     for exercise in exercises(lesson):
@@ -325,7 +327,7 @@ def test_on_colab_a_package_imported_before_its_upgrade_asks_for_a_restart(tmp_p
     assert "datasets had been imported" in said and "Restart session" in said
 
 
-@pytest.mark.parametrize("path", sorted((kit_root() / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((kit_root() / "notebooks").rglob("*.ipynb")), ids=lambda path: path.stem)
 def test_every_notebook_is_as_refresh_would_leave_it(path):
     done = subprocess.run(
         [sys.executable, kit_root() / "notebooks" / "refresh.py", "--check", path], capture_output=True, text=True

@@ -14,10 +14,12 @@ import pytest
 from nbclient import NotebookClient
 
 from ftkit.base import kit_root
-from ftkit.course import exercises, lessons, solved
+from ftkit.course import exercises, labs, lessons, solved
 
 FOLDER = kit_root() / "notebooks"
 NOTEBOOKS = {path.name[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
+LABS = {path.stem: path for path in sorted((FOLDER / "labs").glob("*.ipynb"))}  # nbmake runs them, as handed out
+ALL = NOTEBOOKS | LABS
 WAYS = {"read", "picture", "analogy", "run", "experiment", "exercise", "quiz", "break it", "project"}
 SECONDS = 180  # of processor time that one notebook may take; the clock on the wall depends on what else runs
 
@@ -104,7 +106,7 @@ AGREEMENT = {
 
 
 def read(lesson):
-    return nbformat.read(NOTEBOOKS[lesson], as_version=4)
+    return nbformat.read(ALL[lesson], as_version=4)
 
 
 def kit_files():
@@ -135,13 +137,19 @@ def test_a_lesson_with_its_solutions_runs_from_nothing_and_agrees_with_the_packa
 
 def test_every_lesson_has_its_exercises_its_quiz_and_its_agreement():
     assert list(NOTEBOOKS) == lessons() == list(AGREEMENT)
+    assert set(labs()) <= set(LABS)
 
 
-@pytest.mark.parametrize("lesson", NOTEBOOKS)
+@pytest.mark.parametrize("lesson", ALL)
 def test_a_lesson_opens_and_closes_as_all_do(lesson):
     first = read(lesson).cells[0].source
     assert first.startswith("[![Open in Colab]")
-    for part in (f"# {lesson} · ", "*After this lesson you can*", "*It takes*", "*It needs*"):
+    for part in (
+        "# Lab · " if lesson in LABS else f"# {lesson} · ",
+        "*After this lesson you can*",
+        "*It takes*",
+        "*It needs*",
+    ):
         assert part in first
     assert re.search(r"^Machine time: .*`cpu`.*not been measured yet\.$", first, re.MULTILINE)
     text = markdown(lesson)
@@ -150,20 +158,21 @@ def test_a_lesson_opens_and_closes_as_all_do(lesson):
     assert text.index("## Key facts") < text.index("## `quiz`") < text.index("## What is next")
 
 
-@pytest.mark.parametrize("lesson", NOTEBOOKS)
+@pytest.mark.parametrize("lesson", ALL)
 def test_the_ways_of_learning_are_marked_by_the_same_nine_words(lesson):
     headings = re.findall(r"^#{2,3} .*$", markdown(lesson), re.MULTILINE)
     marked = [match[1] for heading in headings if (match := re.match(r"#{2,3} `([^`]+)` \S", heading))]
     assert set(marked) <= WAYS
     assert all(re.match(r"### `[^`]+` \S", heading) for heading in headings if heading.startswith("### "))
-    assert len(set(marked)) >= 4 and marked.count("exercise") == len(list(exercises(lesson)))
+    checked = list(exercises(lesson)) if lesson in lessons() + labs() else []
+    assert len(set(marked)) >= 4 and marked.count("exercise") == len(checked)
 
 
 def test_the_first_lesson_explains_all_nine_words():
     assert set(re.findall(r"^\| `([^`]+)` \|", markdown("00"), re.MULTILINE)) == WAYS
 
 
-@pytest.mark.parametrize("lesson", NOTEBOOKS)
+@pytest.mark.parametrize("lesson", ALL)
 def test_a_picture_says_in_text_what_it_shows(lesson):
     outputs = [output for cell in read(lesson).cells for output in cell.get("outputs", []) if "data" in output]
     drawn = [output.data for output in outputs if {"image/svg+xml", "text/html", "image/png"} & set(output.data)]
@@ -185,17 +194,18 @@ def test_every_term_in_bold_is_in_the_glossary_and_its_lesson_named():
     names = [term.lower() for term, _, _ in entries]
     assert names == sorted(names)
     known = {singular(term): set(numbers.split(", ")) for term, numbers, _ in entries}
-    for lesson in NOTEBOOKS:
+    for lesson in ALL:
         for term in re.findall(r"\*\*(.+?)\*\*", markdown(lesson)):
             assert singular(term) in known, f"{lesson}: **{term}** is not in the glossary"
-            assert lesson in known[singular(term)], f"{lesson}: the glossary does not name this lesson for {term}"
+            named = lesson in LABS or lesson in known[singular(term)]
+            assert named, f"{lesson}: the glossary does not name this lesson for {term}"
 
 
-@pytest.mark.parametrize("lesson", NOTEBOOKS)
+@pytest.mark.parametrize("lesson", ALL)
 def test_links_of_a_lesson_lead_somewhere_and_named_lessons_exist_or_are_said_to_come(lesson):
     text = markdown(lesson)
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (FOLDER / target).exists(), target
+        assert (ALL[lesson].parent / target).exists(), target
     for name in re.findall(r"`(0\d_\w+)`", text):
         assert (FOLDER / f"{name}.ipynb").is_file() or f"`{name}` (in preparation)" in text, name
 
@@ -203,14 +213,14 @@ def test_links_of_a_lesson_lead_somewhere_and_named_lessons_exist_or_are_said_to
 def test_the_spelling_of_all_texts(tmp_path):
     """codespell knows common misspellings, offline. The data are left out: guests may write as they like."""
     files = [*kit_root().glob("*.md"), *FOLDER.glob("*.md"), *(kit_root() / "ftkit").rglob("*.py")]
-    for lesson, path in NOTEBOOKS.items():
+    for lesson, path in ALL.items():
         (tmp_path / f"{path.stem}.md").write_text(markdown(lesson), encoding="utf-8")
     command = [sys.executable, "-m", "codespell_lib", *map(str, files), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("lesson", NOTEBOOKS)
+@pytest.mark.parametrize("lesson", ALL)
 def test_code_and_printed_text_fit_the_width_of_a_screen(lesson):
     for cell in read(lesson).cells:
         if cell.cell_type == "code":
@@ -220,7 +230,7 @@ def test_code_and_printed_text_fit_the_width_of_a_screen(lesson):
 
 
 def test_the_text_of_two_cells_is_never_the_same():
-    for lesson in NOTEBOOKS:
+    for lesson in ALL:
         sources = [cell.source for cell in read(lesson).cells]
         assert len(sources) == len(set(sources))
 

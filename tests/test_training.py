@@ -257,9 +257,9 @@ def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run
     import shutil
 
     from ftkit import training
-    from ftkit.generation import SPARE, Answerer
+    from ftkit.generation import Answerer
     from ftkit.models import load_tokenizer
-    from ftkit.runs import Run
+    from ftkit.runs import SPARE, Run
 
     tokenizer = load_tokenizer(tiny_run.profile.model)
     texts = [json.dumps(row["ticket"], separators=(",", ":")) + tokenizer.eos_token for row in tiny_task.rows("train")]

@@ -264,4 +264,68 @@ WRONG = {
         ),
         ('{"both losses still fall at the last step": "train longer"}', "is missing"),
     ],
+    "break_it.template": [
+        ("return len(tokenize(trained)) == len(tokenize(asked))", "Compare the ids, not how many"),
+        ("return tokenize(trained)[: len(tokenize(asked))] == tokenize(asked)", "not opened passed as equal"),
+        ('return "Hello" in trained and "Hello" in asked', "passed as equal"),
+        ("return trained is not None", "passed as equal"),
+    ],
+    "break_it.end": [
+        ("return labels[-1] == end", "last label only"),
+        ("return True", "no label is the end token"),
+        ("return labels[-1] != -100", "last label only"),
+        ("return -100 in labels", "no label is the end token"),
+    ],
+    "break_it.mask": [
+        ("return sum(label != -100 for label in labels[:prompt])", "the padding is not"),
+        ("return sum(label != -100 for label in labels[real:])", "the prompt is not"),
+        ("return sum(label != -100 for label in labels)", "the answer's tokens too"),
+        ("return prompt + len(labels) - real", "You counted places"),
+    ],
+    "break_it.rate": [
+        ('return "fine" if losses[-1] < losses[0] else "too high"', "a fifth should be gone"),
+        ('return "fine" if losses[-1] < 0.8 * losses[0] else "too low"', "max(losses) first"),
+        ('return "ok"', 'Return "fine"'),
+    ],
+    "break_it.leak": [
+        ('"a"', "it did learn to stop"),
+        ('"d"', "leave both scores low"),
+        ('"leak"', "none of the letters"),
+        ("{'c'}", "one letter in quotes"),
+    ],
+    "break_it.adapter": [
+        ("return not any(tensor.any() for tensor in weights.values())", "never trained passed as trained"),
+        ("return len(weights) == 0", "never trained passed as trained"),
+        ('return not all(tensor.any() for name, tensor in weights.items() if "lora_B" in name)', "One layer"),
+        ('return sum(tensor.sum() for name, tensor in weights.items() if "lora_B" in name) == 0', "cancel out"),
+    ],
+    "break_it.merge": [
+        (
+            '["load the base in 4 bits", "put the adapter on", "merge", "dequantize the base", "save"]',
+            "most of the adapter is gone",
+        ),
+        (
+            '["dequantize the base", "load the base in 4 bits", "put the adapter on", "merge", "save"]',
+            "nothing to dequantize",
+        ),
+        ('["merge", "save"]', "Each of the five"),
+        ('["load", "merge"]', "not one of the five"),
+    ],
+    "break_it.cut": [
+        (
+            '{"every answer has exactly 24 tokens": "max_length", '
+            '"answers know the first fields, and make up the last ones": "max_length", '
+            '"the training\'s loss is fine, and rows had lost their last tokens": "max_length", '
+            '"the same run gives whole answers in the demo, and halves in a script": "max_new_tokens"}',
+            "the limit of generation",
+        ),
+        (
+            '{"every answer has exactly 24 tokens": "max_new_tokens", '
+            '"answers know the first fields, and make up the last ones": "max_new_tokens", '
+            '"the training\'s loss is fine, and rows had lost their last tokens": "max_length", '
+            '"the same run gives whole answers in the demo, and halves in a script": "max_new_tokens"}',
+            "before or in the training",
+        ),
+        ('{"every answer has exactly 24 tokens": "max_length"}', "is missing"),
+    ],
 }

@@ -10,4 +10,6 @@ To add a lesson NN:
    `q.name.check(answer)`: `notebooks/refresh.py` writes the rest, the badge and the cell for Colab.
 4. What the open code and the packaged code must agree in, in `AGREEMENT` of `tests/test_notebooks.py`.
 5. Its words in bold into `notebooks/glossary.md`; then `make notebooks`.
+
+A lab is `lab_NAME.py` with `notebooks/labs/NAME.ipynb` and `exercises("NAME")`; it has no agreement, and is run as handed out.
 """

@@ -1,0 +1,161 @@
+"""Helpers of the lab "Break it": short trainings that may be spoiled, answers to raw prompts, and what to count in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .profiles import Profile
+from .tasks import (
+    Row,
+    Task,
+    chat_prompt,
+    completion_text,
+    example_ids,
+    parse_answer,
+    prompt_ids,
+    prompt_text,
+    training_example,
+)
+from .training import make_trainer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTTrainer
+
+Spoil = Callable[["SFTTrainer"], None]
+WIDTH = 96  # characters of an answer that are shown
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What all experiments of the lab share: the task, the tokenizer, the profile, and how long a short training is."""
+
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    profile: Profile
+    steps: int
+    folder: Path
+
+    def prompts(self, rows: Sequence[Row]) -> list[str]:
+        """The rows' messages as the tuned model is asked: in the chat template, the assistant's turn opened."""
+        return [prompt_text(self.tokenizer, chat_prompt(self.task, row[self.task.message])) for row in rows]
+
+    def data(self, rows: Sequence[Row]) -> Dataset:
+        """Rows as `training.training_data` gives them: columns prompt, completion, length."""
+        from datasets import Dataset
+
+        made = [training_example(self.task, row) for row in rows]
+        sizes = [len(example_ids(self.tokenizer, self.task, row)) for row in rows]
+        return Dataset.from_list([{**example, "length": n} for example, n in zip(made, sizes, strict=True)])
+
+    def tune(
+        self, data: Dataset, spoil: Spoil | None = None, rate: float | None = None, steps: int | None = None
+    ) -> SFTTrainer:
+        """A short QLoRA training, its loss printed on the way; `spoil` may break the trainer before it starts."""
+        began, steps = time.monotonic(), steps or self.steps
+        settings = self.profile.with_changes(learning_rate=rate or self.profile.learning_rate, max_steps=steps)
+        trainer = make_trainer(self.folder / "checkpoints", data, settings)
+        trainer.args.save_strategy, trainer.args.logging_steps = "no", max(1, steps // 8)
+        trainer.add_callback(_telling())
+        if spoil:
+            spoil(trainer)
+        trainer.train()
+        print(f"{steps} steps in {time.monotonic() - began:.0f} s")
+        return trainer
+
+    def write(self, model: PreTrainedModel, prompts: Sequence[str], tokens: int) -> list[str]:
+        """What a model writes after each text as it stands: the likeliest token each time, `tokens` at most."""
+        import torch
+
+        given = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        with torch.inference_mode():
+            output = model.eval().generate(
+                **given, max_new_tokens=tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+            )
+        return self.tokenizer.batch_decode(output[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    def show(self, texts: Sequence[str], rows: Sequence[Row], first: int = 3) -> int:
+        """Print how many answers are whole and right, and the first ones; returns how many are whole (see `whole`)."""
+        made = sum(map(self.whole, texts))
+        print(f"{made} of {len(texts)} answers are tickets, {self.right(texts, rows)} right in every field. The first:")
+        for text in texts[:first]:
+            print("  ", text[:WIDTH].replace("\n", "⏎"))
+        return made
+
+    def whole(self, text: str) -> bool:
+        """Whether a text is one answer that fits the task and nothing else."""
+        answer = parse_answer(self.task, text)
+        fits = answer is not None and not self.task.answer_problems(answer)
+        return fits and text.strip() == completion_text(self.task, answer)
+
+    def right(self, texts: Sequence[str], rows: Sequence[Row]) -> int:
+        """How many answers are right in every field."""
+        return sum(parse_answer(self.task, t) == row[self.task.target] for t, row in zip(texts, rows, strict=True))
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has."""
+        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    def loss_by_part(self, model: PreTrainedModel, rows: Sequence[Row]) -> dict[str, float]:
+        """A model's mean loss at the tokens of the rows' prompts and at those of their answers: {"prompt", "answer"}."""
+        import torch
+
+        parts: dict[str, list[Any]] = {"prompt": [], "answer": []}
+        for row in rows:
+            ids = torch.tensor([example_ids(self.tokenizer, self.task, row)], device=model.device)
+            start = len(prompt_ids(self.tokenizer, chat_prompt(self.task, row[self.task.message])))
+            with torch.inference_mode():
+                logits = model.eval()(input_ids=ids).logits[0, :-1].float()
+            each = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")  # [length - 1]
+            parts["prompt"].append(each[: start - 1])
+            parts["answer"].append(each[start - 1 :])
+        return {part: float(torch.cat(values).mean()) for part, values in parts.items()}
+
+
+def changing(change: Callable[[dict[str, Any]], None]) -> Spoil:
+    """Let every batch of a trainer be changed, in place, after its own collator has made it."""
+
+    def spoil(trainer: SFTTrainer) -> None:
+        inner = trainer.data_collator
+
+        def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+            batch = inner(examples)
+            change(batch)
+            return batch
+
+        trainer.data_collator = collate
+
+    return spoil
+
+
+def cutting(limit: int) -> Spoil:
+    """Let every training example be cut after `limit` tokens, as a trainer's `max_length` does."""
+
+    def spoil(trainer: SFTTrainer) -> None:
+        trainer.train_dataset = trainer.train_dataset.map(
+            lambda row: {part: row[part][:limit] for part in ("input_ids", "labels")}
+        )
+
+    return spoil
+
+
+def losses(trainer: SFTTrainer) -> tuple[list[int], list[float]]:
+    """(steps, losses) of a training's log."""
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [entry["step"] for entry in log], [float(entry["loss"]) for entry in log]
+
+
+def _telling() -> Any:
+    from transformers import TrainerCallback
+
+    class Telling(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if "loss" in (logs or {}):
+                print(f"   step {state.global_step:3} of {state.max_steps}   loss {float(logs['loss']):.2f}", flush=True)
+
+    return Telling()

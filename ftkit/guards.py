@@ -1,0 +1,337 @@
+"""Guards: eight mistakes of fine-tuning that raise no error, each caught where it is made (lab "Break it").
+
+A guard looks at one thing and returns a `Finding`: well or not, what was found, what to do. `at_start` runs before a
+training, `at_loading` when a run's model is loaded, `of_run` afterwards on all that a run has kept: `ftkit doctor RUN`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .base import Finding, KitError, read_json
+from .checking import check_task
+from .models import linear_4bit_layers, load_tokenizer
+from .predictions import adapter_digest
+from .profiles import Profile
+from .runs import Run
+from .tasks import prompt_ids
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTTrainer
+
+Facts = dict[str, Any]
+
+ROWS = 32  # examples that are looked at token by token before a training
+RATES = (3e-5, 1.5e-2)  # learning rates of LoRA outside of which next to nothing, or nothing good, is learned
+FALLEN = 0.8  # a training that learned ends with less than so much of its first loss
+GUESSED = 12.0  # a loss above: worse than guessing among 160,000 tokens, so the weights were thrown out of place
+TELLING_STEPS = 20  # with fewer steps the loss says nothing about the learning rate
+SAME_ANSWERS = 0.8  # of the answers of a faithful export: ties between tokens fall either way now and then
+NOT_RECORDED = "not recorded: the run was made by an earlier version of the kit"
+
+
+# --- what is looked at ---
+
+
+def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> Facts:
+    """What a trainer will learn from, token by token, as `run.json` keeps it under "guards".
+
+    `dataset` is what the trainer was given (see `training.training_data`): its prompts and lengths say what should be there.
+    The first `rows` examples are put into one batch as in training; every example's length is compared. Packed examples are
+    no longer one a row: of them only the template is known.
+    """
+    tokenizer = trainer.processing_class
+    facts: Facts = {"chat_template": template_digest(tokenizer)}
+    if len(trainer.train_dataset) != len(dataset):
+        return facts
+    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    cut = [length < whole for length, whole in zip(lengths, dataset["length"], strict=True)]
+    looked, ends = range(min(rows, len(dataset))), end_tokens(trainer.model, tokenizer)
+    batch = trainer.data_collator([dict(trainer.train_dataset[i]) for i in looked])
+    facts |= {"rows": len(looked), "rows_cut": sum(cut), "longest": max(dataset["length"])}
+    counted = dict.fromkeys(
+        ("loss_tokens", "prompt_loss_tokens", "padding_loss_tokens", "rows_without_end", "prompts_otherwise"), 0
+    )
+    for i in looked:
+        asked = prompt_ids(tokenizer, dataset[i]["prompt"])
+        labels, ids = batch["labels"][i].tolist(), batch["input_ids"][i].tolist()
+        carries = [label != -100 for label in labels]
+        counted["loss_tokens"] += sum(carries)
+        counted["prompt_loss_tokens"] += sum(carries[: len(asked)])
+        counted["padding_loss_tokens"] += sum(carries[lengths[i] :])
+        read = min(len(asked), lengths[i])
+        counted["prompts_otherwise"] += ids[:read] != asked[:read]
+        counted["rows_without_end"] += not cut[i] and not ends & set(labels[len(asked) : lengths[i]])
+    return facts | counted
+
+
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokens at which generation stops: the tokenizer's, and those of the model's generation settings."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    more = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
+    return {tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])} - {None}
+
+
+def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of a tokenizer's chat template (first 16 hexadecimal digits)."""
+    template = tokenizer.chat_template
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# --- the guards ---
+
+
+def template(facts: Facts | None, tokenizer: PreTrainedTokenizerBase) -> Finding:
+    """Are prompts written now in the chat template that training used?"""
+    thing, digest = "template", template_digest(tokenizer)
+    if not facts or "chat_template" not in facts:
+        return Finding(thing, True, NOT_RECORDED)
+    if facts["chat_template"] != digest:
+        found = f"trained with the chat template {facts['chat_template']}, but prompts would now be written in {digest}"
+        fix = "Load the tokenizer that the training used: the marks of another template are other tokens to the model."
+        return Finding(thing, False, found, fix, gate=True)
+    if wrong := facts.get("prompts_otherwise", 0):
+        found = f"{wrong} of {facts['rows']} training prompts are not the text that the model will be asked with"
+        fix = "Make both with one function: tasks.chat_prompt, then tasks.prompt_text."
+        return Finding(thing, False, found, fix, gate=2 * wrong > facts["rows"])  # a few: tokens joined at the border
+    return Finding(thing, True, f"prompts are written as in training (chat template {digest})")
+
+
+def prompt_form(prompt: str, tokenizer: PreTrainedTokenizerBase) -> Finding:
+    """Is a text that a model is given in its chat template, with the assistant's turn opened at the end?"""
+    probe = [{"role": "user", "content": "x"}]
+    closed, opened = (
+        tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=opening) for opening in (False, True)
+    )
+    opening = opened[len(closed) :] if opened.startswith(closed) else ""
+    if opening and not prompt.endswith(opening):
+        found = f"the prompt ends with {prompt[-20:]!r}, the chat template with {opening!r}"
+        fix = "Write it with tasks.prompt_text (apply_chat_template with add_generation_prompt=True), as training did."
+        return Finding("template", False, found, fix, gate=True)
+    return Finding("template", True, "the prompt ends as the chat template opens the assistant's turn")
+
+
+def end_token(facts: Facts | None) -> Finding:
+    """Is the token that ends an answer among those that carry loss?"""
+    thing = "end token"
+    if not facts or "rows" not in facts:
+        return Finding(thing, True, NOT_RECORDED)
+    if without := facts["rows_without_end"]:
+        found = f"in {without} of {facts['rows']} examples the end token carries no loss: the model does not learn to stop"
+        fix = (
+            "Padding and end are often one token: mask padding by its place (the attention mask), never by the token's id. "
+            "If no end is there at all, add the tokenizer's eos_token to every answer."
+        )
+        return Finding(thing, False, found, fix, gate=True)
+    return Finding(thing, True, f"it carries loss in every whole example ({facts['rows']} looked at)")
+
+
+def loss_mask(facts: Facts | None) -> Finding:
+    """Does the loss fall on the answers alone?"""
+    thing = "loss mask"
+    if not facts or "rows" not in facts:
+        return Finding(thing, True, NOT_RECORDED)
+    every, prompt, padding = (facts[key] for key in ("loss_tokens", "prompt_loss_tokens", "padding_loss_tokens"))
+    if prompt or padding:
+        found = (
+            f"{(prompt + padding) / every:.0%} of the tokens that carry loss are not the answers': "
+            f"{prompt} of prompts, {padding} of padding"
+        )
+        fix = "Give the trainer prompt and completion with completion_only_loss=True: labels elsewhere are -100."
+        return Finding(thing, False, found, fix, gate=True)
+    if not every:
+        return Finding(thing, False, "no token carries loss: nothing can be learned", "Look at the labels.", gate=True)
+    return Finding(thing, True, f"only answers carry loss: {every:,} tokens in {facts['rows']} examples")
+
+
+def learning_rate(profile: Profile, log: Sequence[dict[str, float]] = ()) -> Finding:
+    """Is the learning rate one that LoRA learns with? Judged by its size, and by the loss log where there is one."""
+    thing, rate, (low, high) = "learning rate", profile.learning_rate, RATES
+    losses = [entry["loss"] for entry in log]
+    ran = f"; the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
+    telling = len(losses) >= 2 and log[-1]["step"] >= TELLING_STEPS
+    if rate > high or any(not loss < GUESSED for loss in losses) or (telling and _rose(losses)):
+        found = f"{rate:g} is too high{'' if rate > high else ' for this model and data'}{ran}"
+        return Finding(thing, False, found, "Divide it by 10 and train again (--fresh); the profiles use 2e-4 to 1e-3.")
+    if rate < low or (telling and losses[-1] > FALLEN * losses[0]):
+        found = f"{rate:g} is too low{'' if rate < low else ', or there is nothing to learn'}{ran}"
+        fix = "Multiply it by 10 and train again (--fresh). 2e-5, a usual rate of full fine-tuning, is too low for LoRA."
+        return Finding(thing, False, found, fix)
+    return Finding(thing, True, f"{rate:g}{ran}")
+
+
+def _rose(losses: Sequence[float]) -> bool:
+    """Whether a loss ended above where it began, or shot up on its way and never came down to a useful value."""
+    return losses[-1] > 1.1 * losses[0] or (max(losses[1:]) > 1.5 * losses[0] and losses[-1] > FALLEN * losses[0])
+
+
+def leakage(run: Run) -> Finding:
+    """Are test messages, or near copies, among the training rows, and are these the data that the run was trained on?"""
+    task = run.task
+    if run.record["task"].get("fingerprint") != task.fingerprint():
+        found = f"the data in {task.folder} are not those of the training: its test rows may have been trained on"
+        return Finding("leakage", False, found, "Put the data back as they were, or train again on these.")
+    return next(finding for finding in check_task(task, thorough=False) if finding.thing == "leakage")
+
+
+def adapter(folder: Path) -> Finding:
+    """Does a saved adapter change anything? Its B matrices begin as zeros: zeros still there mean that it does not."""
+    from safetensors import SafetensorError, safe_open
+
+    thing, path = "adapter", Path(folder) / "adapter_model.safetensors"
+    again = "Save the trained model (a PeftModel) with save_pretrained, or train again (--fresh)."
+    if not path.is_file():
+        return Finding(thing, False, f"{path} is missing: the answers would be the base's", again, gate=True)
+    try:
+        with safe_open(path, framework="pt") as file:
+            every = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        return Finding(thing, False, f"{path} is broken ({error})", "Copy it again, or train again.", gate=True)
+    second = [weights for name, weights in every.items() if "lora_B" in name]
+    if not any(bool(weights.any()) for weights in second):
+        what = "all its B matrices are zero" if second else "it holds no LoRA weights"
+        return Finding(thing, False, f"{path}: {what}, the answers would be the base's", again, gate=True)
+    if broken := [name for name, weights in every.items() if not bool(weights.isfinite().all())]:
+        found = f"{path}: {len(broken)} of {len(every)} weights are not finite numbers"
+        return Finding(thing, False, found, "The training diverged: take a lower learning rate.", gate=True)
+    return Finding(thing, True, f"{len(every)} weights, {sum(map(_size, every.values())):,} numbers, not zero")
+
+
+def _size(weights: Any) -> int:
+    return weights.numel()
+
+
+def adapter_in_use(model: nn.Module) -> Finding:
+    """Does a loaded model answer with its adapter, or as the base does?"""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    active = [layer for layer in layers if not layer.disable_adapters and layer.active_adapters]
+    second = [layer.lora_B[name].weight for layer in active for name in layer.active_adapters if name in layer.lora_B]
+    found, fix = "", "Load it with models.load_adapter(model, run.adapter)."
+    if not layers:
+        found = "no adapter is on this model: it answers as the base"
+    elif not active:
+        found, fix = "the adapter is loaded and switched off: the model answers as the base", "model.enable_adapter_layers()"
+    elif second and not any(bool(weights.any()) for weights in second):
+        found = "the adapter on this model is all zeros: it answers as the base"
+    if found:
+        return Finding("adapter", False, found, fix, gate=True)
+    return Finding("adapter", True, f"on {len(active)} layers of the model")
+
+
+def unpacked(model: nn.Module) -> Finding:
+    """Do the 4-bit weights survive a forward pass in evaluation mode? (A trap of CPUs with AVX512-BF16.)"""
+    thing, layers = "4-bit weights", linear_4bit_layers(model)
+    repacked = [layer for layer in layers if getattr(layer.weight.quant_state, "packing_format_for_cpu", False)]
+    if repacked:
+        found = (
+            f"{len(repacked)} of {len(layers)} layers were repacked by a forward pass in evaluation mode: "
+            "no gradient passes them, and merging or dequantizing them gives garbage"
+        )
+        fix = "Load the base again, and call models.keep_weights_unpacked(model) at once (models.load_model does)."
+        return Finding(thing, False, found, fix, gate=True)
+    on_cpu = [layer for layer in layers if layer.weight.device.type == "cpu"]
+    armed = [layer for layer in on_cpu if getattr(layer, "support_avx512bf16_for_cpu", False)]
+    if armed:
+        found = f"{len(armed)} of {len(layers)} layers will be repacked by the first forward pass in evaluation mode"
+        return Finding(thing, False, found, "Call models.keep_weights_unpacked(model) before it.", gate=True)
+    return Finding(thing, True, f"{len(layers)} layers in 4 bits, safe from repacking" if layers else "no layer in 4 bits")
+
+
+def mergeable(model: nn.Module) -> Finding:
+    """Can an adapter be merged into a model without being rounded away? Not into layers that are still in 4 bits."""
+    trap = unpacked(model)
+    if not trap.ok and "were repacked" in trap.found:
+        return trap
+    if layers := linear_4bit_layers(model):
+        found = f"{len(layers)} layers are in 4 bits: merging into them rounds most of the adapter away"
+        fix = "Dequantize the base first: models.dequantized(base), then the adapter, then merge (merging.merged_model)."
+        return Finding("merge", False, found, fix, gate=True)
+    return Finding("merge", True, "no layer is in 4 bits")
+
+
+def exports(run: Run) -> Finding:
+    """Do the run's merged models and other exports hold its adapter, and do they answer like the tuned model?"""
+    wrong, fine = [], []
+    for path in sorted((run.folder / "exports").glob("*/export.json")):
+        record = read_json(path)
+        agreed = (record.get("verification") or {}).get("same_answer")
+        if record.get("adapter") != adapter_digest(run):
+            wrong.append(f"{path.parent.name} was made of another adapter")
+        elif agreed is not None and agreed < SAME_ANSWERS:
+            wrong.append(f"{path.parent.name} answers like the tuned model in {agreed:.0%} of the messages only")
+        else:
+            fine.append(path.parent.name)
+    if wrong:
+        fix = "Export again (ftkit export): it adds the adapter to the dequantized 4-bit base, and compares the answers."
+        return Finding("merge", False, "; ".join(wrong), fix)
+    return Finding("merge", True, f"{', '.join(fine)}: as the tuned model" if fine else "nothing was merged or exported yet")
+
+
+def lengths(facts: Facts | None, longest_answer: int = 0, room: int = 0) -> Finding:
+    """Were training examples cut, and may the model write as much as its longest training answer?"""
+    thing = "lengths"
+    if facts and facts.get("rows_cut"):
+        found = f"{facts['rows_cut']} training examples were cut by the maximum length: the ends of answers are missing"
+        fix = f"Raise max_length to {facts['longest']} or more, or shorten the messages; cut answers teach broken ones."
+        return Finding(thing, False, found, fix, gate=True)
+    if longest_answer and room < longest_answer:
+        found = f"answers end after {room} tokens at most, the longest in training takes {longest_answer}"
+        return Finding(thing, False, found, f"Raise max_new_tokens to {longest_answer} or more.", gate=True)
+    said = "no example was cut" if facts and "rows_cut" in facts else NOT_RECORDED
+    return Finding(thing, True, said + (f"; answers may take {room} tokens" if room else ""))
+
+
+# --- where they run ---
+
+
+def at_start(facts: Facts, trainer: SFTTrainer, profile: Profile) -> list[Finding]:
+    """The guards before a training: on what will be learned, on the 4-bit weights, on the learning rate."""
+    learned = [template(facts, trainer.processing_class), lengths(facts), loss_mask(facts), end_token(facts)]
+    return [*learned, unpacked(trainer.model), learning_rate(profile)]
+
+
+def at_loading(run: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
+    """The guards when a run's tuned model is loaded to answer."""
+    return [template(run.record.get("guards"), tokenizer), adapter_in_use(model), unpacked(model)]
+
+
+def require(findings: Iterable[Finding], say: Callable[[str], None] = print) -> None:
+    """Raise `KitError` for the first finding that must stop what comes next; the others that are not well are said."""
+    for finding in findings:
+        if not finding.ok and finding.gate:
+            raise KitError(f"{finding.thing}: {finding.found}. {finding.fix}")
+        if not finding.ok:
+            say(str(finding))
+
+
+def of_run(run: Run) -> Iterator[Finding]:
+    """All guards on a run, a finding each, in the order of the lab; a guard that cannot look is a finding too."""
+    facts, record = run.record.get("guards"), run.record.get("training", {})
+    guards: dict[str, Callable[[], Finding]] = {
+        "template": lambda: template(facts, load_tokenizer(run.profile.model)),
+        "end token": lambda: end_token(facts),
+        "loss mask": lambda: loss_mask(facts),
+        "learning rate": lambda: learning_rate(run.profile, run.log()),
+        "leakage": lambda: leakage(run),
+        "adapter": lambda: adapter(run.adapter),
+        "merge": lambda: exports(run),
+        "lengths": lambda: lengths(facts, record.get("longest_completion", 0), run.answer_tokens),
+    }
+    for thing, guard in guards.items():
+        try:
+            yield guard()
+        except KitError as error:
+            yield Finding(thing, False, str(error), "See to this first; then the guard can look.")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found = f"the run's files do not hold what they should ({type(error).__name__}: {error})"
+            yield Finding(thing, False, found, "Restore the run from a copy, or train again.")
