@@ -42,3 +42,23 @@ def test_the_token_view_shows_blanks_and_keeps_the_text():
     view = plots.token_view(["Table", " for", "\n"])
     assert str(view) == "3 tokens: Table | ·for | ⏎"
     assert view.html.count("<span") == 3
+
+
+def test_a_served_page_is_folded_and_named_and_nothing_of_its_title_becomes_a_tag():
+    view = plots.frame("http://127.0.0.1:7860/", 'Demo of "<b>"')
+    assert str(view) == 'Demo of "<b>": open http://127.0.0.1:7860/ in a browser, while this notebook runs.'
+    assert view.html.startswith("<details aria-label=") and "<b>" not in view.html
+    assert 'title="Demo of &quot;&lt;b&gt;&quot;" loading="lazy"' in view.html
+
+
+def test_on_colab_the_page_comes_through_its_own_tunnel(monkeypatch):
+    import sys
+    import types
+
+    asked = []
+    colab = types.ModuleType("google.colab")
+    colab.output = types.SimpleNamespace(serve_kernel_port_as_iframe=lambda port, height: asked.append((port, height)))
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    plots.frame("http://127.0.0.1:7861/", "Demo", height=500)
+    assert asked == [(7861, 500)]
