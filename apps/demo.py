@@ -345,6 +345,7 @@ def launch(
         auth=auth,
         prevent_thread_lock=True,
         quiet=True,
+        inline=False,  # a notebook shows it by `plots.frame`
         theme=THEME,
         css=CSS,
         footer_links=["api"],

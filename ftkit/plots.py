@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import io
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -358,6 +360,27 @@ def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, flo
     axes.set_ylabel(axis)
     axes.legend(frameon=False, loc="lower right")
     return _drawn(figure, f"Learning curve, {axis}. {'; '.join(listed)}.")
+
+
+# --- lesson 05 ---
+
+
+def frame(address: str, title: str, height: int = 640) -> Marked:
+    """A served page inside the notebook, to be unfolded (lesson 05); it shows something only while the page is served.
+
+    On Colab the browser cannot reach the machine's own addresses: there Colab's tunnel to the port shows the page.
+    """
+    if "google.colab" in sys.modules:
+        from google.colab import output
+
+        output.serve_kernel_port_as_iframe(urlsplit(address).port, height=height)
+    at, name = html.escape(address, quote=True), html.escape(title, quote=True)
+    shown = (
+        f'<details aria-label="{name}"><summary>{name}: unfold it here, or open <a href="{at}" target="_blank">{at}</a> '
+        f'(works while this notebook runs)</summary><iframe src="{at}" title="{name}" loading="lazy" '
+        f'style="width:100%;height:{height}px;border:1px solid #e7e0d8"></iframe></details>'
+    )
+    return Marked(shown, f"{title}: open {address} in a browser, while this notebook runs.")
 
 
 def _visible(piece: str) -> str:

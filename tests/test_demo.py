@@ -173,6 +173,72 @@ def test_a_broken_run_is_refused_in_one_line(ticket_run, tmp_path):
         assert last.startswith("ftkit: ") and words in last and "Traceback" not in done.stderr
 
 
+def test_a_run_whose_adapter_belongs_to_another_base_is_refused_with_the_cause(ticket_run, tiny_model, tmp_path):
+    """Told by the names where they differ; by the weights' shapes where somebody changed both names."""
+    import shutil
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    other = tmp_path / "other-base"
+    config = AutoModelForCausalLM.from_pretrained(tiny_model).config
+    config.hidden_size, config.intermediate_size, config.head_dim = 32, 64, 8
+    AutoModelForCausalLM.from_config(config).save_pretrained(other)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(other)
+
+    def changed(path, change):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        change(record)
+        path.write_text(json.dumps(record), encoding="utf-8")
+
+    for name, adapter_too, words in (
+        ("another-name", False, f"this adapter was trained on {tiny_model}, but the run on {other}"),
+        ("another-shape", True, "does not fit this base model"),
+    ):
+        run = shutil.copytree(ticket_run.folder, tmp_path / name)
+        changed(run / "run.json", lambda record: record["profile"].update(model=str(other)))
+        if adapter_too:
+            named = {"base_model_name_or_path": str(other)}
+            changed(run / "adapter" / "adapter_config.json", lambda record, named=named: record.update(named))
+        done = subprocess.run([*FTKIT, "demo", str(run)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("ftkit: ") and words in last, last
+        assert "The demo is at" not in done.stdout
+
+
+def test_without_a_network_a_public_link_is_said_to_have_failed_and_the_demo_serves_on(served, messages):
+    """Every way out leads to a port where nobody listens, as a proxy: refused at once instead of after half a minute."""
+    nobody = {name: f"http://127.0.0.1:{free_port(9)}" for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
+    nobody |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    process, address, said = served("--share", **nobody, **{name.lower(): url for name, url in nobody.items()})
+    assert address and httpx.get(address).status_code == 200
+    said.append(process.stdout.readline())
+    assert said[-1].startswith("No public link could be made (no network") and "local only" in said[-1]
+    assert not any("Public link:" in line or "Traceback" in line for line in said)
+    assert Client(address, verbose=False).predict(messages[0], api_name="/answer")[TUNED]["text"]
+
+
+def test_nothing_is_sent_to_anybody_about_the_use_of_the_demo(ticket_page):
+    assert ticket_page.analytics_enabled is False
+    path = kit_root() / "apps" / "demo.py"
+    code = f"import runpy; runpy.run_path({str(path)!r}); from gradio import analytics; print(analytics.analytics_enabled())"
+    unset = {name: value for name, value in os.environ.items() if name != "GRADIO_ANALYTICS_ENABLED"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=unset)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_in_a_notebook_it_leaves_no_frame_of_its_own(demo, ticket_run, monkeypatch, capsys):
+    """The lesson shows it by `plots.frame`, which has a text and a name for screen readers."""
+    from gradio import utils
+
+    shown = []
+    monkeypatch.setattr(utils, "ipython_check", lambda: True)  # what gradio asks to know whether it is in a notebook
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    page = demo.launch(ticket_run, free_port(7950), block=False)
+    page.close()
+    assert not shown and "The demo is at http://127.0.0.1:" in capsys.readouterr().out
+
+
 def test_it_is_up_within_seconds(served):
     process, address, _ = served()
     used = psutil.Process(process.pid).cpu_times()

@@ -102,6 +102,19 @@ AGREEMENT = {
         assert all(metrics.score(desk, some, held)["fits the task"])
         assert all(metrics.score(desk, some, packaged)["fits the task"])
     """,
+    "05": """
+        from ftkit.models import load_adapter
+        loaded = load_model(run.profile.model, run.profile.dtype)
+        assert loaded.config.quantization_config.to_dict() == base.config.quantization_config.to_dict()
+        packaged = load_adapter(loaded, run.adapter, base=run.profile.model).eval()
+        assert torch.equal(next_logits(packaged), opened)
+        for model in (merged_model(run), load_folder(folder)[0]):
+            assert torch.equal(model.get_submodule(layer_name).weight, by_hand)
+        assert inputs["input_ids"][0].tolist() == prompt_ids(load_tokenizer(run.profile.model), chat_prompt(desk, message))
+        assert request(desk.system_prompt, message, 56)["messages"] == chat_prompt(desk, message)
+        assert shown[-1] == answer == list(growing(list(answer)))[-1]
+        assert modelfile(run, stranger) == modelfile(run, tokenizer)
+    """,
 }
 
 

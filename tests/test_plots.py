@@ -75,3 +75,23 @@ def test_curves_say_in_text_where_they_begin_and_end():
     picture = plots.curves({"well": ([1, 2, 3], [3.0, 4.5, 0.5]), "ill": ([1, 2], [3.0, 9.0])}, "step", "loss", log=True)
     assert "well: from 3 to 0.5, at most 4.5" in str(picture) and "ill: from 3 to 9" in str(picture)
     assert picture.svg.startswith("<svg") and "aria-label" in picture.svg
+
+
+def test_a_served_page_is_folded_and_named_and_nothing_of_its_title_becomes_a_tag():
+    view = plots.frame("http://127.0.0.1:7860/", 'Demo of "<b>"')
+    assert str(view) == 'Demo of "<b>": open http://127.0.0.1:7860/ in a browser, while this notebook runs.'
+    assert view.html.startswith("<details aria-label=") and "<b>" not in view.html
+    assert 'title="Demo of &quot;&lt;b&gt;&quot;" loading="lazy"' in view.html
+
+
+def test_on_colab_the_page_comes_through_its_own_tunnel(monkeypatch):
+    import sys
+    import types
+
+    asked = []
+    colab = types.ModuleType("google.colab")
+    colab.output = types.SimpleNamespace(serve_kernel_port_as_iframe=lambda port, height: asked.append((port, height)))
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    plots.frame("http://127.0.0.1:7861/", "Demo", height=500)
+    assert asked == [(7861, 500)]

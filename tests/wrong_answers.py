@@ -328,4 +328,91 @@ WRONG = {
         ),
         ('{"every answer has exactly 24 tokens": "max_length"}', "is missing"),
     ],
+    "05.merge": [
+        ("return W + B @ A", "as it is"),
+        ("return W + alpha * (B @ A)", "divide by the rank"),
+        ("return W + A.shape[0] / alpha * (B @ A)", "Upside down"),
+        ("return alpha / A.shape[0] * (B @ A)", "what the adapter adds"),
+        ("return W + alpha / A.shape[0] * (A @ B)", "it stopped"),
+    ],
+    "05.card": [
+        ('{"a", "b", "c", "e"}', "(a) should not be ruled out"),
+        ('{"b"}', "look at (c)"),
+        ('"bce"', "set of letters"),
+    ],
+    "05.stream": [
+        ("for piece in pieces:\n        yield piece", "yield all so far"),
+        ('text = ""\n    for piece in pieces:\n        text += piece\n    yield text', "whole answer"),
+        ('text = ""\n    for piece in pieces:\n        text += piece\n    return text', "yield"),
+        ('text = ""\n    for piece in pieces:\n        yield text\n        text += piece', "one piece late"),
+        ("for piece in pieces:\n        yield piece + 1", "While the pieces came it stopped"),
+    ],
+    "05.limits": [
+        ('return "Too long." if len(message) > most else None', "let through"),
+        ('return "Empty." if not message or not message.strip() else None', "let through"),
+        (
+            'if not message or not message.strip():\n        return "Empty."\n'
+            "    return message[:most] if len(message) > most else None",
+            "do not repeat",
+        ),
+        (
+            'if not message or not message.strip() or "<" in message:\n        return "No."\n'
+            '    return f"At most {most}." if len(message) > most else None',
+            "Tags are only text",
+        ),
+        (
+            'if not message or not message.strip():\n        return "No."\n'
+            '    return f"At most {most}." if len(message) >= most else None',
+            "exactly 50",
+        ),
+        (
+            'if not message or not message.strip():\n        return "No."\n'
+            '    return "Too long." if len(message) > most else None',
+            "Say how many",
+        ),
+    ],
+    "05.feedback": [
+        ('{"a", "d", "f"}', "(d) must not be trained on"),
+        ('{"a", "b", "f"}', "test split"),
+        ('{"a"}', "look at (f)"),
+        ('{"a", "c", "f"}', "telephone"),
+    ],
+    "05.request": [
+        (
+            'return {"model": "merged", "messages": [{"role": "user", "content": message}], '
+            '"temperature": 0, "max_tokens": most}',
+            "system prompt is missing",
+        ),
+        (
+            'return {"model": "merged", "messages": [{"role": "system", "content": system}, '
+            '{"role": "user", "content": message}], "temperature": 0.7, "max_tokens": most}',
+            "another ticket tomorrow",
+        ),
+        (
+            'return {"model": "merged", "messages": system + message, "temperature": 0, "max_tokens": most}',
+            "list of turns",
+        ),
+        (
+            'return {"model": "merged", "messages": [{"role": "system", "content": system}, '
+            '{"role": "user", "content": message}], "temperature": 0, "max_tokens": 1000}',
+            "the run's limit",
+        ),
+    ],
+    "05.roads": [
+        (
+            '{"a colleague who has the base, and ten tasks": "merged", '
+            '"a program that knows transformers, not peft": "merged", '
+            '"friends who click on a link, next month too": "space", '
+            '"a laptop with Ollama, no Python": "ollama", "a web shop that speaks HTTP": "server"}',
+            "share one base",
+        ),
+        (
+            '{"a colleague who has the base, and ten tasks": "adapter", '
+            '"a program that knows transformers, not peft": "merged", '
+            '"friends who click on a link, next month too": "server", '
+            '"a laptop with Ollama, no Python": "ollama", "a web shop that speaks HTTP": "server"}',
+            "run for a month",
+        ),
+        ('{"a web shop that speaks HTTP": "server"}', "is missing"),
+    ],
 }

@@ -1,0 +1,464 @@
+"""Lesson 05, deployment: merging, the model card, streaming, strangers' input, feedback, a request, the roads out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..course import Exercise, NotAttempted, Option, Question, Wrong, wrong_if
+
+
+def _merged(merged):
+    import torch
+
+    torch.manual_seed(5)
+    for rows, columns, rank, alpha in ((6, 4, 2, 8), (5, 5, 3, 6), (3, 7, 2, 3)):
+        W, A, B = torch.randn(rows, columns), torch.randn(rank, columns), torch.randn(rows, rank)
+        added, got = B @ A, merged(W, A, B, alpha)
+        wrong_if(not isinstance(got, torch.Tensor), "Return the new weights, a tensor.")
+        wrong_if(
+            got.shape != W.shape, f"W has shape {[rows, columns]}, and so must the result; yours has {list(got.shape)}."
+        )
+        for said, scale in (
+            ("The adapter counts alpha / rank times. You added B @ A as it is.", 1.0),
+            ("You multiplied by alpha, and did not divide by the rank.", alpha),
+            ("Upside down: the scale is alpha / rank.", rank / alpha),
+            ("Minus? The adapter is added to the weights.", -alpha / rank),
+        ):
+            wrong_if(torch.allclose(got, W + scale * added, atol=1e-5), said)
+        wrong_if(
+            torch.allclose(got, alpha / rank * added, atol=1e-5),
+            "That is what the adapter adds. The merged weights are W plus that.",
+        )
+        wrong_if(
+            not torch.allclose(got, W + alpha / rank * added, atol=1e-5),
+            f"For rank {rank} and alpha {alpha} other numbers are right. Is it W plus the scale times B @ A?",
+        )
+
+
+NOT_FOR = {
+    "a": ("A person reads every message, the ticket only helps: that is what it was made for.", False),
+    "b": ("Health hangs on a ticket that nobody checks. This is the first thing a card must rule out.", True),
+    "c": ("No Polish message was in the training data or in the test: nobody knows what it does there.", True),
+    "d": ("Every message is still read within the hour; a wrong order costs some minutes.", False),
+    "e": (
+        "It learned to write tickets. What that cost elsewhere is measured in lesson 04: questions are not what it is for.",
+        True,
+    ),
+    "f": ("Measuring is what the test split is for, as long as nobody chooses settings by it.", False),
+}
+
+
+def _not_for(not_for):
+    _letters(not_for, NOT_FOR, "{0} should not be ruled out. {1}", "Another one is dangerous or untested: look at ({0}).")
+
+
+def _letters(given, known, too_many, missing):
+    """Judge a set of letters by a table {letter: (what to say, whether it belongs to the set)}."""
+    wrong_if(isinstance(given, str), 'Write a set of letters, such as {"a", "c"}.')
+    chosen = {str(letter) for letter in given}
+    strange = sorted(chosen - set(known))
+    wrong_if(strange, f"{strange[:1]} is none of the letters {min(known)} to {max(known)}.")
+    for letter, (said, belongs) in known.items():
+        wrong_if(letter in chosen and not belongs, too_many.format(f"({letter})", said))
+    for letter, (said, belongs) in known.items():
+        wrong_if(belongs and letter not in chosen, missing.format(letter, said))
+
+
+class Pieces:
+    """Pieces of an answer as a model would send them, one after the other; `sent` counts how many were asked for."""
+
+    def __init__(self, pieces):
+        self.pieces, self.sent = pieces, 0
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __iter__(self):
+        for piece in self.pieces:
+            self.sent += 1
+            yield piece
+
+
+def _growing(growing):
+    for pieces in (['{"guests"', ":", "4", "}"], ["Yes"], [], ["a", "", "b "]):
+        want = ["".join(pieces[: n + 1]) for n in range(len(pieces))]
+        source = Pieces(pieces)
+        stream = growing(source)
+        wrong_if(
+            isinstance(stream, str | list) or not isinstance(stream, Iterator),
+            "It comes back when all is over, with everything. A generator gives each text as soon as it has it: yield.",
+        )
+        got = []
+        for text in _taken(stream):
+            if text is ...:
+                raise NotAttempted
+            got.append(text)
+            wrong_if(
+                len(got) == 1 and source.sent > 1,
+                "You wait for the whole answer before the first text is shown: yield inside the loop.",
+            )
+        wrong_if(
+            got == pieces and got != want, "Gradio shows the last text that you yield, and nothing else: yield all so far."
+        )
+        wrong_if(
+            got == ["".join(pieces)] and len(pieces) > 1,
+            "Only the whole answer is shown, at the end: yield inside the loop.",
+        )
+        wrong_if(got == want[:-1] and want, "The last piece is never shown: add the piece first, then yield.")
+        wrong_if(got == ["", *want[:-1]] and want, "You are one piece late: add the piece first, then yield.")
+        wrong_if(got != want, f"For the pieces {pieces} it should yield {want}; you yield {got}.")
+
+
+def _taken(stream):
+    """What a learner's generator yields; an error in it becomes `Wrong`."""
+    try:
+        yield from stream
+    except (Wrong, NotAttempted):
+        raise
+    except Exception as error:
+        if "ellipsis" in str(error).lower():
+            raise NotAttempted from None
+        raise Wrong(f"While the pieces came it stopped: {type(error).__name__}: {error}") from None
+
+
+def _refusal(refusal):
+    for message in ("Table for 2 at 7", "?", "x" * 50, "Is <b>bold</b> fish on? 3 > 2"):
+        got = refusal(message, 50)
+        wrong_if(
+            got is not None and "<" in message,
+            "Tags are only text until somebody puts them into a page. That is the page's business: let the message through.",
+        )
+        wrong_if(got is not None and len(message) == 50, "A message of exactly 50 characters is allowed where `most` is 50.")
+        wrong_if(got is not None, f"{message!r} is a message like others; it must be answered, so return None.")
+    for message, what in (("", "The empty message"), (" \n ", "A message of blanks"), (None, "None (no message at all)")):
+        got = refusal(message, 50)
+        wrong_if(not isinstance(got, str) or not got.strip(), f"{what} was let through. Return a sentence.")
+    for most in (50, 700):
+        long = "Could you squeeze us in? " * most
+        got = refusal(long, most)
+        wrong_if(got is None, f"A message of {len(long):,} characters was let through where {most} are the most.")
+        wrong_if(not isinstance(got, str) or not got.strip(), "Return a sentence for the visitor.")
+        wrong_if(
+            long[:most] in got,
+            "Your sentence holds the visitor's message, or a part of it. Say what is wrong, do not repeat the text.",
+        )
+        wrong_if(str(most) not in got, f"Say how many characters are taken ({most}), so that the visitor can mend it.")
+
+
+ROWS = {
+    "a": ("It is new, it holds nobody's data, and the ticket is right by the guide.", True),
+    "b": ("This very message stands in the test split. Trained on it, the next measurement is worth nothing.", False),
+    "c": ("It holds a name with a telephone number. Mask the number, or leave it out.", False),
+    "d": (
+        "A guest is delighted, and the ticket says complaint. Whoever sent this made a mistake, or wanted to do harm.",
+        False,
+    ),
+    "e": ("Capital letters and another end do not make it new: it is a copy of a message of the test split.", False),
+    "f": ("It is new, it holds nobody's data, and the ticket is right by the guide.", True),
+}
+
+
+def _train_on(train_on):
+    _letters(train_on, ROWS, "{0} must not be trained on. {1}", "One that would do good is missing: look at ({0}) again.")
+
+
+def _request(request):
+    for system, message, most in (("Write the desk ticket.", "Table for 2 at 7", 56), ("Be brief.", "Are you open?", 12)):
+        got = request(system, message, most)
+        wrong_if(not isinstance(got, dict), "Return the dictionary.")
+        missing = [name for name in ("model", "messages", "temperature", "max_tokens") if name not in got]
+        wrong_if(missing, f"{missing} is missing from the request.")
+        turns = got["messages"]
+        wrong_if(
+            not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns),
+            'messages is a list of turns, each a dictionary: {"role": "user", "content": message}.',
+        )
+        want = [{"role": "system", "content": system}, {"role": "user", "content": message}]
+        roles = [turn.get("role") for turn in turns]
+        wrong_if(
+            roles == ["user"],
+            "The system prompt is missing. In training it stood before every message; without it the model reads another text.",
+        )
+        wrong_if(roles == ["user", "system"], "The order is turned round: first the system prompt, then the message.")
+        wrong_if(
+            "assistant" in roles,
+            "The assistant's turn is what the server writes. Send what stands before it: system and user.",
+        )
+        wrong_if(roles != ["system", "user"], f"Two turns are needed, with the roles system and user; yours are {roles}.")
+        wrong_if(turns != want, f"The turns should be {want}; yours are {turns}.")
+        wrong_if(
+            got["temperature"] != 0,
+            "With a temperature above 0 the same message may get another ticket tomorrow, and was not measured so.",
+        )
+        wrong_if(got["max_tokens"] != most, f"max_tokens should be the run's limit, here {most}.")
+
+
+ROADS = {
+    "a colleague who has the base, and ten tasks": (
+        "adapter",
+        "ten adapters of a few megabytes share one base; ten merged models would each be a whole model.",
+    ),
+    "a program that knows transformers, not peft": (
+        "merged",
+        "it can load an ordinary model folder, nothing else, and lies on the same machine.",
+    ),
+    "friends who click on a link, next month too": (
+        "space",
+        "your own machine would have to run for a month; a Space is hosted.",
+    ),
+    "a laptop with Ollama, no Python": ("ollama", "Ollama needs its Modelfile: template, system prompt, stop tokens."),
+    "a web shop that speaks HTTP": ("server", "a program in any language can send a request; it need not load a model."),
+}
+
+
+def _roads(roads):
+    wrong_if(not isinstance(roads, dict), "Keep the dictionary; replace each ... by the name of a road.")
+    names = sorted({road for road, _ in ROADS.values()})
+    for who in ROADS:
+        wrong_if(who not in roads, f"{who!r} is missing from the dictionary.")
+        wrong_if(roads[who] not in names, f"{who!r}: write one of {', '.join(names)}, not {roads[who]!r}.")
+    for who, (best, because) in ROADS.items():
+        wrong_if(roads[who] != best, f'"{roads[who]}" is not the best road for {who}: {because}')
+
+
+EXERCISES = (
+    Exercise(
+        "05.merge",
+        "merged",
+        '''
+def merged(W, A, B, alpha):
+    """A layer's weights with the adapter in them. W: [out, in], A: [rank, in], B: [out, rank]."""
+    rank = A.shape[0]
+    return ...
+''',
+        '''
+def merged(W, A, B, alpha):
+    """A layer's weights with the adapter in them. W: [out, in], A: [rank, in], B: [out, rank]."""
+    rank = A.shape[0]
+    return W + alpha / rank * (B @ A)
+''',
+        _merged,
+        (
+            "B @ A is a matrix of the shape of W: what the adapter adds, before its scale.",
+            "The scale is alpha / rank. Add the scaled matrix to W.",
+        ),
+        "one matrix in the place of three: nothing is computed twice any more.",
+    ),
+    Exercise(
+        "05.card",
+        "not_for",
+        """
+# which of a to f must the card rule out? Write a set of letters.
+not_for = ...
+""",
+        """
+# which of a to f must the card rule out? Write a set of letters.
+not_for = {"b", "c", "e"}
+""",
+        _not_for,
+        (
+            "Ask of each: does a person still look, and was it measured for this?",
+            "Three of the six must be ruled out: one for safety, two because nobody measured it or the measurement was bad.",
+        ),
+        "a card that rules nothing out is an advertisement.",
+        function=False,
+    ),
+    Exercise(
+        "05.stream",
+        "growing",
+        '''
+def growing(pieces):
+    """Yield the answer so far, once for each piece that arrives."""
+    so_far = []
+    for piece in pieces:
+        so_far.append(piece)
+        yield ...
+''',
+        '''
+def growing(pieces):
+    """Yield the answer so far, once for each piece that arrives."""
+    so_far = []
+    for piece in pieces:
+        so_far.append(piece)
+        yield "".join(so_far)
+''',
+        _growing,
+        (
+            "Gradio replaces what is shown by what you yield. What must the second text hold?",
+            'so_far holds all pieces that have come: "".join(so_far) makes one text of them.',
+        ),
+        "each text replaces the one before it, and the visitor sees the answer grow.",
+    ),
+    Exercise(
+        "05.limits",
+        "refusal",
+        '''
+def refusal(message, most):
+    """A sentence for the visitor where a message cannot be answered, else None. `most`: characters."""
+    return ...
+''',
+        '''
+def refusal(message, most):
+    """A sentence for the visitor where a message cannot be answered, else None. `most`: characters."""
+    if not isinstance(message, str) or not message.strip():
+        return "Write a message first."
+    if len(message) > most:
+        return f"The message has {len(message)} characters, at most {most} are taken. Shorten it."
+    return None
+''',
+        _refusal,
+        (
+            "Two cases: nothing to read (None, empty, blanks only), and more than `most` characters.",
+            "`if not isinstance(message, str) or not message.strip(): return ...` is the first. len(message) gives the length.",
+            "Name `most` in the second sentence, and do not repeat the message in it.",
+        ),
+        "what is refused is refused at once, with a reason, before the model has done any work.",
+    ),
+    Exercise(
+        "05.feedback",
+        "train_on",
+        """
+# which of a to f may the next model be trained on? Write a set of letters.
+train_on = ...
+""",
+        """
+# which of a to f may the next model be trained on? Write a set of letters.
+train_on = {"a", "f"}
+""",
+        _train_on,
+        (
+            "Three questions for each: is it new, does it hold nobody's data, is the ticket right?",
+            "Two of the six are copies of test messages, one holds personal data, one has a wrong label.",
+        ),
+        "two of six: most of what comes back cannot be used as it is.",
+        function=False,
+    ),
+    Exercise(
+        "05.request",
+        "request",
+        '''
+def request(system, message, most):
+    """The body of a chat request that asks the served model for a ticket of at most `most` tokens."""
+    return {
+        "model": "merged",
+        "messages": ...,
+        "temperature": ...,
+        "max_tokens": ...,
+    }
+''',
+        '''
+def request(system, message, most):
+    """The body of a chat request that asks the served model for a ticket of at most `most` tokens."""
+    return {
+        "model": "merged",
+        "messages": [{"role": "system", "content": system}, {"role": "user", "content": message}],
+        "temperature": 0,
+        "max_tokens": most,
+    }
+''',
+        _request,
+        (
+            'messages is a list of turns, as in lesson 01: {"role": ..., "content": ...}. Which two did training use?',
+            "First the system prompt, then the message as the user. A desk wants the same ticket every time: which temperature?",
+        ),
+        "the server puts the template round it, and the model reads what it read in training.",
+    ),
+    Exercise(
+        "05.roads",
+        "roads",
+        """
+# for each: "adapter", "merged", "space", "ollama" or "server"
+roads = {
+    "a colleague who has the base, and ten tasks": ...,
+    "a program that knows transformers, not peft": ...,
+    "friends who click on a link, next month too": ...,
+    "a laptop with Ollama, no Python": ...,
+    "a web shop that speaks HTTP": ...,
+}
+""",
+        """
+# for each: "adapter", "merged", "space", "ollama" or "server"
+roads = {
+    "a colleague who has the base, and ten tasks": "adapter",
+    "a program that knows transformers, not peft": "merged",
+    "friends who click on a link, next month too": "space",
+    "a laptop with Ollama, no Python": "ollama",
+    "a web shop that speaks HTTP": "server",
+}
+""",
+        _roads,
+        (
+            "Each road is used once. Ask what the other side has already: the base, Python, only a browser?",
+            "Ten tasks on one base: what is small? A link for a month: whose machine runs?",
+        ),
+        "all five start from the same run.",
+        function=False,
+    ),
+)
+
+QUIZ = (
+    Question(
+        "You send a friend the folder `adapter/`, and nothing else. What does the friend have?",
+        (
+            Option("The tuned model.", "the folder holds what is added to a base, not the base."),
+            Option(
+                "A part that needs its base: the very weights that it was trained over.",
+                "on other weights, even of the same name, it answers otherwise.",
+                True,
+            ),
+            Option("The training data, packed.", "weights were moved by the data; the rows themselves are not in there."),
+        ),
+    ),
+    Question(
+        "An adapter was trained over 4-bit weights. Merged into the original 16-bit weights, the model answers otherwise. Why?",
+        (
+            Option("Merging is an approximation.", "W + scale * B @ A is exact up to rounding; the W was another one."),
+            Option("16 bits are less precise than 4.", "they are more precise, and that does not help here."),
+            Option(
+                "The adapter learned to correct the 4-bit values; the original weights have other errors, or none.",
+                "so the faithful merge adds it to the values that the 4 bits stand for.",
+                True,
+            ),
+        ),
+    ),
+    Question(
+        "Your demo runs with share=True. What has changed?",
+        (
+            Option(
+                "Whoever has the link uses the model on your machine, while it runs.",
+                "the link is hard to guess, but it is no lock: add a password, and stop the demo when you are done.",
+                True,
+            ),
+            Option(
+                "The model was uploaded to Gradio's servers.", "only what visitors send and get passes through a tunnel."
+            ),
+            Option("The demo goes on when you close the laptop.", "the tunnel ends with your program. A Space would go on."),
+        ),
+    ),
+    Question(
+        "A guest's message holds a script. What keeps it from running in the next visitor's browser?",
+        (
+            Option(
+                "The model: it writes tickets only.", "it may copy what it read, and nobody can promise that it will not."
+            ),
+            Option(
+                "Escaping, at the place where text becomes HTML.",
+                "there it is known what is text and what is the page's own.",
+                True,
+            ),
+            Option("Forbidding < and > in messages.", "guests may write 3 > 2, and what was forgotten gets through."),
+        ),
+    ),
+    Question(
+        "Visitors correct fifty tickets. What do you do before training on them?",
+        (
+            Option("Nothing: people corrected them.", "people make mistakes, and some play tricks."),
+            Option("Train at once, the test will show whether it helped.", "not if copies of test messages are among them."),
+            Option(
+                "Send them through the same checks as all training data, and read them.",
+                "rules find copies, personal data and wrong forms; a wrong meaning is found by a reader.",
+                True,
+            ),
+        ),
+    ),
+)
