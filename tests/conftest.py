@@ -1,7 +1,11 @@
 """A tiny model and a tiny task, made in memory: the tests need seconds, not a trained model."""
 
 import json
+import os
 import shutil
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # processes that share the cores stop each other, unless told
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 import pytest
 

@@ -272,3 +272,10 @@ def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run
     del record["longest_completion"]  # a run of an older version
     copy.update(training=record)
     assert Answerer.of_run(copy).max_new_tokens == tiny_run.profile.max_new_tokens
+
+
+def test_the_peak_is_this_process_s_own_and_not_that_of_the_one_that_started_it():
+    held = bytearray(b"x" * 1_500_000_000)  # more than Python with torch takes
+    code = "from ftkit.training import peak_memory_mb; print(peak_memory_mb())"
+    own = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 50 < own < 1_200 and len(held) == 1_500_000_000
