@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .planning import clock
-from .reports import figure_of, page_of, picture, table
+from .reports import counts_grid, figure_of, page_of, picture, table
 
 ORDER = ("majority", "TF-IDF", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
 GREY, ORANGE = "#78716c", "#c2410c"
@@ -113,15 +113,7 @@ def _confusion(name: str, found: dict[str, Any]) -> str:
     matrix = found["matrix"]
     answers = [*values, "none of them"] if any(row[-1] for row in matrix) else values
     figure, axes = figure_of(max(7, 2.5 + 0.42 * len(answers)), 1.8 + 0.36 * len(values))
-    top = max(max(row) for row in matrix) or 1
-    axes.imshow([row[: len(answers)] for row in matrix], cmap="Oranges", vmax=top, aspect="auto")
-    for i, row in enumerate(matrix):
-        for j, count in enumerate(row[: len(answers)]):
-            if count:
-                color = "white" if count > top * 0.6 else "black"
-                axes.text(j, i, count, ha="center", va="center", fontsize=9, color=color)
-    axes.set_xticks(range(len(answers)), answers, rotation=45, ha="right")
-    axes.set_yticks(range(len(values)), values)
+    counts_grid(axes, [row[: len(answers)] for row in matrix], values, answers)
     axes.set_xlabel("the tuned model's answer")
     axes.set_ylabel("right answer")
     wrong = sorted(((row[j], values[i], answers[j]) for i, row in enumerate(matrix) for j in range(len(answers)) if i != j),

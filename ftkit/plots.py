@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .reports import counts_grid, figure_of
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -319,14 +321,7 @@ def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str
     """How often the answer of the column was given where that of the row is right; one column more: none of them."""
     answers = [*values, "none of them"] if any(row[-1] for row in matrix) else list(values)
     figure, axes = _figure(max(7, 2.2 + 0.44 * len(answers)), 1.8 + 0.34 * len(values))
-    top = max(map(max, matrix)) or 1
-    axes.imshow([list(row[: len(answers)]) for row in matrix], cmap="Oranges", vmax=top, aspect="auto")
-    for i, row in enumerate(matrix):
-        for j, count in enumerate(row[: len(answers)]):
-            if count:
-                axes.text(j, i, count, ha="center", va="center", color="white" if count > 0.6 * top else "black")
-    axes.set_xticks(range(len(answers)), answers, rotation=45, ha="right")
-    axes.set_yticks(range(len(values)), values)
+    counts_grid(axes, [row[: len(answers)] for row in matrix], values, answers)
     axes.set_xlabel(f"{field} as answered, number of messages")
     axes.set_ylabel(f"right {field}")
     wrong = [
@@ -397,10 +392,7 @@ def _box(content: str, summary: str) -> str:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = figure_of(width, height)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

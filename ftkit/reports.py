@@ -113,6 +113,19 @@ def figure_of(width: float, height: float) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
+def counts_grid(axes: Any, matrix: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Draw counts as a grid of cells, the more the darker, each with its number; a row of `matrix` for each of `rows`."""
+    top = max(map(max, matrix)) or 1
+    axes.imshow([list(row) for row in matrix], cmap="Oranges", vmax=top, aspect="auto")
+    for i, row in enumerate(matrix):
+        for j, count in enumerate(row):
+            if count:
+                color = "white" if count > 0.6 * top else "black"
+                axes.text(j, i, count, ha="center", va="center", fontsize=9, color=color)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+
+
 def _balance_plot(finding: Finding) -> str:
     counts = {split: values for split, values in finding.numbers["counts"].items() if values}
     names = list(counts.get("train") or next(iter(counts.values())))[:30]
@@ -138,21 +151,7 @@ def _confusion_plot(finding: Finding) -> str:
         return table(["confused"], [[case] for case in finding.cases[:20]])
     matrix = confusion_matrix(finding.numbers["gold"], finding.numbers["guessed"], labels=names)
     figure, axes = figure_of(2.5 + 0.42 * len(names), 1.8 + 0.36 * len(names))
-    axes.imshow(matrix, cmap="Oranges", vmax=matrix.max() or 1)
-    for i, row in enumerate(matrix):
-        for j, count in enumerate(row):
-            if count:
-                axes.text(
-                    j,
-                    i,
-                    count,
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    color="white" if count > matrix.max() * 0.6 else "black",
-                )
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    counts_grid(axes, matrix.tolist(), names, names)
     axes.set_xlabel("the simple model's guess")
     axes.set_ylabel("label")
     most = f" Most often: {'; '.join(finding.cases[:3])}." if finding.cases else ""
