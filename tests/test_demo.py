@@ -208,9 +208,9 @@ def test_a_run_whose_adapter_belongs_to_another_base_is_refused_with_the_cause(t
 
 def test_without_a_network_a_public_link_is_said_to_have_failed_and_the_demo_serves_on(served, messages):
     """Every way out leads to a port where nobody listens, as a proxy: refused at once instead of after half a minute."""
-    nobody = {name: f"http://127.0.0.1:{free_port(9)}" for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
-    nobody |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
-    process, address, said = served("--share", **nobody, **{name.lower(): url for name, url in nobody.items()})
+    nobody, here = f"http://127.0.0.1:{free_port(39000)}", "127.0.0.1,localhost"
+    ways = {"HTTP_PROXY": nobody, "HTTPS_PROXY": nobody, "ALL_PROXY": nobody, "NO_PROXY": here}
+    process, address, said = served("--share", **ways, **{name.lower(): value for name, value in ways.items()})
     assert address and httpx.get(address).status_code == 200
     said.append(process.stdout.readline())
     assert said[-1].startswith("No public link could be made (no network") and "local only" in said[-1]
