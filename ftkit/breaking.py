@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .base import return_freed_memory
+from .merging import free_memory
 from .profiles import Profile
 from .tasks import (
     Row,
@@ -57,6 +59,7 @@ class Workbench:
         self, data: Dataset, spoil: Spoil | None = None, rate: float | None = None, steps: int | None = None
     ) -> SFTTrainer:
         """A short QLoRA training, its loss printed on the way; `spoil` may break the trainer before it starts."""
+        free_memory()  # of a training that nobody holds any more
         began, steps = time.monotonic(), steps or self.steps
         settings = self.profile.with_changes(learning_rate=rate or self.profile.learning_rate, max_steps=steps)
         trainer = make_trainer(self.folder / "checkpoints", data, settings)
@@ -65,6 +68,8 @@ class Workbench:
         if spoil:
             spoil(trainer)
         trainer.train()
+        trainer.model.zero_grad(set_to_none=True)
+        free_memory()
         print(f"{steps} steps in {time.monotonic() - began:.0f} s")
         return trainer
 
@@ -72,6 +77,7 @@ class Workbench:
         """What a model writes after each text as it stands: the likeliest token each time, `tokens` at most."""
         import torch
 
+        free_memory()
         given = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         with torch.inference_mode():
             output = model.eval().generate(
@@ -154,6 +160,9 @@ def _telling() -> Any:
     from transformers import TrainerCallback
 
     class Telling(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            return_freed_memory()
+
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "loss" in (logs or {}):
                 print(f"   step {state.global_step:3} of {state.max_steps}   loss {float(logs['loss']):.2f}", flush=True)

@@ -187,20 +187,21 @@ def adapter(folder: Path) -> Finding:
     from safetensors import SafetensorError, safe_open
 
     thing, path = "adapter", Path(folder) / "adapter_model.safetensors"
+    shown = f"{path.parent.name}/{path.name}"  # a notebook keeps it: no path of this machine
     again = "Save the trained model (a PeftModel) with save_pretrained, or train again (--fresh)."
     if not path.is_file():
-        return Finding(thing, False, f"{path} is missing: the answers would be the base's", again, gate=True)
+        return Finding(thing, False, f"{shown} is missing: the answers would be the base's", again, gate=True)
     try:
         with safe_open(path, framework="pt") as file:
             every = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        return Finding(thing, False, f"{path} is broken ({error})", "Copy it again, or train again.", gate=True)
+        return Finding(thing, False, f"{shown} is broken ({error})", "Copy it again, or train again.", gate=True)
     second = [weights for name, weights in every.items() if "lora_B" in name]
     if not any(bool(weights.any()) for weights in second):
         what = "all its B matrices are zero" if second else "it holds no LoRA weights"
-        return Finding(thing, False, f"{path}: {what}, the answers would be the base's", again, gate=True)
+        return Finding(thing, False, f"{shown}: {what}, the answers would be the base's", again, gate=True)
     if broken := [name for name, weights in every.items() if not bool(weights.isfinite().all())]:
-        found = f"{path}: {len(broken)} of {len(every)} weights are not finite numbers"
+        found = f"{shown}: {len(broken)} of {len(every)} weights are not finite numbers"
         return Finding(thing, False, found, "The training diverged: take a lower learning rate.", gate=True)
     return Finding(thing, True, f"{len(every)} weights, {sum(map(_size, every.values())):,} numbers, not zero")
 
