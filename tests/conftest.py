@@ -94,11 +94,18 @@ def tiny_choice(tiny_model):
     return Choice(profile, "a test")
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tiny_task, tiny_choice):
+def trained_apart(task, choice, folder):
+    """A new run, in a folder of runs of its own: no test finds another test's run."""
     from ftkit.training import train
 
-    run = train(tiny_task, tiny_choice, fresh=True, say=lambda line: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTKIT_RUNS", str(folder))
+        return train(task, choice, fresh=True, say=lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_task, tiny_choice, tmp_path_factory):
+    run = trained_apart(tiny_task, tiny_choice, tmp_path_factory.mktemp("tiny-runs"))
     run.update(training={**run.record["training"], "longest_completion": 12})  # short answers: quick tests
     return run
 
@@ -124,14 +131,12 @@ def ticket_run(tiny_task_folder, tiny_choice, tmp_path_factory):
     """A run of the tiny model that has learned to answer everything with `TICKET`: its answers are tickets."""
     from dataclasses import replace
 
-    from ftkit.training import train
-
     folder = shutil.copytree(tiny_task_folder, tmp_path_factory.mktemp("tickets") / "small")
     rows = [{**row, "ticket": TICKET} for row in load_task(folder).rows("train")]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     more = {"max_steps": 60, "checkpoint_steps": 60, "learning_rate": 1e-2, "rank": 32, "alpha": 32, "max_new_tokens": 60}
     choice = replace(tiny_choice, profile=tiny_choice.profile.with_changes(**more))
-    run = train(load_task(folder), choice, fresh=True, say=lambda line: None)
+    run = trained_apart(load_task(folder), choice, tmp_path_factory.mktemp("ticket-runs"))
     message, target = rows[0]["message"], {**TICKET, "guests": 2}
     predictions = [{"message": message, "target": target, "base": "no", "tuned": json.dumps(TICKET)}]
     (run.folder / "predictions.json").write_text(json.dumps(predictions), encoding="utf-8")

@@ -118,12 +118,13 @@ def test_the_check_gives_a_yes_or_no_for_each_question_and_a_sum_for_each_chunk(
     assert [line.split()[0] for line in lines[1:4]] == list(KINDS) and "95 % interval" in lines[-1]
 
 
-def test_an_adapter_of_zeros_costs_nothing(tiny_run, tmp_path):
+def test_an_adapter_that_adds_nothing_costs_nothing(tiny_run, tmp_path):
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(tiny_run.folder, tmp_path / "zero", ignore=shutil.ignore_patterns("checkpoints"))
     weights = tmp_path / "zero" / "adapter" / "adapter_model.safetensors"
-    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(weights).items()}, weights)
+    next_to_nothing = {name: torch.full_like(tensor, 1e-30) for name, tensor in load_file(weights).items()}
+    save_file(next_to_nothing, weights)  # an adapter that is all zeros is refused
     result = general_check(Answerer.of_run(Run(tmp_path / "zero")))
     base, tuned = result["models"][BASE], result["models"][TUNED]
     assert base["answers"] == tuned["answers"] and base["right"] == tuned["right"]

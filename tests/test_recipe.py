@@ -14,8 +14,8 @@ def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
     for line in read_plan():
         groups.setdefault(line.group, []).append(line)
-    assert list(groups) == ["recipe", "small", "methods", "first", "curves"]
-    for name in ("first", "recipe", "small"):
+    assert list(groups) == ["recipe", "small", "methods", "last", "first", "curves"]
+    for name in ("first", "recipe", "small", "last"):
         centre, *lines = groups[name]
         base = vars(centre.experiments[0])
         for line in lines:
