@@ -256,7 +256,7 @@ def loss_curves(
     """
     from matplotlib.ticker import LogFormatter, MaxNLocator
 
-    figure, axes = _figure(7, 3)
+    figure, axes = _figure(7, 3.4 if log else 3)
     styles = (("-", ORANGE), ("--", BLUE), (":", INK), ("-.", "#57534e"))
     for (name, points), (style, colour) in zip(curves.items(), styles, strict=False):
         axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=2)
@@ -267,7 +267,7 @@ def loss_curves(
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step")
-    axes.set_ylabel(f"{axis}, logarithmic" if log else axis)
+    axes.set_ylabel(f"{axis}, log scale" if log else axis)
     if len(curves) > 1:
         figure.legend(loc="outside upper center", ncols=len(curves), frameon=False)
     said = "; ".join(
