@@ -147,6 +147,7 @@ def plan_training(
     hardware = hardware or detect_hardware()
     width = {"bfloat16": 2, "float16": 2, "float32": 4}[resolve_dtype(profile.dtype, hardware)]
     trained_width = width if method == "full" and resolve_dtype(profile.dtype, hardware) != "float16" else 4
+    kept_width = trained_width if method == "full" else width  # float16 training keeps what it trains in 32 bits
     adapter = 0 if method == "full" else profile.rank * shape.sides
     trained = shape.weights if method == "full" else adapter
     state = 1 if "8bit" in profile.optimizer and hardware.device != "cpu" else trained_width
@@ -158,7 +159,7 @@ def plan_training(
     if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
         kept = shape.hidden * width * shape.layers + layer
     in_use = {
-        "weights": (shape.linear * NF4 + shape.other * width) if method == "qlora" else shape.weights * width,
+        "weights": (shape.linear * NF4 + shape.other * width) if method == "qlora" else shape.weights * kept_width,
         "adapter": adapter * trained_width,
         "gradients": trained * trained_width,
         "optimizer": 2 * trained * state,

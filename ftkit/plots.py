@@ -201,8 +201,8 @@ def low_rank(inputs: int, outputs: int, rank: int) -> Picture:
 
     unit = 4 / max(inputs, outputs)
     wide, high, thin = inputs * unit, outputs * unit, max(rank * unit, 0.05)
-    figure, axes = _figure(7, 2.4 + 0.35 * high)
     left = wide + 1.6
+    figure, axes = _figure(7, 0.2 + 7 * (high + 1.2) / (left + thin + 1.2 + wide))
     boxes = (
         (0.0, 0.0, wide, high, "#a8a29e", f"W, frozen\n{outputs} x {inputs}"),
         (left, 0.0, thin, high, ORANGE, f"B\n{outputs} x {rank}"),
@@ -247,17 +247,29 @@ def memory_parts(plans: dict[str, dict[str, float]], room: dict[str, float] | No
     return _drawn(figure, f"{'; '.join(said)}{lines}.")
 
 
-def loss_curves(curves: dict[str, Sequence[tuple[float, float]]], axis: str = "loss on training examples") -> Picture:
-    """The loss at each step, a line for each name; `curves` holds (step, loss) pairs (lesson 03)."""
-    figure, axes = _figure(7, 3)
+def loss_curves(
+    curves: dict[str, Sequence[tuple[float, float]]], axis: str = "loss on training examples", log: bool = False
+) -> Picture:
+    """The loss at each step, a line for each name; `curves` holds (step, loss) pairs (lesson 03).
+
+    `log` draws the loss on a logarithmic scale, on which curves of very different height can be told apart.
+    """
+    from matplotlib.ticker import LogFormatter, MaxNLocator
+
+    figure, axes = _figure(7, 3.4 if log else 3)
     styles = (("-", ORANGE), ("--", BLUE), (":", INK), ("-.", "#57534e"))
     for (name, points), (style, colour) in zip(curves.items(), styles, strict=False):
         axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=2)
-    axes.set_ylim(bottom=0)
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+    else:
+        axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("step")
-    axes.set_ylabel(axis)
+    axes.set_ylabel(f"{axis}, log scale" if log else axis)
     if len(curves) > 1:
-        axes.legend(frameon=False)
+        figure.legend(loc="outside upper center", ncols=len(curves), frameon=False)
     said = "; ".join(
         f"{name}: {points[0][1]:.3f} at step {points[0][0]:.0f}, {points[-1][1]:.3f} at step {points[-1][0]:.0f}"
         for name, points in curves.items()
@@ -270,7 +282,7 @@ def scored(groups: dict[str, dict[str, tuple[float, float, float]]], axis: str) 
     figure, axes = _figure(7, 1 + 0.32 * sum(len(group) + 1 for group in groups.values()))
     place, ticks, said = 0.0, [], []
     for group, settings in groups.items():
-        axes.text(0, place, group, transform=axes.get_yaxis_transform(), fontweight="bold", fontsize=9, va="center")
+        axes.text(0.01, place, group, transform=axes.get_yaxis_transform(), fontweight="bold", fontsize=9, va="center")
         for name, (value, low, high) in settings.items():
             place += 1
             axes.plot([100 * low, 100 * high], [place, place], color="#78716c", linewidth=2)

@@ -19,6 +19,7 @@ from tests.test_cli import ftkit, refused
 
 CPU = Hardware("cpu", "a laptop", 16.0)
 T4 = Hardware("cuda", "T4", 15.0, (7, 5))
+A100 = Hardware("cuda", "A100", 40.0, (8, 0))
 PROFILES = read_profiles()
 
 
@@ -78,6 +79,8 @@ def test_the_parts_follow_method_device_and_settings():
     assert plans["lora"].parts["weights"] > 2 * plans["qlora"].parts["weights"]
     assert plans["full"].parts["optimizer"] > 3 * plans["lora"].parts["optimizer"]
     assert plans["full"].parts["adapter"] == 0
+    halves, whole = (plan_training(PROFILES["t4"], [100], "full", hardware=card).parts["weights"] for card in (A100, T4))
+    assert whole == pytest.approx(2 * halves)  # float16 training keeps what it trains in 32 bits
     long, short = (plan_training(profile, [n], hardware=T4).parts["activations"] for n in (192, 96))
     assert long == pytest.approx(2 * short)
     twice = plan_training(profile.with_changes(batch_size=8), [100], hardware=CPU)

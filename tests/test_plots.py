@@ -17,6 +17,9 @@ PICTURES = {
         {"full": {"weights": 3000.0, "optimizer": 6000.0}, "QLoRA": {"weights": 900.0, "optimizer": 100.0}}, {"T4": 15000.0}
     ),
     "loss curves": lambda: plots.loss_curves({"low": [(1, 2.5), (2, 2.25)], "high": [(1, 2.5), (2, 9.0)]}),
+    "loss curves, logarithmic": lambda: plots.loss_curves(
+        {"low": [(1, 2.5), (2, 0.25)], "high": [(1, 2.5), (2, 90.0)]}, log=True
+    ),
     "scored": lambda: plots.scored({"rank": {"8": (0.5, 0.4, 0.6), "16": (0.75, 0.7, 0.8)}}, "fields right, %"),
     "scores": lambda: plots.scores(["base", "tuned"], [0.0, 0.5], [(0.0, 0.1), (0.4, 0.6)], "whole tickets right, %"),
     "differences": lambda: plots.scores(["few-shot"], [-0.02], [(-0.05, 0.01)], "tuned minus other, points", zero=True),

@@ -380,7 +380,7 @@ QUIZ = (
             Option("It uses more bits.", "both take four bits a weight, and the same scales."),
             Option(
                 "Its levels lie closer together where most weights are, near zero.",
-                "so that each of the 16 values is used about equally often.",
+                "so that its 16 values are used more evenly, and most weights find one close by.",
                 True,
             ),
             Option("It leaves large weights out.", "the largest of each block is kept exactly: it sets the scale."),
