@@ -210,6 +210,11 @@ WRONG = {
             "    return np.percentile(means, [5, 95])",
             "90 %",
         ),
+        (
+            "means = [rng.choice(scores, size=len(scores)).mean() for _ in range(1000)]\n"
+            "    return np.percentile(means, [0.025, 0.975])",
+            "in per cent",
+        ),
         ("return np.percentile(scores, [2.5, 97.5])", "single scores"),
         (
             "means = [rng.choice(scores, size=len(scores) // 2).mean() for _ in range(1000)]\n"
@@ -337,13 +342,14 @@ WRONG = {
     ],
     "05.card": [
         ('{"a", "b", "c", "e"}', "(a) should not be ruled out"),
-        ('{"b"}', "look at (c)"),
+        ('{"b"}', "2 more must be ruled out"),
         ('"bce"', "set of letters"),
     ],
     "05.stream": [
         ("for piece in pieces:\n        yield piece", "yield all so far"),
         ('text = ""\n    for piece in pieces:\n        text += piece\n    yield text', "whole answer"),
         ('text = ""\n    for piece in pieces:\n        text += piece\n    return text', "yield"),
+        ("so_far = []\n    for piece in pieces:\n        so_far.append(piece)\n        yield so_far", "list of pieces"),
         ('text = ""\n    for piece in pieces:\n        yield text\n        text += piece', "one piece late"),
         ("for piece in pieces:\n        yield piece + 1", "While the pieces came it stopped"),
     ],
@@ -374,7 +380,7 @@ WRONG = {
     "05.feedback": [
         ('{"a", "d", "f"}', "(d) must not be trained on"),
         ('{"a", "b", "f"}', "test split"),
-        ('{"a"}', "look at (f)"),
+        ('{"a"}', "1 more would do good"),
         ('{"a", "c", "f"}', "telephone"),
     ],
     "05.request": [

@@ -86,6 +86,10 @@ def _bootstrap(bootstrap):
             high - low < 1e-9,
             "All resamples have the same mean: they were drawn without replacement, so each is the same scores in another order.",
         )
+        wrong_if(
+            high < np.mean(scores),
+            "Both bounds lie below the mean. np.percentile counts in per cent: 2.5 is 2.5 %, and 0.025 is next to nothing.",
+        )
         wrong_if(not low < np.mean(scores) < high, "The interval does not hold the mean of the scores itself.")
         draws = np.random.default_rng(7).choice(scores, size=(4000, 40)).mean(axis=1)
         ratios.append((high - low) / float(np.ptp(np.percentile(draws, [2.5, 97.5]))))
@@ -363,7 +367,7 @@ cures = {"a": "rule", "b": "examples", "c": "label", "d": "examples", "e": "labe
             "Where the model is wrong: is only the form wrong (a rule), or what it says (examples)?",
             "There are two of each.",
         ),
-        "a third of these errors would have cost training for nothing.",
+        "only two of these six are a matter of more training data.",
         function=False,
     ),
     Exercise(
@@ -415,7 +419,7 @@ QUIZ = (
     Question(
         "The 95 % interval of a difference goes from -1 to +7 points. Which sentence is honest?",
         (
-            Option("There is no difference.", "a difference of 7 points is as well inside the interval as none."),
+            Option("There is no difference.", "a difference of 7 points lies inside the interval just as none does."),
             Option("The new model is better, by 3 points.", "3 is only the middle of what remains possible."),
             Option(
                 "No difference was detected; these messages leave anything from -1 to +7 open.",

@@ -49,7 +49,12 @@ NOT_FOR = {
 
 
 def _not_for(not_for):
-    _letters(not_for, NOT_FOR, "{0} should not be ruled out. {1}", "Another one is dangerous or untested: look at ({0}).")
+    _letters(
+        not_for,
+        NOT_FOR,
+        "{0} should not be ruled out. {1}",
+        "{0} more must be ruled out. Who looks at the answer, and was it measured for this?",
+    )
 
 
 def _letters(given, known, too_many, missing):
@@ -60,8 +65,8 @@ def _letters(given, known, too_many, missing):
     wrong_if(strange, f"{strange[:1]} is none of the letters {min(known)} to {max(known)}.")
     for letter, (said, belongs) in known.items():
         wrong_if(letter in chosen and not belongs, too_many.format(f"({letter})", said))
-    for letter, (said, belongs) in known.items():
-        wrong_if(belongs and letter not in chosen, missing.format(letter, said))
+    left = sum(belongs and letter not in chosen for letter, (_, belongs) in known.items())
+    wrong_if(left, missing.format(left))  # how many, not which: else three tries would do without a thought
 
 
 class Pieces:
@@ -92,6 +97,7 @@ def _growing(growing):
         for text in _taken(stream):
             if text is ...:
                 raise NotAttempted
+            wrong_if(isinstance(text, list), 'You yield the list of pieces; Gradio shows a text. "".join(...) makes one.')
             got.append(text)
             wrong_if(
                 len(got) == 1 and source.sent > 1,
@@ -159,7 +165,12 @@ ROWS = {
 
 
 def _train_on(train_on):
-    _letters(train_on, ROWS, "{0} must not be trained on. {1}", "One that would do good is missing: look at ({0}) again.")
+    _letters(
+        train_on,
+        ROWS,
+        "{0} must not be trained on. {1}",
+        "{0} more would do good: new, nobody's data, and a right ticket. Look again.",
+    )
 
 
 def _request(request):
