@@ -132,8 +132,8 @@ def test_the_plan_is_printed_with_its_minutes(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=kit_root(), timeout=120)
     assert done.returncode == 0, done.stderr
     assert "wrong 25 %" in done.stdout and "with 2 workers" in done.stdout and "random" not in done.stdout
-    with pytest.raises(KitError, match="no group dota"):
-        chosen(LINES, ["dota"])
+    with pytest.raises(KitError, match="no group leaks"):
+        chosen(LINES, ["leaks"])
 
 
 def test_what_is_done_costs_nothing_more():

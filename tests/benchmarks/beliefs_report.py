@@ -202,14 +202,13 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
                      "by one that saw neither, %"]  # fmt: skip
             parts.append(table(heads, halves))
     dates = sorted({result["date"] for result in saved["results"].values()})
-    cost = plan["cost"]["about"]
     head = (
         "# Three beliefs, put to the test\n\n"
         "Written by `python -m tests.benchmarks.beliefs --report` from `data/experiments/beliefs.json`; the plan, with what was\n"
         "expected before, is `tests/benchmarks/beliefs.toml`. Every experiment is scored on the desk's validation split (156\n"
         "messages), never on the test split. *Fields* is the share of all fields that are right; ± is half of a 95 % interval that\n"
         "counts both chances, which messages are asked and which seed trained; differences are paired by message and seed.\n\n"
-        f"*{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, two cores without a GPU ({cost}).*"
+        f"*{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, two cores without a GPU.*"
     )
     with replacing(page) as temporary:
         temporary.write_text("\n\n".join([head, *parts]) + "\n", encoding="utf-8")
