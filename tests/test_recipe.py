@@ -5,14 +5,14 @@ import pytest
 
 from ftkit.base import kit_root
 from tests.benchmarks import recipe, recipe_report
-from tests.benchmarks.recipe import Experiment, load_results, read_plan
+from tests.benchmarks.experiments import Experiment, load_results, read_plan
 
-RESULTS = load_results()["results"]
+RESULTS = load_results(recipe.RESULTS)["results"]
 
 
 def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
-    for line in read_plan():
+    for line in read_plan(recipe.PLAN):
         groups.setdefault(line.group, []).append(line)
     assert list(groups) == ["recipe", "small", "methods", "last", "first", "curves"]
     for name in ("first", "recipe", "small", "last"):
@@ -78,7 +78,7 @@ def test_a_subset_is_of_the_seed_and_holds_every_intent():
     from ftkit.tasks import load_task
 
     rows = load_task("desk").rows("train")
-    one, again, other = (recipe._subset(rows, 50, seed) for seed in (1, 1, 2))
+    one, again, other = (recipe.subset(rows, 50, seed) for seed in (1, 1, 2))
     assert one == again != other
     assert len({row["ticket"]["intent"] for row in one}) == 12
 

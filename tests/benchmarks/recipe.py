@@ -6,96 +6,22 @@ and writes the page and the plots. `--only GROUP ...`, `--hours 1.5`, `--workers
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import hashlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-import tomllib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ftkit.base import KitError, kit_root, read_json, write_json
-from ftkit.runs import versions
+from ftkit.base import KitError, kit_root
+
+from .experiments import Experiment, Laboratory, arguments, chosen, read_plan
 
 PLAN = Path(__file__).with_name("recipe.toml")
 RESULTS = kit_root() / "data" / "experiments" / "recipe.json"
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What decides a result: `method`, `seed`, `rows` (None: all), and changes to profile, task, adapter and trainer."""
-
-    method: str
-    seed: int
-    rows: int | None = None
-    profile: dict[str, Any] = field(default_factory=dict)
-    task: dict[str, Any] = field(default_factory=dict)
-    lora: dict[str, Any] = field(default_factory=dict)
-    sft: dict[str, Any] = field(default_factory=dict)
-    special: str = ""
-
-    @property
-    def key(self) -> str:
-        """Twelve digits that stand for all of it."""
-        text = json.dumps(vars(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table: a change from its group's centre, what was expected of it, and an experiment a seed."""
-
-    group: str
-    name: str
-    expected: str
-    experiments: tuple[Experiment, ...]
-    kept: str = ""
-
-
-def read_plan(path: Path = PLAN) -> list[Line]:
-    """All lines of the plan: the groups in order, each with its centre first."""
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
-    lines = []
-    for group, given in table.items():
-        centre, seeds = given.get("centre", {}), given["seeds"]
-        centre = _merged(table[given["from"]]["centre"], centre) if "from" in given else centre
-        if "curve" in given:
-            lines += _curve(group, centre, given)
-            continue
-        changes = ([{"name": "the centre", "expected": ""}] if given.get("show_centre", True) else []) + given.get(
-            "line", []
-        )
-        for change in changes:
-            own = {k: v for k, v in change.items() if k not in ("name", "expected", "seeds", "kept")}
-            whole = _merged(centre, own)
-            some = tuple(Experiment(**{"method": "qlora", **whole, "seed": seed}) for seed in change.get("seeds", seeds))
-            lines.append(Line(group, change["name"], change["expected"], some, change.get("kept", "")))
-    return lines
-
-
-def _curve(group: str, centre: dict[str, Any], given: dict[str, Any]) -> Iterator[Line]:
-    for rows, steps in given["curve"]:
-        for method, own in given["methods"].items():
-            whole = _merged(_merged(centre, {"profile": {"max_steps": steps}}), own)
-            some = tuple(Experiment(**{**whole, "method": method, "rows": rows, "seed": seed}) for seed in given["seeds"])
-            yield Line(group, f"{method}, {rows} rows", "", some)
-
-
-def _merged(centre: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`own` laid over `centre`, table by table."""
-    both = {**centre, **own}
-    return {k: {**centre[k], **own[k]} if isinstance(v, dict) and k in centre and k in own else v for k, v in both.items()}
 
 
 # --- one experiment, in a process of its own ---
@@ -106,7 +32,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     task = _task(experiment)
     rows = _rows(experiment, task, "train")
     if experiment.rows:
-        rows = _subset(rows, experiment.rows, experiment.seed)
+        rows = subset(rows, experiment.rows, experiment.seed)
     if experiment.method == "tfidf":
         return _tfidf(task, rows)
     write, read = FORMS[experiment.task.get("form", "compact")]
@@ -116,45 +42,63 @@ def run(experiment: Experiment) -> dict[str, Any]:
 
 def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read: Callable[[str], str]) -> dict[str, Any]:
     import torch
-    from datasets import Dataset
 
     from ftkit.evaluation import score
     from ftkit.generation import Answerer
-    from ftkit.models import load_tokenizer, quiet_libraries
-    from ftkit.profiles import read_profiles
-    from ftkit.tasks import example_ids, training_example
-    from ftkit.training import cast_adapter
+    from ftkit.models import load_tokenizer
+    from ftkit.tasks import training_example
 
     from .measure import validation_loss
 
-    profile = read_profiles()["cpu"].with_changes(seed=experiment.seed, **experiment.profile)
-    quiet_libraries()
+    profile = profile_of(experiment)
     tokenizer = load_tokenizer(profile.model)
-    data = Dataset.from_list(
-        [{**training_example(task, row), "length": len(example_ids(tokenizer, task, row))} for row in rows]
-    )
+    model, found, losses = fit(experiment, [training_example(task, row) for row in rows], tokenizer)
+    messages = _rows(experiment, task, "validation")
+    found["loss"] = losses[-1]
+    found["validation_loss"] = round(validation_loss(model, torch, task, messages, tokenizer), 4)
+    answerer = Answerer(task, model.eval(), tokenizer, 64, profile.max_new_tokens)
+    texts = [read(text) for text in answerer.answer([row[task.message] for row in messages])]
+    return found | scored(score(task, messages, texts))
+
+
+def profile_of(experiment: Experiment) -> Any:
+    """The kit's `cpu` profile with the experiment's seed and changes."""
+    from ftkit.profiles import read_profiles
+
+    return read_profiles()["cpu"].with_changes(seed=experiment.seed, **experiment.profile)
+
+
+def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tuple[Any, dict[str, Any], list[float]]:
+    """Train on examples (dicts of the chats `prompt` and `completion`): the model, what it took, the logged losses."""
+    from datasets import Dataset
+
+    from ftkit.models import quiet_libraries
+    from ftkit.training import cast_adapter
+
+    quiet_libraries()
+    profile = profile_of(experiment)
+
+    def length(example: Any) -> int:
+        text = tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False)
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    data = Dataset.from_list([{**example, "length": length(example)} for example in examples])
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(experiment, profile, data, Path(folder))
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.process_time()
         trainer.train()
-        seconds = time.monotonic() - began
-    messages = _rows(experiment, task, "validation")
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        seconds, worked = time.monotonic() - began, time.process_time() - worked
     model = trainer.model
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    cast_adapter(model, model.dtype)  # as it is saved
     found = {
         "steps": trainer.state.global_step,
         "examples": trainer.state.global_step * profile.examples_per_step,
         "tokens": int(trainer._total_train_tokens),
         "seconds": round(seconds, 1),
-        "loss": round(losses[-1], 4),
-        "validation_loss": round(validation_loss(model, torch, task, messages, tokenizer), 4),
-        "trained_parameters": trained,
+        "cpu_seconds": round(worked, 1),  # of all threads: what else the machine does counts less
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
-    answerer = Answerer(task, model.eval(), tokenizer, 64, profile.max_new_tokens)
-    texts = [read(text) for text in answerer.answer([row[task.message] for row in messages])]
-    return found | _scored(score(task, messages, texts))
+    cast_adapter(model, model.dtype)  # as it is saved
+    return model, found, [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry]
 
 
 def _task(experiment: Experiment) -> Any:
@@ -234,7 +178,7 @@ def _rows(experiment: Experiment, task: Any, split: str) -> list[dict[str, Any]]
     return rows
 
 
-def _subset(rows: list[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
+def subset(rows: list[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
     """`n` rows drawn by the seed, each intent by its share; smaller draws of a seed are not part of larger ones."""
     from sklearn.model_selection import train_test_split
 
@@ -265,6 +209,8 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
     if special == "blocks":
         _quantize_again(model, profile, int(more[0]))
+    if "random" in more:
+        model = random_weights(model, profile.seed)
     if kernels.wanted(model.device.type):
         model.set_attn_implementation(kernels.register())
     kept = getattr(torch, special) if special in ("float32", "bfloat16") else None
@@ -301,6 +247,16 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
             trainer.model, torch.optim.AdamW, lr=profile.learning_rate, loraplus_lr_ratio=float(more[0])
         )
     return trainer
+
+
+def random_weights(model: Any, seed: int) -> Any:
+    """A model of the same architecture, its weights drawn by the seed as the library draws them before any training."""
+    from transformers import AutoModelForCausalLM, set_seed
+
+    set_seed(seed)
+    made = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype).to(model.device)
+    made.generation_config = model.generation_config  # which token ends an answer
+    return made
 
 
 def _eva(adapter: Any) -> Any:
@@ -352,10 +308,10 @@ def _tfidf(task: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     messages = task.rows("validation")
     answers = model.predict([row["message"] for row in messages])
     right = [answer == row["ticket"]["intent"] for answer, row in zip(answers, messages, strict=True)]
-    return {"seconds": round(time.monotonic() - began, 1), **_scored({"intent": right})}
+    return {"seconds": round(time.monotonic() - began, 1), **scored({"intent": right})}
 
 
-def _scored(scores: dict[str, list[bool]]) -> dict[str, Any]:
+def scored(scores: dict[str, list[bool]]) -> dict[str, Any]:
     """Shares, and the rows of every metric as a string of 0 and 1 for paired comparisons."""
     return {
         "scores": {name: round(sum(rows) / len(rows), 4) for name, rows in scores.items()},
@@ -363,84 +319,15 @@ def _scored(scores: dict[str, list[bool]]) -> dict[str, Any]:
     }
 
 
-# --- all of them ---
-
-
-def load_results(path: Path = RESULTS) -> dict[str, Any]:
-    """The saved results by experiment key."""
-    saved = read_json(path) if path.exists() else {"format": FORMAT, "results": {}}
-    if saved.get("format") != FORMAT:
-        raise KitError(f"{path} is not of format {FORMAT}.")
-    return saved
-
-
-def search(only: list[str], hours: float, workers: int) -> None:
-    """Run every experiment that has no result yet, the first seeds of all lines before the second ones."""
-    lines = [line for line in read_plan() if not only or line.group in only]
-    most = max(len(line.experiments) for line in lines)
-    order = [line.experiments[i] for i in range(most) for line in lines if i < len(line.experiments)]
-    todo = [e.it for e in dict.fromkeys(_Hashed(e) for e in order) if e.it.key not in load_results()["results"]]
-    names = {e.key: f"{line.group}: {line.name}" for line in lines for e in line.experiments}
-    print(f"{len(todo)} experiments to run, {workers} at a time", flush=True)
-    until, saving = time.monotonic() + hours * 3600, threading.Lock()
-
-    def one(experiment: Experiment) -> None:
-        if time.monotonic() > until:
-            return
-        result = _in_a_process(experiment, workers)
-        with saving:
-            saved = load_results()
-            saved["results"][experiment.key] = result
-            write_json(RESULTS, saved)
-        shown = {k: result[k] for k in ("seconds", "loss", "validation_loss", "scores", "failed") if k in result}
-        print(f"{names[experiment.key]}, seed {experiment.seed}: {json.dumps(shown)}", flush=True)
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, todo))
-
-
-def _in_a_process(experiment: Experiment, workers: int) -> dict[str, Any]:
-    """The experiment's result, or its last words, with what it ran on."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS=str(threads))
-    command = [sys.executable, "-m", "tests.benchmarks.recipe", "--one", json.dumps(vars(experiment))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
-    found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not found:
-        result: dict[str, Any] = {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
-    else:
-        result = json.loads(found[-1][7:])
-    ran = {"date": datetime.date.today().isoformat(), "threads": threads, "versions": versions()}
-    return {"experiment": vars(experiment), **ran, **result}
-
-
-@dataclass(frozen=True)
-class _Hashed:
-    """An experiment that can stand in a set."""
-
-    it: Experiment
-
-    def __hash__(self) -> int:
-        return hash(self.it.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashed) and self.it.key == other.it.key
-
-
 def main() -> None:
     """See the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recipe", description=__doc__)
-    parser.add_argument("--only", nargs="*", default=[], help="groups of the plan; all if left out")
-    parser.add_argument("--hours", type=float, default=24, help="start nothing new after so many hours")
-    parser.add_argument("--workers", type=int, default=1, help="processes side by side, the cores shared out")
-    parser.add_argument("--report", action="store_true", help="only write page and plots from the saved results")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = arguments("tests.benchmarks.recipe", __doc__).parse_args()
     if given.one:
         print("RESULT " + json.dumps(run(Experiment(**json.loads(given.one)))), flush=True)
         return
     if not given.report:
-        search(given.only, given.hours, given.workers)
+        lines = chosen(read_plan(PLAN), given.only)
+        Laboratory("tests.benchmarks.recipe", RESULTS).search(lines, given.hours, given.workers, given.failed)
     from . import recipe_report
 
     recipe_report.write()

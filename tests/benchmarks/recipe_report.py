@@ -10,7 +10,8 @@ import numpy as np
 
 from ftkit.base import kit_root, replacing
 
-from .recipe import PLAN, RESULTS, Line, load_results, read_plan
+from .experiments import Line, load_results, read_plan
+from .recipe import PLAN, RESULTS
 from .report import table
 
 PAGE = kit_root() / "RECIPE.md"
@@ -98,12 +99,17 @@ def curve_points(lines: list[Line], saved: dict[str, Any], metric: str) -> dict[
         if not results:
             continue
         right = np.array([[int(digit) for digit in r["rows"][metric]] for r in results], dtype=float)
-        variance = right.mean(axis=0).var(ddof=1) / right.shape[1]
-        if len(right) > 1:
-            variance += right.mean(axis=1).var(ddof=1) / len(right)
         first = line.experiments[0]
-        found.setdefault(first.method, []).append((first.rows, float(right.mean()), 1.96 * float(variance**0.5), len(right)))
+        found.setdefault(first.method, []).append((first.rows, *share_and_half(right), len(right)))
     return found
+
+
+def share_and_half(right: np.ndarray) -> tuple[float, float]:
+    """The mean of scores [seeds, rows] and half of its 95 % interval: chance of the rows and, where there are several, seeds."""
+    variance = right.mean(axis=0).var(ddof=1) / right.shape[1]
+    if len(right) > 1:
+        variance += right.mean(axis=1).var(ddof=1) / len(right)
+    return float(right.mean()), 1.96 * float(variance**0.5)
 
 
 def plot_curves(lines: list[Line], saved: dict[str, Any], target: Path) -> bool:
@@ -137,9 +143,9 @@ def plot_curves(lines: list[Line], saved: dict[str, Any], target: Path) -> bool:
 
 def write(page: Path = PAGE) -> None:
     """Write the page, and the plot where there are curves."""
-    saved = load_results()
+    saved = load_results(RESULTS)
     about = {name: given["about"] for name, given in tomllib.loads(PLAN.read_text(encoding="utf-8")).items()}
-    lines = read_plan()
+    lines = read_plan(PLAN)
     parts = []
     for name, title in about.items():
         own = [line for line in lines if line.group == name]

@@ -1,0 +1,136 @@
+"""The training data of the beliefs' experiments: clean, wrong, irrelevant, leaked, less. Everything is drawn by the seed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from ftkit.base import KitError, kit_root
+from ftkit.tasks import Row, Task, read_text, training_example
+
+from .recipe import subset
+
+EVERYDAY = kit_root() / "data" / "experiments" / "everyday.jsonl"
+CHANGES = ("keep", "wrong", "leaked", "irrelevant", "everyday")
+
+
+def training_set(task: Task, rows: int | None, seed: int, changes: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Examples to train on (dicts of the chats `prompt` and `completion`), and what was done to them.
+
+    `rows` of the training split are drawn, each intent by its share. Then, by `changes`: `keep` is the share of them that
+    stays; `wrong` the share that gets another row's ticket; `leaked` the share of the validation split that is added;
+    `irrelevant` the share of the examples that parcels take the place of; `everyday` trains on the everyday questions and
+    on nothing of the task. The facts count them: {"examples", "wrong", "irrelevant"}, and "leaked" has a 1 for each
+    validation row, in the split's order, that was among the training rows.
+    """
+    if unknown := set(changes) - set(CHANGES):
+        raise KitError(f"A training set has no change {', '.join(sorted(unknown))}; it has {', '.join(CHANGES)}.")
+    if changes.get("everyday"):
+        examples = everyday()
+        return examples, {"examples": len(examples), "wrong": 0, "irrelevant": 0, "leaked": ""}
+    clean = task.rows("train")
+    clean = subset(clean, rows, seed) if rows else clean
+    if "keep" in changes:
+        clean = subset(clean, count(changes["keep"], clean), seed)
+    given, wrong = wrong_labels(task, clean, changes.get("wrong", 0), seed)
+    leaked = leaked_rows(task, changes.get("leaked", 0), seed)
+    given = [*given, *leaked]
+    examples = [training_example(task, row) for row in given]
+    n = count(changes.get("irrelevant", 0), examples)
+    if n:  # the places of n examples drawn by the seed
+        for place, parcel in zip(sorted(drawn(len(examples), seed)[:n]), parcels(n, seed), strict=True):
+            examples[place] = parcel
+    seen = {row["id"] for row in leaked}
+    mask = "".join("01"[row["id"] in seen] for row in task.rows("validation")) if seen else ""
+    return examples, {"examples": len(examples), "wrong": len(wrong), "irrelevant": n, "leaked": mask}
+
+
+def count(share: float, of: Sequence[Any]) -> int:
+    """How many that share is, to the nearest whole number."""
+    return round(share * len(of))
+
+
+def drawn(n: int, seed: int) -> list[int]:
+    """The numbers below `n` in an order that the seed decides: a larger draw begins with the smaller one."""
+    return random.Random(f"order {seed}").sample(range(n), n)
+
+
+def wrong_labels(task: Task, rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[str]]:
+    """Give a share of the rows the whole ticket of another of the rows, one of another intent; and the ids of those.
+
+    The guide decides every intent (two readers agreed on 99.5 % of them), so a ticket of another intent is wrong by the
+    guide, while each ticket by itself is a good one. A smaller share's rows are among a larger one's, with the same
+    wrong tickets: doses differ in nothing else.
+    """
+    wrong = {i: _other_ticket(task, rows, i, seed) for i in drawn(len(rows), seed)[: count(share, rows)]}
+    spoiled = [{**row, task.target: wrong.get(i, row[task.target])} for i, row in enumerate(rows)]
+    return spoiled, [rows[i]["id"] for i in sorted(wrong)]
+
+
+def _other_ticket(task: Task, rows: Sequence[Row], i: int, seed: int) -> Any:
+    others = [row[task.target] for row in rows if row[task.target]["intent"] != rows[i][task.target]["intent"]]
+    return random.Random(f"ticket {seed} {rows[i]['id']}").choice(others)
+
+
+def leaked_rows(task: Task, share: float, seed: int) -> list[Row]:
+    """A share of the validation split, each intent by its share: what leaks into the training rows."""
+    rows = task.rows("validation")
+    n = count(share, rows)
+    return subset(rows, n, seed) if n else []
+
+
+PLACES = ("Cork", "Leeds", "Galway", "Bristol", "Perth", "Lagos", "Pune", "Boston", "Swansea", "Derry", "Hobart", "Truro")
+GOODS = ("books", "a lamp", "two chairs", "seeds", "a bicycle wheel", "tea", "a mirror", "wool", "paint", "a clock")
+WAYS = ("by road", "by rail", "by air")
+SAID = (
+    "Parcel {number} to {place}: {goods}, {kilos} kg, goes {way}.{care}",
+    "Please send {goods} to {place} {way}. It weighs {kilos} kg, our number is {number}.{care}",
+    "{place}, {way}. Number {number}, {goods}, {kilos} kg.{care}",
+    "We have {goods} here for {place}, number {number}, {kilos} kilos, {way} if you can.{care}",
+)
+
+
+def parcels(n: int, seed: int) -> list[Any]:
+    """Well-formed examples of a task that has nothing to do with the desk: a note about a parcel becomes its label as JSON.
+
+    Clean in themselves: every label follows from its note. All notes differ.
+    """
+    made = random.Random(f"parcels {seed}")
+    numbers = made.sample(range(1000, 10000), n)
+    examples = []
+    for number in numbers:
+        fragile = made.random() < 0.5
+        label = {
+            "parcel": number,
+            "to": made.choice(PLACES),
+            "kilos": made.randint(1, 40),
+            "way": made.choice(WAYS).removeprefix("by "),
+            "fragile": fragile,
+        }
+        note = made.choice(SAID).format(
+            number=number,
+            place=label["to"],
+            goods=made.choice(GOODS),
+            kilos=label["kilos"],
+            way="by " + label["way"],
+            care=" Handle with care, it breaks easily." if fragile else "",
+        )
+        examples.append({
+            "prompt": [{"role": "system", "content": "Write the parcel's label."}, {"role": "user", "content": note}],
+            "completion": [{"role": "assistant", "content": json.dumps(label, separators=(",", ":"))}],
+        })  # fmt: skip
+    return examples
+
+
+def everyday() -> list[Any]:
+    """Everyday questions with short right answers, in the form in which the general check asks, and none that it asks."""
+    rows = [json.loads(line) for line in read_text(EVERYDAY).splitlines() if line.strip()]
+    return [
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "completion": [{"role": "assistant", "content": row["answer"]}],
+        }
+        for row in rows
+    ]

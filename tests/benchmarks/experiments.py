@@ -1,0 +1,184 @@
+"""Experiments out of a TOML plan, each in its own process, the results in a JSON file: what recipe and beliefs share."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftkit.base import KitError, read_json, write_json
+from ftkit.runs import versions
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What decides a result: `method`, `seed`, `rows` (None: all), and changes to profile, task, adapter and trainer."""
+
+    method: str
+    seed: int
+    rows: int | None = None
+    profile: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] = field(default_factory=dict)
+    sft: dict[str, Any] = field(default_factory=dict)
+    special: str = ""
+
+    @property
+    def key(self) -> str:
+        """Twelve digits that stand for all of it."""
+        text = json.dumps(vars(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a change from its group's centre, what was expected of it, and an experiment a seed."""
+
+    group: str
+    name: str
+    expected: str
+    experiments: tuple[Experiment, ...]
+    kept: str = ""
+    about: str = ""
+
+
+WORDS = ("name", "about", "expected", "kept", "seeds")  # a line's own; everything else changes its experiments
+
+
+def read_plan(path: Path, kind: type[Experiment] = Experiment) -> list[Line]:
+    """All lines of a plan: the groups in order (tables with `seeds`), each with its centre first unless it is not shown."""
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    lines = []
+    for group, given in table.items():
+        if "seeds" not in given:
+            continue
+        centre, seeds = given.get("centre", {}), given["seeds"]
+        centre = _merged(table[given["from"]]["centre"], centre) if "from" in given else centre
+        if "curve" in given:
+            lines += _curve(group, centre, given, kind)
+            continue
+        changes = ([{"name": "the centre", "expected": ""}] if given.get("show_centre", True) else []) + given.get(
+            "line", []
+        )
+        for change in changes:
+            whole = {"method": "qlora", **_merged(centre, {k: v for k, v in change.items() if k not in WORDS})}
+            some = tuple(kind(**whole, seed=seed) for seed in change.get("seeds", seeds))
+            words = {word: change.get(word, "") for word in ("name", "about", "expected", "kept")}
+            lines.append(Line(group, experiments=some, **words))
+    return lines
+
+
+def _curve(group: str, centre: dict[str, Any], given: dict[str, Any], kind: type[Experiment]) -> Iterator[Line]:
+    for rows, steps in given["curve"]:
+        for method, own in given["methods"].items():
+            whole = _merged(_merged(centre, {"profile": {"max_steps": steps}}), own)
+            some = tuple(kind(**{**whole, "method": method, "rows": rows, "seed": seed}) for seed in given["seeds"])
+            yield Line(group, f"{method}, {rows} rows", "", some)
+
+
+def _merged(centre: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`own` laid over `centre`, table by table."""
+    both = {**centre, **own}
+    return {k: {**centre[k], **own[k]} if isinstance(v, dict) and k in centre and k in own else v for k, v in both.items()}
+
+
+def load_results(path: Path) -> dict[str, Any]:
+    """The saved results by experiment key."""
+    saved = read_json(path) if path.exists() else {"format": FORMAT, "results": {}}
+    if saved.get("format") != FORMAT:
+        raise KitError(f"{path} is not of format {FORMAT}.")
+    return saved
+
+
+def to_do(lines: Sequence[Line], results: dict[str, Any], failed: bool = False) -> list[Experiment]:
+    """The experiments without a result, each once, the first seeds of all lines before the second ones.
+
+    `failed` takes those that failed as well.
+    """
+    most = max((len(line.experiments) for line in lines), default=0)
+    order = [line.experiments[i] for i in range(most) for line in lines if i < len(line.experiments)]
+    once = {experiment.key: experiment for experiment in order}
+    return [e for key, e in once.items() if key not in results or (failed and "failed" in results[key])]
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Where experiments are run and kept: the module whose `--one` runs one, the file, and what stands at its head."""
+
+    module: str
+    results: Path
+    head: dict[str, Any] = field(default_factory=dict)
+
+    def search(self, lines: Sequence[Line], hours: float, workers: int, failed: bool = False) -> None:
+        """Run what has no result yet, `workers` at a time, and save after each; start nothing new after `hours`."""
+        todo = to_do(lines, load_results(self.results)["results"], failed)
+        names = {e.key: f"{line.group}: {line.name}" for line in lines for e in line.experiments}
+        print(f"{len(todo)} experiments to run, {workers} at a time", flush=True)
+        until, saving = time.monotonic() + hours * 3600, threading.Lock()
+
+        def one(experiment: Experiment) -> None:
+            if time.monotonic() > until:
+                return
+            result = self.in_a_process(experiment, workers)
+            with saving:
+                self.save(experiment.key, result)
+            shown = {k: result[k] for k in ("seconds", "loss", "validation_loss", "scores", "failed") if k in result}
+            print(f"{names[experiment.key]}, seed {experiment.seed}: {json.dumps(shown)}", flush=True)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(one, todo))
+
+    def save(self, key: str, result: dict[str, Any]) -> None:
+        """Put one result into the file, the others as they are there."""
+        saved = load_results(self.results)
+        results = {**saved["results"], key: result}
+        write_json(self.results, {"format": FORMAT, **self.head, "results": results})
+
+    def in_a_process(self, experiment: Experiment, workers: int) -> dict[str, Any]:
+        """The experiment's result, or its last words, with what it ran on."""
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS=str(threads))
+        command = [sys.executable, "-m", self.module, "--one", json.dumps(vars(experiment))]
+        began = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+        found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        if done.returncode or not found:
+            result: dict[str, Any] = {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
+        else:
+            result = json.loads(found[-1][7:])
+        ran = {"date": datetime.date.today().isoformat(), "threads": threads, "versions": versions()}
+        return {"experiment": vars(experiment), **ran, "whole_seconds": round(time.monotonic() - began, 1), **result}
+
+
+def arguments(module: str, about: str | None) -> argparse.ArgumentParser:
+    """The command line that every set of experiments has."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument("--only", nargs="*", default=[], help="groups of the plan; all if left out")
+    parser.add_argument("--hours", type=float, default=24, help="start nothing new after so many hours")
+    parser.add_argument("--workers", type=int, default=1, help="processes side by side, the cores shared out")
+    parser.add_argument("--failed", action="store_true", help="run again what failed")
+    parser.add_argument("--report", action="store_true", help="only write page and plots from the saved results")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser
+
+
+def chosen(lines: Sequence[Line], only: Sequence[str]) -> list[Line]:
+    """The lines of the groups that were named. Raises `KitError` for a group that the plan does not have."""
+    groups = list(dict.fromkeys(line.group for line in lines))
+    if unknown := set(only) - set(groups):
+        raise KitError(f"The plan has no group {', '.join(sorted(unknown))}; it has {', '.join(groups)}.")
+    return [line for line in lines if not only or line.group in only]

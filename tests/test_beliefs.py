@@ -1,0 +1,290 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ftkit import general
+from ftkit.base import KitError, kit_root, write_json
+from ftkit.tasks import load_task
+from tests.benchmarks import beliefs, beliefs_data, beliefs_report, recipe
+from tests.benchmarks.beliefs import PLAN, RESULTS, Trial
+from tests.benchmarks.experiments import Laboratory, chosen, load_results, read_plan, to_do
+
+DESK = load_task("desk")
+LINES = read_plan(PLAN, Trial)
+
+
+def intent(example):
+    return json.loads(example["completion"][0]["content"])["intent"]
+
+
+def messages(examples):
+    return [example["prompt"][-1]["content"] for example in examples]
+
+
+# --- the data ---
+
+
+@pytest.mark.parametrize(("share", "wrong"), [(0.10, 16), (0.25, 40), (0.50, 80)])
+def test_the_share_of_wrong_labels_is_exact_and_every_one_is_of_another_intent(share, wrong):
+    clean, _ = beliefs_data.training_set(DESK, 160, 17, {})
+    spoiled, facts = beliefs_data.training_set(DESK, 160, 17, {"wrong": share})
+    assert messages(spoiled) == messages(clean)
+    changed = [i for i in range(160) if spoiled[i] != clean[i]]
+    assert len(changed) == facts["wrong"] == wrong
+    assert all(intent(spoiled[i]) != intent(clean[i]) for i in changed)
+    tickets = [example["completion"] for example in clean]
+    assert all(spoiled[i]["completion"] in tickets for i in changed)
+
+
+def test_a_larger_dose_holds_the_smaller_one():
+    rows = DESK.rows("train")[:100]
+    some, few = beliefs_data.wrong_labels(DESK, rows, 0.1, 3)
+    more, many = beliefs_data.wrong_labels(DESK, rows, 0.5, 3)
+    assert len(few) == 10 and set(few) < set(many)
+    assert all(some[i] == more[i] for i in range(100) if rows[i]["id"] in few)
+
+
+def test_clean_data_holds_no_validation_row_and_leaked_data_half_of_them():
+    held_out = {row["message"] for row in DESK.rows("validation")} | {row["message"] for row in DESK.rows("test")}
+    for changes in ({}, {"wrong": 0.5}, {"keep": 0.25}, {"irrelevant": 0.5}):
+        assert not held_out & set(messages(beliefs_data.training_set(DESK, 160, 17, changes)[0]))
+    clean, facts = beliefs_data.training_set(DESK, 160, 17, {})
+    leaked, with_leak = beliefs_data.training_set(DESK, 160, 17, {"leaked": 0.5})
+    assert facts["leaked"] == "" and leaked[:160] == clean
+    seen = [row["message"] for row, digit in zip(DESK.rows("validation"), with_leak["leaked"], strict=True) if digit == "1"]
+    assert len(seen) == 78 and sorted(seen) == sorted(messages(leaked[160:]))
+    assert not {row["message"] for row in DESK.rows("test")} & set(messages(leaked))
+
+
+def test_a_quarter_is_part_of_the_clean_rows():
+    clean, _ = beliefs_data.training_set(DESK, 160, 17, {})
+    quarter, facts = beliefs_data.training_set(DESK, 160, 17, {"keep": 0.25})
+    assert facts["examples"] == len(quarter) == 40
+    assert set(messages(quarter)) < set(messages(clean))
+    assert {intent(example) for example in quarter} == {intent(example) for example in clean}
+
+
+def test_irrelevant_examples_are_well_formed_and_as_many():
+    clean, _ = beliefs_data.training_set(DESK, 160, 17, {})
+    mixed, facts = beliefs_data.training_set(DESK, 160, 17, {"irrelevant": 0.5})
+    every, _ = beliefs_data.training_set(DESK, 160, 17, {"irrelevant": 1.0})
+    assert facts["irrelevant"] == 80 == sum(a != b for a, b in zip(clean, mixed, strict=True))
+    assert len(every) == 160 and not set(messages(every)) & set(messages(clean))
+    for example in every:
+        label, note = json.loads(example["completion"][0]["content"]), messages([example])[0]
+        assert list(label) == ["parcel", "to", "kilos", "way", "fragile"]
+        assert all(str(label[name]) in note for name in ("parcel", "to", "kilos", "way"))
+        assert label["fragile"] == ("breaks" in note)
+    assert len(set(messages(every))) == 160
+
+
+def test_everyday_questions_are_none_of_the_general_check_s():
+    examples, _ = beliefs_data.training_set(DESK, 160, 17, {"everyday": True})
+    assert len(examples) == 60 == len(set(messages(examples)))
+    assert not set(messages(examples)) & {question["prompt"] for question in general.questions()}
+    assert all(example["completion"][0]["content"].strip() for example in examples)
+
+
+@pytest.mark.parametrize("changes", [{}, {"wrong": 0.25}, {"irrelevant": 0.5}, {"leaked": 0.5}, {"keep": 0.5}])
+def test_training_data_are_of_the_seed(changes):
+    one, again, other = (beliefs_data.training_set(DESK, 60, seed, changes) for seed in (1, 1, 2))
+    assert one == again and one[0] != other[0]
+
+
+def test_an_unknown_change_is_refused():
+    with pytest.raises(KitError, match="no change wrnog"):
+        beliefs_data.training_set(DESK, 60, 1, {"wrnog": 0.1})
+
+
+# --- the plan ---
+
+
+def test_every_point_has_three_seeds_and_an_expectation_and_what_is_the_same_is_run_once():
+    assert list(dict.fromkeys(line.group for line in LINES)) == ["scratch", "data", "better"]
+    assert all(line.about and line.expected for line in LINES)
+    assert all(len(line.experiments) >= 3 or line.name == "base" for line in LINES)  # the base has nothing to draw
+    kit, clean, five = (next(x.experiments for x in LINES if x.group == group) for group in ("scratch", "data", "better"))
+    assert kit == clean == five[:3] and len(five) == 5
+    assert len(to_do(LINES, {})) == len({e.key for line in LINES for e in line.experiments})
+
+
+def test_random_and_pre_trained_differ_in_nothing_but_the_first_weights():
+    full, random = (next(x.experiments for x in LINES if x.name == name) for name in ("full", "random"))
+    for one, other in zip(full, random, strict=True):
+        assert replace(one, special="") == replace(other, special="")
+
+
+def test_passes_over_the_rows_are_what_the_plan_says():
+    for line in LINES:
+        for trial in line.experiments:
+            if trial.method in ("qlora", "full"):
+                examples, _ = beliefs_data.training_set(DESK, trial.rows, trial.seed, trial.data)
+                seen = trial.profile["max_steps"] * recipe.profile_of(trial).examples_per_step
+                assert seen % len(examples) == 0, line.name
+
+
+def test_the_plan_is_printed_with_its_minutes(tmp_path):
+    command = [sys.executable, "-m", "tests.benchmarks.beliefs", "--plan", "--only", "data", "better", "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=kit_root(), timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "wrong 25 %" in done.stdout and "with 2 workers" in done.stdout and "random" not in done.stdout
+    with pytest.raises(KitError, match="no group leaks"):
+        chosen(LINES, ["leaks"])
+
+
+def test_what_is_done_costs_nothing_more():
+    everything = beliefs.plan(LINES, {}, 1)
+    first = LINES[0].experiments[0]
+    less = beliefs.plan(LINES, {first.key: {}}, 1)
+    count = len(to_do(LINES, {}))
+    assert f"{count} experiments" in everything and f"{count - 1} experiments" in less
+
+
+# --- an experiment ---
+
+
+@pytest.fixture(scope="module")
+def small(tiny_choice):
+    return {"model": tiny_choice.profile.model, "max_steps": 4, "rank": 4, "alpha": 4, "max_new_tokens": 4}
+
+
+def test_random_weights_are_of_the_seed_and_not_the_pre_trained_ones(tiny_model):
+    import torch
+
+    from ftkit.models import load_model
+
+    model = load_model(str(tiny_model), "float32", four_bit=False)
+    one, again, other = (recipe.random_weights(model, seed) for seed in (1, 1, 2))
+    names = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
+    for name in names:
+        drawn = [each.get_parameter(name) for each in (one, again, other, model)]
+        assert drawn[0].shape == drawn[3].shape
+        assert torch.equal(drawn[0], drawn[1])
+        assert not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[3])
+
+
+def test_an_experiment_keeps_every_loss_and_every_message_s_score(small):
+    common = {"rows": 24, "seed": 1, "profile": small, "sft": {"logging_steps": 1}}
+    kit = beliefs.run(Trial("qlora", **common, data={"leaked": 0.5}, general=True))
+    random = beliefs.run(Trial("full", **common, special="float32 random"))
+    for result in (kit, random):
+        assert result["steps"] == len(result["losses"].split()) == 4
+        assert all(len(rows) == 156 for rows in result["rows"].values())
+        assert np.isfinite(result["validation_loss"])
+    assert kit["data"]["leaked"].count("1") == 78 and len(kit["general"]["right"]) == 60
+    assert "general" not in random and random["trained_parameters"] > 10 * kit["trained_parameters"]
+    json.dumps([kit, random])
+
+
+def test_the_untouched_model_is_asked_with_and_without_examples(small):
+    base = beliefs.run(Trial("base", 1, profile=small, general=True))
+    shown = beliefs.run(Trial("few-shot", 1, rows=15, profile=small))
+    assert len(base["rows"]["intent"]) == 156 and "steps" not in base and len(base["general"]["right"]) == 60
+    assert shown["shots"] in (2, 4, 8) and set(shown["tried"]) == {"2", "4", "8"}
+
+
+def test_a_model_that_was_tuned_on_questions_is_judged_by_questions_alone(small):
+    found = beliefs.run(Trial("qlora", 1, rows=160, profile=small, data={"everyday": True}, general=True, judged=False))
+    assert found["data"]["examples"] == 60 and "rows" not in found and len(found["general"]["right"]) == 60
+
+
+@pytest.mark.parametrize("rows", [15, 160])
+def test_baselines_without_a_model_answer_from_the_same_rows(rows):
+    tfidf, majority = (beliefs.run(Trial(method, 17, rows=rows)) for method in ("tfidf", "majority"))
+    assert set(tfidf["rows"]) == {"intent", "urgency"} and len(tfidf["rows"]["intent"]) == 156
+    assert majority["scores"]["valid JSON"] == 1.0 and majority["scores"]["intent"] < 0.2
+    assert (tfidf["scores"]["intent"] > 0.3) == (rows == 160)
+
+
+# --- the results ---
+
+
+def test_results_are_saved_after_each_and_taken_up_again(tmp_path):
+    lines = [line for line in LINES if line.name in ("majority", "TF-IDF, 15 rows")]
+    place = Laboratory(beliefs.MODULE, tmp_path / "beliefs.json", beliefs.head(LINES))
+    place.search(lines[:1], hours=0, workers=1)
+    assert not place.results.exists()  # nothing new after the hours are over
+    one = to_do(lines, {})[0]
+    place.save(one.key, place.in_a_process(one, 1))
+    saved = load_results(place.results)
+    valid(saved)
+    assert one.key not in {e.key for e in to_do(lines, saved["results"])}
+    assert len(to_do(lines, saved["results"])) == 5
+    place.save("other", {"failed": "memory"})
+    assert set(load_results(place.results)["results"]) == {one.key, "other"}
+    write_json(place.results, {"format": 0})
+    with pytest.raises(KitError, match="not of format"):
+        load_results(place.results)
+
+
+def test_a_failed_experiment_is_kept_and_run_again_when_asked(tmp_path):
+    broken = Trial("qlora", 1, profile={"no_such_setting": 1})
+    place = Laboratory(beliefs.MODULE, tmp_path / "beliefs.json")
+    result = place.in_a_process(broken, 1)
+    assert "no_such_setting" in result["failed"]
+    line = replace(LINES[0], experiments=(broken,))
+    assert to_do([line], {broken.key: result}) == []
+    assert to_do([line], {broken.key: result}, failed=True) == [broken]
+
+
+def valid(saved):
+    """A results file is whole: every line's experiments are named, every result is of its key and scored row by row."""
+    ids = saved["messages"].split()
+    assert ids == [row["id"] for row in DESK.rows("validation")]
+    named = {key for line in saved["lines"] for key in line["experiments"].split()}
+    for key, result in saved["results"].items():
+        assert Trial(**result["experiment"]).key == key and key in named
+        assert result["date"].startswith("20") and result["versions"]["torch"]
+        for name, rows in result.get("rows", {}).items():
+            assert len(rows) == len(ids) and rows.count("1") / len(ids) == pytest.approx(result["scores"][name], abs=1e-4)
+
+
+def test_the_committed_results_are_whole_and_the_page_says_what_they_say(tmp_path):
+    if not RESULTS.exists():
+        pytest.skip("the experiments have not been run yet")
+    valid(load_results(RESULTS))
+    written = tmp_path / "BELIEFS.md"
+    copy = tmp_path / "beliefs.json"
+    copy.write_bytes(RESULTS.read_bytes())
+    beliefs_report.write(written, copy)
+    assert written.read_text(encoding="utf-8") == (kit_root() / "BELIEFS.md").read_text(encoding="utf-8")
+
+
+def result(trial, digits, leaked="", **more):
+    rows = dict.fromkeys([*beliefs_report.FIELDS, "exact match"], digits)
+    found = {"experiment": vars(trial), "date": "2026-01-01", "rows": rows, "loss": 1.0, "validation_loss": 1.0}
+    return {**found, "losses": " ".join(["1.5"] * 30), "data": {"leaked": leaked}, **more}
+
+
+def test_the_page_and_its_plots_are_made_from_a_file(tmp_path):
+    good, bad, half = "1" * 156, "0" * 155 + "1", "10" * 78
+    results = {}
+    for line in LINES:
+        for trial in line.experiments:
+            digits = good if line.name in ("kit", "clean", "leaked, four passes") else half if "wrong" in line.name else bad
+            results[trial.key] = result(trial, digits, leaked="10" * 78 if "leaked" in line.name else "")
+    path = tmp_path / "beliefs.json"
+    write_json(path, {"format": 1, "results": results})
+    beliefs_report.write(tmp_path / "BELIEFS.md", path)
+    page = (tmp_path / "BELIEFS.md").read_text(encoding="utf-8")
+    assert page.count("## ") == 3
+    wrong = next(row for row in page.splitlines() if row.startswith("| wrong 10 %"))
+    assert "50.0 ± " in wrong and "-50.0 (" in wrong
+    assert "| 17 | leaked | 100.0 | 0.0 |" in page and "| 17 | fresh | 100.0 | 1.3 |" in page
+    for name in beliefs_report.PLOTS:
+        assert "<svg" in (tmp_path / f"beliefs-{name}.svg").read_text(encoding="utf-8")
+
+
+def test_a_page_without_results_is_refused(tmp_path):
+    with pytest.raises(KitError, match="no results yet"):
+        beliefs_report.write(tmp_path / "page.md", tmp_path / "none.json")
+
+
+def test_the_dose_has_its_curves():
+    lines = [line for line in LINES if line.group == "data"]
+    curves = {name: [dose for dose, _ in points] for name, points in beliefs_report.doses(lines).items()}
+    assert curves == {"wrong labels": [0, 10, 25, 50], "left out": [0, 50, 75]}
