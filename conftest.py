@@ -10,3 +10,9 @@ def pytest_configure(config):
     os.environ.setdefault("FTKIT_RUNS", tempfile.mkdtemp(prefix="ftkit-runs-"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+
+def pytest_runtest_setup(item):
+    """A notebook finds no run of another one, whatever the order."""
+    if item.path.suffix == ".ipynb":
+        os.environ["FTKIT_RUNS"] = tempfile.mkdtemp(prefix="ftkit-runs-")
