@@ -39,6 +39,16 @@ def wrong_if(mistake: Any, said: str) -> None:
         raise Wrong(said)
 
 
+def wrong_choice(given: Any, best: dict[str, tuple[str, str]]) -> None:
+    """For exercises of judgement: `given` must name the best choice for each case; `best` holds it and the reason for it."""
+    choices = ", ".join(sorted({choice for choice, _ in best.values()}))
+    wrong_if(not isinstance(given, dict), f"Keep the dictionary; replace each ... by one of: {choices}.")
+    for case, (choice, because) in best.items():
+        wrong_if(case not in given, f"{case!r} is missing from the dictionary.")
+        wrong_if(given[case] not in [c for c, _ in best.values()], f"{case!r}: write one of {choices}; not {given[case]!r}.")
+        wrong_if(given[case] != choice, f'{case!r}: not "{given[case]}". {because}')
+
+
 @dataclass
 class Exercise:
     """One exercise: what the learner is given (`start`, with `...` in it), how an answer is judged, hints, a solution.

@@ -242,7 +242,7 @@ WRONG = {
         ('{"A": "better", "B": "open", "C": "open", "D": "better", "E": "open"}', "so narrow"),
         ('{"A": "better", "B": "open", "C": "equal", "D": "open", "E": "open"}', "overlaps"),
         ('{"A": "better", "B": "open", "C": "equal", "D": "better", "E": "better"}', "common"),
-        ('{"A": "worse"}', 'write "better"'),
+        ('{"A": "worse"}', "write one of better, equal, open"),
     ],
     "04.errors": [
         ('{"a": "examples", "b": "examples", "c": "label", "d": "examples", "e": "label", "f": "rule"}', "can sort it"),
@@ -331,7 +331,7 @@ WRONG = {
             '"the same run gives whole answers in the demo, and halves in a script": "max_new_tokens"}',
             "before or in the training",
         ),
-        ('{"every answer has exactly 24 tokens": "max_length"}', "is missing"),
+        ('{"every answer has exactly 24 tokens": "max_new_tokens"}', "is missing"),
     ],
     "05.merge": [
         ("return W + B @ A", "as it is"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..course import Exercise, Option, Question, wrong_if
+from ..course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _same_prompt(same_prompt):
@@ -176,26 +176,18 @@ def _road(road):
     wrong_if(place["save"] < place["merge"], "What is saved before the merge is not the merged model.")
 
 
+GENERATION = ("max_new_tokens", "The model knows the whole answer. What stops it is the limit of generation.")
+TRAINING = ("max_length", "That happened before or in the training; max_new_tokens plays no part in it.")
 CUTS = {
-    "every answer has exactly 24 tokens": "max_new_tokens",
-    "answers know the first fields, and make up the last ones": "max_length",
-    "the training's loss is fine, and rows had lost their last tokens": "max_length",
-    "the same run gives whole answers in the demo, and halves in a script": "max_new_tokens",
+    "every answer has exactly 24 tokens": GENERATION,
+    "answers know the first fields, and make up the last ones": TRAINING,
+    "the training's loss is fine, and rows had lost their last tokens": TRAINING,
+    "the same run gives whole answers in the demo, and halves in a script": GENERATION,
 }
 
 
 def _which_limit(which_limit):
-    wrong_if(not isinstance(which_limit, dict), "Write a dictionary: symptom to limit.")
-    for symptom in CUTS:
-        wrong_if(symptom not in which_limit, f"{symptom!r} is missing.")
-    for symptom, want in CUTS.items():
-        got = which_limit[symptom]
-        wrong_if(got not in ("max_length", "max_new_tokens"), f'{symptom!r}: "max_length" or "max_new_tokens", not {got!r}.')
-        wrong_if(
-            got != want and want == "max_new_tokens",
-            f"{symptom!r}: the model knows the whole answer. What stops it is the limit of generation.",
-        )
-        wrong_if(got != want, f"{symptom!r}: that happened before or in the training. max_new_tokens plays no part in it.")
+    wrong_choice(which_limit, CUTS)
 
 
 EXERCISES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from ..course import Exercise, Option, Question, wrong_if
+from ..course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _unusable(unusable):
@@ -74,12 +74,7 @@ REPAIRS = {
 
 
 def _repairs(repairs):
-    wrong_if(not isinstance(repairs, dict), "Keep the dictionary; replace each ... by a text.")
-    for fault, (best, because) in REPAIRS.items():
-        wrong_if(fault not in repairs, f"{fault!r} is missing from the dictionary.")
-        given = repairs[fault]
-        wrong_if(given not in ("mend", "drop", "ask"), f'{fault!r}: write "mend", "drop" or "ask", not {given!r}.')
-        wrong_if(given != best, f'{fault!r}: think of a thousand such rows. Is "{given}" safe, and is it needed? {because}')
+    wrong_choice(repairs, REPAIRS)
 
 
 def _without_leaks(without_leaks):

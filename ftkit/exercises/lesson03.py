@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..course import Exercise, Option, Question, wrong_if
+from ..course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _same(got, want):
@@ -169,7 +169,6 @@ def _merged(merged):
         )
 
 
-ACTIONS = ("raise the learning rate", "lower the learning rate", "stop earlier", "keep it")
 CURVES = {
     "a": ("raise the learning rate", "The loss falls, but hardly: each step moves the weights too little."),
     "b": ("lower the learning rate", "The loss jumped up and stays high: the steps throw the weights about."),
@@ -182,12 +181,7 @@ CURVES = {
 
 
 def _curves(curves):
-    wrong_if(not isinstance(curves, dict), "Keep the dictionary; replace each ... by one of the four texts.")
-    for name, (best, because) in CURVES.items():
-        wrong_if(name not in curves, f"Run {name} is missing from the dictionary.")
-        given = curves[name]
-        wrong_if(given not in ACTIONS, f"Run {name}: write one of {', '.join(ACTIONS)}; not {given!r}.")
-        wrong_if(given != best, f'Run {name}: would "{given}" help? {because}')
+    wrong_choice(curves, CURVES)
 
 
 EXERCISES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..course import Exercise, Option, Question, wrong_if
+from ..course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _same_ticket(same_ticket):
@@ -149,12 +149,7 @@ CONCLUDE = {
 
 
 def _conclusions(conclusions):
-    wrong_if(not isinstance(conclusions, dict), "Keep the dictionary; replace each ... by a word.")
-    for letter, (best, because) in CONCLUDE.items():
-        wrong_if(letter not in conclusions, f"{letter} is missing from the dictionary.")
-        given = conclusions[letter]
-        wrong_if(given not in ("better", "equal", "open"), f'{letter}: write "better", "equal" or "open", not {given!r}.')
-        wrong_if(given != best, f'{letter}: not "{given}". {because}')
+    wrong_choice(conclusions, CONCLUDE)
 
 
 # Six errors as a desk like this one makes them: message, field, what the label says, what the model answered.
@@ -178,14 +173,7 @@ CURES = {
 
 
 def _cures(cures):
-    wrong_if(not isinstance(cures, dict), "Keep the dictionary; replace each ... by a word.")
-    for letter, (best, because) in CURES.items():
-        wrong_if(letter not in cures, f"{letter} is missing from the dictionary.")
-        given = cures[letter]
-        wrong_if(
-            given not in ("rule", "examples", "label"), f'{letter}: write "rule", "examples" or "label", not {given!r}.'
-        )
-        wrong_if(given != best, f'({letter}) Not "{given}". {because}')
+    wrong_choice(cures, CURES)
 
 
 STEPS = {
@@ -207,16 +195,10 @@ STEPS = {
         "It does what it was made for, and neither data nor steps move it any more.",
     ),
 }
-CHOICES = ("earlier checkpoint", "train longer", "more examples", "mend labels", "stop")
 
 
 def _next_steps(next_steps):
-    wrong_if(not isinstance(next_steps, dict), "Keep the dictionary; replace each ... by one of the five texts.")
-    for seen, (best, because) in STEPS.items():
-        wrong_if(seen not in next_steps, f"{seen!r} is missing from the dictionary.")
-        given = next_steps[seen]
-        wrong_if(given not in CHOICES, f"{given!r} is none of the five: {', '.join(CHOICES)}.")
-        wrong_if(given != best, f'"{seen}": not "{given}". {because}')
+    wrong_choice(next_steps, STEPS)
 
 
 EXERCISES = (

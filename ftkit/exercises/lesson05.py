@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..course import Exercise, NotAttempted, Option, Question, Wrong, wrong_if
+from ..course import Exercise, NotAttempted, Option, Question, Wrong, wrong_choice, wrong_if
 
 
 def _merged(merged):
@@ -223,13 +223,7 @@ ROADS = {
 
 
 def _roads(roads):
-    wrong_if(not isinstance(roads, dict), "Keep the dictionary; replace each ... by the name of a road.")
-    names = sorted({road for road, _ in ROADS.values()})
-    for who in ROADS:
-        wrong_if(who not in roads, f"{who!r} is missing from the dictionary.")
-        wrong_if(roads[who] not in names, f"{who!r}: write one of {', '.join(names)}, not {roads[who]!r}.")
-    for who, (best, because) in ROADS.items():
-        wrong_if(roads[who] != best, f'"{roads[who]}" is not the best road for {who}: {because}')
+    wrong_choice(roads, ROADS)
 
 
 EXERCISES = (
