@@ -8,8 +8,6 @@ def pytest_configure(config):
     """Set the environment before anything is imported; the kernels of the notebooks inherit it."""
     os.environ.setdefault("FTKIT_PROFILE", "ci")
     os.environ.setdefault("FTKIT_RUNS", tempfile.mkdtemp(prefix="ftkit-runs-"))
-    if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # ports of its own: two processes must not take the same
-        os.environ["FTKIT_PORT"] = str(8060 + 200 * int(worker[2:]))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 

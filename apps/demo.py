@@ -16,6 +16,7 @@ import gradio as gr
 
 from ftkit.base import KitError, kit_root
 from ftkit.deployment import (
+    DEFAULT_PORT,
     NO,
     NOTHING,
     STYLE,
@@ -26,6 +27,7 @@ from ftkit.deployment import (
     escape,
     evaluation_page,
     form_of_answer,
+    free_port,
     gallery,
     target_of_form,
     wrong_answers,
@@ -326,37 +328,44 @@ def _input(f: Field) -> Any:
 
 def launch(
     run: Run,
-    port: int,
+    port: int = DEFAULT_PORT,
     share: bool = False,
     block: bool = True,
     answerer: Answerer | None = None,
     auth: tuple[str, str] | None = None,
 ) -> gr.Blocks:
-    """Serve the demo on this machine at `port`; with `share` also under a public link, if a tunnel can be had.
+    """Serve the demo at this machine's `port`, or the next free one; with `share` also under a public link, if there is one.
 
     `auth` is a user and a password that a visitor must give.
     """
     page = build(run, answerer)
     page.queue(max_size=WAITING)
-    page.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        share=share,
-        auth=auth,
-        prevent_thread_lock=True,
-        quiet=True,
-        inline=False,  # a notebook shows it by `plots.frame`
-        theme=THEME,
-        css=CSS,
-        footer_links=["api"],
-        enable_monitoring=False,
-        allowed_paths=[],
-        blocked_paths=[str(path) for path in {kit_root(), run.folder.resolve(), Path.cwd()}],
-        max_file_size=1,  # nothing is to be uploaded
-        state_session_capacity=500,
-        ssr_mode=False,
-        mcp_server=False,
-    )
+    settings = {
+        "server_name": "127.0.0.1",
+        "share": share,
+        "auth": auth,
+        "prevent_thread_lock": True,
+        "quiet": True,
+        "inline": False,  # a notebook shows it by `plots.frame`
+        "theme": THEME,
+        "css": CSS,
+        "footer_links": ["api"],
+        "enable_monitoring": False,
+        "allowed_paths": [],
+        "blocked_paths": [str(path) for path in {kit_root(), run.folder.resolve(), Path.cwd()}],
+        "max_file_size": 1,  # nothing is to be uploaded
+        "state_session_capacity": 500,
+        "ssr_mode": False,
+        "mcp_server": False,
+    }
+    for tries_left in reversed(range(10)):
+        try:
+            page.launch(server_port=port, **settings)
+            break
+        except OSError:  # somebody took the port between the look at it and now
+            if not tries_left:
+                raise
+            port = free_port(port + 1)
     print(f"The demo is at {page.local_url}  (Ctrl+C stops it)", flush=True)
     if share:
         failed = "No public link could be made (no network, or the tunnel's program could not be fetched); local only."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import socket
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from .generation import TUNED, Answer
 from .runs import Run
 from .tasks import Field, Task, parse_answer
 
-DEFAULT_PORT = int(os.environ.get("FTKIT_PORT", "7860"))
+DEFAULT_PORT = 7860
 NOTHING, YES, NO = "–", "yes", "no"  # how a form shows null, true and false
 
 

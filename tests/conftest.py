@@ -157,8 +157,6 @@ def demo():
 @pytest.fixture(scope="session")
 def ticket_page(demo, ticket_run):
     """The demo of `ticket_run`, served."""
-    from ftkit.deployment import free_port
-
-    page = demo.launch(ticket_run, free_port(), block=False)
+    page = demo.launch(ticket_run, block=False)
     yield page
     page.close()

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -227,6 +228,14 @@ def test_nothing_is_sent_to_anybody_about_the_use_of_the_demo(ticket_page):
     assert done.stdout.strip() == "False", done.stderr
 
 
+def test_a_port_that_is_taken_at_the_last_moment_is_no_error(demo, ticket_run):
+    with socket.create_server(("127.0.0.1", free_port(8300))) as other:
+        taken = other.getsockname()[1]
+        page = demo.launch(ticket_run, taken, block=False)
+        page.close()
+    assert taken < page.server_port < taken + 10
+
+
 def test_in_a_notebook_it_leaves_no_frame_of_its_own(demo, ticket_run, monkeypatch, capsys):
     """The lesson shows it by `plots.frame`, which has a text and a name for screen readers."""
     from gradio import utils
@@ -234,7 +243,7 @@ def test_in_a_notebook_it_leaves_no_frame_of_its_own(demo, ticket_run, monkeypat
     shown = []
     monkeypatch.setattr(utils, "ipython_check", lambda: True)  # what gradio asks to know whether it is in a notebook
     monkeypatch.setattr("IPython.display.display", shown.append)
-    page = demo.launch(ticket_run, free_port(7950), block=False)
+    page = demo.launch(ticket_run, block=False)
     page.close()
     assert not shown and "The demo is at http://127.0.0.1:" in capsys.readouterr().out
 
