@@ -150,10 +150,9 @@ def cutting(limit: int) -> Spoil:
     return spoil
 
 
-def losses(trainer: SFTTrainer) -> tuple[list[int], list[float]]:
-    """(steps, losses) of a training's log."""
-    log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return [entry["step"] for entry in log], [float(entry["loss"]) for entry in log]
+def losses(trainer: SFTTrainer) -> list[tuple[int, float]]:
+    """(step, loss) pairs of a training's log."""
+    return [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
 
 
 def _telling() -> Any:

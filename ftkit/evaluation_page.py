@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .planning import clock
-from .reports import counts_grid, figure_of, page_of, picture, table
+from .reports import confusion, figure_of, page_of, picture, table
 
 ORDER = ("majority", "TF-IDF", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
 GREY, ORANGE = "#78716c", "#c2410c"
@@ -30,7 +30,7 @@ def page(record: dict[str, Any], result: dict[str, Any], said: Sequence[str]) ->
         sections.append(("What it cost elsewhere", _general(result["general"])))
     for name, found in result["confusions"].items():
         if len(found["values"]) <= 30:
-            sections.append((f"What is taken for what: {name}", _confusion(name, found)))
+            sections.append((f"What is taken for what: {name}", picture(*confusion(found["values"], found["matrix"], name))))
     sections.append(("Where it is good and where not", _slices(result["slices"])))
     if result.get("calibration"):
         sections.append(("Does it know when it is wrong?", _calibration(result["calibration"])))
@@ -106,20 +106,6 @@ def _general(found: dict[str, Any]) -> str:
     return table(["general check", "base", "tuned"], rows, (1, 2)) + (
         "<p>Questions and text have nothing to do with the task: what got worse here was forgotten.</p>"
     )
-
-
-def _confusion(name: str, found: dict[str, Any]) -> str:
-    values = [str(value) for value in found["values"]]
-    matrix = found["matrix"]
-    answers = [*values, "none of them"] if any(row[-1] for row in matrix) else values
-    figure, axes = figure_of(max(7, 2.5 + 0.42 * len(answers)), 1.8 + 0.36 * len(values))
-    counts_grid(axes, [row[: len(answers)] for row in matrix], values, answers)
-    axes.set_xlabel("the tuned model's answer")
-    axes.set_ylabel("right answer")
-    wrong = sorted(((row[j], values[i], answers[j]) for i, row in enumerate(matrix) for j in range(len(answers)) if i != j),
-                   reverse=True)  # fmt: skip
-    most = "; ".join(f"{a} taken for {b}: {n}" for n, a, b in wrong[:3] if n)
-    return picture(figure, f"Confusion matrix of {name}. Most often: {most or 'nothing was confused'}.")
 
 
 def _slices(found: Sequence[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .reports import counts_grid, figure_of
+from . import reports
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -311,10 +311,8 @@ def scores(
     With `zero` a line marks no difference.
     """
     figure, axes = _figure(7, 0.9 + 0.42 * len(names))
-    percent = [100 * value for value in values]
-    low = [max(0.0, 100 * (value - interval[0])) for value, interval in zip(values, intervals, strict=True)]
-    high = [max(0.0, 100 * (interval[1] - value)) for value, interval in zip(values, intervals, strict=True)]
-    axes.errorbar(percent, range(len(names)), xerr=[low, high], fmt="o", color=ORANGE, ecolor=INK, capsize=4)
+    percent, reach = _with_reach(values, intervals)
+    axes.errorbar(percent, range(len(names)), xerr=reach, fmt="o", color=ORANGE, ecolor=INK, capsize=4)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     if zero:
@@ -330,19 +328,8 @@ def scores(
 
 
 def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str) -> Picture:
-    """How often the answer of the column was given where that of the row is right; one column more: none of them."""
-    answers = [*values, "none of them"] if any(row[-1] for row in matrix) else list(values)
-    figure, axes = _figure(max(7, 2.2 + 0.44 * len(answers)), 1.8 + 0.34 * len(values))
-    counts_grid(axes, [row[: len(answers)] for row in matrix], values, answers)
-    axes.set_xlabel(f"{field} as answered, number of messages")
-    axes.set_ylabel(f"right {field}")
-    wrong = [
-        (n, values[i], answers[j]) for i, row in enumerate(matrix) for j, n in enumerate(row[: len(answers)]) if n and i != j
-    ]
-    most = sorted(wrong, key=lambda cell: -cell[0])[:3]
-    hits = sum(row[i] for i, row in enumerate(matrix))
-    said = "; ".join(f"{right} answered as {given} ({n})" for n, right, given in most) or "nothing was confused"
-    return _drawn(figure, f"Confusion matrix of {field}: {hits} of {sum(map(sum, matrix))} right. Most often: {said}.")
+    """How often the answer of the column was given where that of the row is right (see `reports.confusion`)."""
+    return _drawn(*reports.confusion(values, matrix, field))
 
 
 def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, float]]]], axis: str) -> Picture:
@@ -350,11 +337,9 @@ def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, flo
     figure, axes = _figure(7, 3.2)
     listed = []
     for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK), "os^", strict=False):
-        percent = [100 * score for _, score, _ in found]
-        low = [max(0.0, 100 * (score - interval[0])) for _, score, interval in found]
-        high = [max(0.0, 100 * (interval[1] - score)) for _, score, interval in found]
-        numbers = [n for n, *_ in found]
-        axes.errorbar(numbers, percent, yerr=[low, high], marker=mark, color=colour, capsize=3, label=name)
+        numbers, values, intervals = zip(*found, strict=True)
+        percent, reach = _with_reach(values, intervals)
+        axes.errorbar(numbers, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
         listed.append(
             f"{name}: " + ", ".join(f"{n:,} examples {value:.0f}" for n, value in zip(numbers, percent, strict=True))
         )
@@ -390,6 +375,15 @@ def frame(address: str, title: str, height: int = 640) -> Marked:
     return Marked(shown, f"{title}: open {address} in a browser, while this notebook runs.")
 
 
+def _with_reach(
+    values: Sequence[float], intervals: Sequence[tuple[float, float]]
+) -> tuple[list[float], tuple[list[float], list[float]]]:
+    """Values in per cent, and how far their intervals reach below and above them, as matplotlib's error bars take it."""
+    below = [max(0.0, 100 * (value - low)) for value, (low, _) in zip(values, intervals, strict=True)]
+    above = [max(0.0, 100 * (high - value)) for value, (_, high) in zip(values, intervals, strict=True)]
+    return [100 * value for value in values], (below, above)
+
+
 def _visible(piece: str) -> str:
     return piece.replace(" ", "·").replace("\n", "⏎")
 
@@ -404,7 +398,7 @@ def _box(content: str, summary: str) -> str:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    figure, axes = figure_of(width, height)
+    figure, axes = reports.figure_of(width, height)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
@@ -419,27 +413,3 @@ def _drawn(figure: Figure, text: str) -> Picture:
     drawn = file.getvalue()
     label = f'<svg role="img" aria-label="{html.escape(text, quote=True)}" style="background:#ffffff" '
     return Picture(re.sub(r"<svg ", lambda _: label, drawn[drawn.index("<svg") :], count=1), text)
-
-
-# --- labs ---
-
-
-def curves(values: dict[str, tuple[Sequence[float], Sequence[float]]], across: str, up: str, log: bool = False) -> Picture:
-    """Several curves in one picture, told apart by colour and by dashes. `values`: name to (places, heights).
-
-    `across` and `up` name the axes with their units; `log` draws the heights on a logarithmic scale.
-    """
-    figure, axes = _figure(7, 3)
-    looks = [(ORANGE, "-"), (BLUE, "--"), (INK, ":"), ("#57534e", "-.")]
-    for (name, (places, heights)), (colour, dashes) in zip(values.items(), looks, strict=False):
-        axes.plot(places, heights, color=colour, linestyle=dashes, linewidth=2, label=name)
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    if log:
-        axes.set_yscale("log")
-    axes.legend(frameon=False)
-    listed = "; ".join(
-        f"{name}: from {heights[0]:.3g} to {heights[-1]:.3g}, at most {max(heights):.3g}"
-        for name, (_, heights) in values.items()
-    )
-    return _drawn(figure, f"{up.capitalize()} over {across}. {listed}.")

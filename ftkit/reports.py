@@ -126,6 +126,27 @@ def counts_grid(axes: Any, matrix: Sequence[Sequence[int]], rows: Sequence[str],
     axes.set_yticks(range(len(rows)), rows)
 
 
+def confusion(values: Sequence[Any], matrix: Sequence[Sequence[int]], field: str) -> tuple[Figure, str]:
+    """A confusion matrix as a figure, and what it says in words: rows are right values, columns answers.
+
+    `matrix` has one column more than `values`, for answers that are none of them; it is shown where there are any.
+    """
+    values = [str(value) for value in values]
+    answers = [*values, "none of them"] if any(row[-1] for row in matrix) else values
+    figure, axes = figure_of(max(7, 2.2 + 0.44 * len(answers)), 1.8 + 0.34 * len(values))
+    axes.spines[["top", "right"]].set_visible(False)
+    counts_grid(axes, [row[: len(answers)] for row in matrix], values, answers)
+    axes.set_xlabel(f"{field} as answered, number of messages")
+    axes.set_ylabel(f"right {field}")
+    wrong = [
+        (n, values[i], answers[j]) for i, row in enumerate(matrix) for j, n in enumerate(row[: len(answers)]) if n and i != j
+    ]
+    most = sorted(wrong, key=lambda cell: -cell[0])[:3]
+    hits = sum(row[i] for i, row in enumerate(matrix))
+    said = "; ".join(f"{right} answered as {given} ({n})" for n, right, given in most) or "nothing was confused"
+    return figure, f"Confusion matrix of {field}: {hits} of {sum(map(sum, matrix))} right. Most often: {said}."
+
+
 def _balance_plot(finding: Finding) -> str:
     counts = {split: values for split, values in finding.numbers["counts"].items() if values}
     names = list(counts.get("train") or next(iter(counts.values())))[:30]

@@ -9,7 +9,6 @@ PICTURES = {
     "next tokens": lambda: plots.next_tokens([" gluten", "<b>"], [0.5, 0.25], 'no "bread" & more'),
     "sizes": lambda: plots.sizes(["fp32", "4 bit"], [400.0, 50.0], [401.0, 80.0]),
     "lengths": lambda: plots.lengths([10, 12, 30], 64),
-    "curves": lambda: plots.curves({"well": ([1, 2, 3], [3.0, 0.5, 0.2]), "ill": ([1, 2], [3.0, 9.0])}, "step", "loss"),
     "counts": lambda: plots.counts({"book": 3, "menu": 1}, "rows of each intent"),
     "code levels": lambda: plots.code_levels([0.1, -0.2, 0.9, 0.4], [-1.0, 0.0, 1.0]),
     "low rank": lambda: plots.low_rank(40, 20, 2),
@@ -72,12 +71,6 @@ def test_the_token_view_shows_blanks_and_keeps_the_text():
     view = plots.token_view(["Table", " for", "\n"])
     assert str(view) == "3 tokens: Table | ·for | ⏎"
     assert view.html.count("<span") == 3
-
-
-def test_curves_say_in_text_where_they_begin_and_end():
-    picture = plots.curves({"well": ([1, 2, 3], [3.0, 4.5, 0.5]), "ill": ([1, 2], [3.0, 9.0])}, "step", "loss", log=True)
-    assert "well: from 3 to 0.5, at most 4.5" in str(picture) and "ill: from 3 to 9" in str(picture)
-    assert picture.svg.startswith("<svg") and "aria-label" in picture.svg
 
 
 def test_a_served_page_is_folded_and_named_and_nothing_of_its_title_becomes_a_tag():

@@ -333,12 +333,11 @@ WRONG = {
         ),
         ('{"every answer has exactly 24 tokens": "max_new_tokens"}', "is missing"),
     ],
-    "05.merge": [
-        ("return W + B @ A", "as it is"),
-        ("return W + alpha * (B @ A)", "divide by the rank"),
-        ("return W + A.shape[0] / alpha * (B @ A)", "Upside down"),
-        ("return alpha / A.shape[0] * (B @ A)", "what the adapter adds"),
-        ("return W + alpha / A.shape[0] * (A @ B)", "it stopped"),
+    "05.sizes": [
+        ("return 1", "more than one merged model"),
+        ("return base / (base - adapter)", "whole number"),
+        ("return -(-base // (base - adapter))", "not smaller yet"),
+        ("return base // adapter", "smaller from"),
     ],
     "05.card": [
         ('{"a", "b", "c", "e"}', "(a) should not be ruled out"),

@@ -7,31 +7,23 @@ from collections.abc import Iterator
 from ..course import Exercise, NotAttempted, Option, Question, Wrong, wrong_choice, wrong_if
 
 
-def _merged(merged):
-    import torch
-
-    torch.manual_seed(5)
-    for rows, columns, rank, alpha in ((6, 4, 2, 8), (5, 5, 3, 6), (3, 7, 2, 3)):
-        W, A, B = torch.randn(rows, columns), torch.randn(rank, columns), torch.randn(rows, rank)
-        added, got = B @ A, merged(W, A, B, alpha)
-        wrong_if(not isinstance(got, torch.Tensor), "Return the new weights, a tensor.")
+def _from_how_many(from_how_many):
+    for base, adapter in ((273, 10), (100, 50), (100, 60), (100, 90), (15_000, 320)):
+        got = from_how_many(base, adapter)
+        wrong_if(not isinstance(got, int), f"Return a whole number of tasks, not {got!r}.")
+        right = next(tasks for tasks in range(1, 100) if base + tasks * adapter < tasks * base)
+        told = f"With a base of {base:,} MB and adapters of {adapter:,} MB you said {got}."
         wrong_if(
-            got.shape != W.shape, f"W has shape {[rows, columns]}, and so must the result; yours has {list(got.shape)}."
+            got == 1 and right > 1,
+            f"{told} One task: base and adapter together are more than one merged model. At how many does that turn?",
         )
-        for said, scale in (
-            ("The adapter counts alpha / rank times. You added B @ A as it is.", 1.0),
-            ("You multiplied by alpha, and did not divide by the rank.", alpha),
-            ("Upside down: the scale is alpha / rank.", rank / alpha),
-            ("Minus? The adapter is added to the weights.", -alpha / rank),
-        ):
-            wrong_if(torch.allclose(got, W + scale * added, atol=1e-5), said)
+        one, other = base + got * adapter, got * base
         wrong_if(
-            torch.allclose(got, alpha / rank * added, atol=1e-5),
-            "That is what the adapter adds. The merged weights are W plus that.",
+            got < right,
+            f"{told} Base and adapters are then {one:,} MB, merged models {other:,} MB: that is not smaller yet.",
         )
         wrong_if(
-            not torch.allclose(got, W + alpha / rank * added, atol=1e-5),
-            f"For rank {rank} and alpha {alpha} other numbers are right. Is it W plus the scale times B @ A?",
+            got > right, f"{told} It is smaller from {got - 1} on already: {one - adapter:,} MB against {other - base:,}."
         )
 
 
@@ -228,26 +220,27 @@ def _roads(roads):
 
 EXERCISES = (
     Exercise(
-        "05.merge",
-        "merged",
+        "05.sizes",
+        "from_how_many",
         '''
-def merged(W, A, B, alpha):
-    """A layer's weights with the adapter in them. W: [out, in], A: [rank, in], B: [out, rank]."""
-    rank = A.shape[0]
+def from_how_many(base, adapter):
+    """Number of tasks from which on one base with adapters is smaller than merged models (sizes in MB)."""
     return ...
 ''',
         '''
-def merged(W, A, B, alpha):
-    """A layer's weights with the adapter in them. W: [out, in], A: [rank, in], B: [out, rank]."""
-    rank = A.shape[0]
-    return W + alpha / rank * (B @ A)
+def from_how_many(base, adapter):
+    """Number of tasks from which on one base with adapters is smaller than merged models (sizes in MB)."""
+    tasks = 1
+    while base + tasks * adapter >= tasks * base:
+        tasks += 1
+    return tasks
 ''',
-        _merged,
+        _from_how_many,
         (
-            "B @ A is a matrix of the shape of W: what the adapter adds, before its scale.",
-            "The scale is alpha / rank. Add the scaled matrix to W.",
+            "A merged model is as large as the base. What do n tasks take on either road?",
+            "One road takes base + n * adapter, the other n * base. Try n = 1, 2, 3 ... until the first is smaller.",
         ),
-        "one matrix in the place of three: nothing is computed twice any more.",
+        "with small adapters the second task decides it; a merged model is for where only one is needed.",
     ),
     Exercise(
         "05.card",
