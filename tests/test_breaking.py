@@ -27,8 +27,8 @@ def test_data_of_rows_are_as_the_training_makes_them(bench):
 
 
 def test_a_spoiled_training_runs_tells_its_loss_and_leaves_no_checkpoint(bench, tuned):
-    steps, heights = losses(tuned)
-    assert steps == [1, 2] and all(height > 0 for height in heights)
+    steps, heights = zip(*losses(tuned), strict=True)
+    assert steps == (1, 2) and all(height > 0 for height in heights)
     assert tuned.args.learning_rate == 1e-3
     assert not list(bench.folder.rglob("checkpoint-*"))
     batch = tuned.data_collator([dict(tuned.train_dataset[0])])

@@ -224,12 +224,12 @@ EXERCISES = (
         "from_how_many",
         '''
 def from_how_many(base, adapter):
-    """Number of tasks from which on one base with adapters is smaller than merged models (sizes in MB)."""
+    """Number of tasks from which on a base with adapters is smaller than merged models (in MB)."""
     return ...
 ''',
         '''
 def from_how_many(base, adapter):
-    """Number of tasks from which on one base with adapters is smaller than merged models (sizes in MB)."""
+    """Number of tasks from which on a base with adapters is smaller than merged models (in MB)."""
     tasks = 1
     while base + tasks * adapter >= tasks * base:
         tasks += 1
