@@ -85,17 +85,23 @@ def training(pairs: int, steps: int = 10) -> dict[str, Any]:
     from .measure import PLAIN_BATCH
 
     profile = read_profiles()["cpu"]
-    own = {"batch_size": PLAIN_BATCH // 2, "gradient_accumulation": 2}
     found: dict[str, list] = {"plain": [], "kit": []}
     for seed in range(pairs):
         found["plain"].append(run("plain_training", steps=steps, seed=seed, validate=True))
-        found["kit"].append(run("kit_training", steps=steps, seed=seed, validate=True, **own))
+        found["kit"].append(run("kit_training", steps=steps, seed=seed, validate=True, **in_halves()))
     ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in zip(*found.values(), strict=True)]
     with_ = {"rank": profile.rank, "batch": PLAIN_BATCH}
     return {**found, "with": with_, "ratios": ratios, "median_ratio": statistics.median(ratios)}
 
 
-def levers(rounds: int, steps: int = 32, only: Sequence[str] = ()) -> dict[str, Any]:
+def in_halves() -> dict[str, int]:
+    """The plain recipe's examples a step, as two batches: what the kit is given where its code is measured."""
+    from .measure import PLAIN_BATCH
+
+    return {"batch_size": PLAIN_BATCH // 2, "gradient_accumulation": 2}
+
+
+def levers(rounds: int, steps: int = 8, only: Sequence[str] = ()) -> dict[str, Any]:
     """The kit's training, and the same with one lever taken out or put in; every round measures all of them, or `only` some.
 
     Each figure stands beside the kit's own of the same round. Levers that are not measured keep their saved figures.
@@ -103,12 +109,13 @@ def levers(rounds: int, steps: int = 32, only: Sequence[str] = ()) -> dict[str, 
     saved = read_json(RESULTS).get("levers", {}).get("rounds", {}) if only and RESULTS.exists() else {}
     names = only or list(LEVERS)
     found: dict[str, list] = {name: [] if name in names else saved.get(name, []) for name in LEVERS}
+    given = {"steps": steps, **in_halves()}
     for _ in range(rounds):
-        kit = run("kit_training", steps=steps)
+        kit = run("kit_training", **given)
         beside = {key: kit[key] for key in ("tokens_per_second", "peak_memory_mb")}
         for name in names:
             try:
-                found[name].append({**run("kit_training", steps=steps, **{LEVERS[name][0]: [name]}), "kit": beside})
+                found[name].append({**run("kit_training", **given, **{LEVERS[name][0]: [name]}), "kit": beside})
             except (KitError, subprocess.TimeoutExpired) as error:
                 found[name].append({"failed": str(error)[:300]})
                 print(f"  {name}: {error}", flush=True)
