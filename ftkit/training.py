@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import guards, kernels
 from .base import KitError, return_freed_memory, write_json
-from .models import load_adapter, load_model, load_tokenizer
+from .models import load_adapter, load_model, load_tokenizer, weights_digest
 from .planning import clock, in_words, plan_training
 from .processes import agree, collect, is_first, is_sharded, part, world_size
 from .profiles import PAD_TO, Choice, Profile, detect_hardware, resolve_dtype
@@ -71,7 +71,7 @@ def _train(
     plan = plan_training(profile, dataset["length"])
     say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile)
-    facts = guards.what_is_learned(trainer, dataset)
+    facts = guards.what_is_learned(trainer, dataset) | {"base": weights_digest(profile.model)}
     guards.require(guards.at_start(facts, trainer, profile), say)
     progress = _progress(run, profile, dataset, say, stop_after)
     trainer.add_callback(progress)

@@ -28,6 +28,7 @@ from ftkit.course import (
     read_progress,
     solved,
 )
+from ftkit.models import PACKAGE
 from tests.test_cli import ftkit, refused
 from tests.wrong_answers import WRONG as TYPICAL
 
@@ -304,16 +305,17 @@ def test_on_a_machine_of_your_own_the_first_cell_does_nothing(tmp_path):
 
 def test_on_colab_the_first_cell_installs_at_a_tag_and_holds_torch_where_it_is(tmp_path):
     said, calls = first_cell_in(tmp_path, colab=True)
-    assert len(calls) == 1 and re.search(r"^install --quiet ftkit @ git\+https://\S+@v[\d.]+ torch==", calls[0])
+    assert len(calls) == 2 and re.search(r"^install --quiet ftkit @ git\+https://\S+@v[\d.]+ torch==", calls[0])
+    assert calls[1] == f"install --quiet --no-deps {PACKAGE}"  # the base that the kit's own run belongs to
     assert calls[0].endswith(f"torch=={torch.__version__}")
     assert "No restart" in said
 
 
 def test_on_colab_a_torchao_that_peft_refuses_is_removed_and_a_good_one_stays(tmp_path):
     said, calls = first_cell_in(tmp_path / "old", colab=True, torchao="0.1.0")
-    assert calls[1].startswith("uninstall") and "torchao" in calls[1] and "Removed torchao" in said
+    assert calls[2].startswith("uninstall") and "torchao" in calls[2] and "Removed torchao" in said
     said, calls = first_cell_in(tmp_path / "new", colab=True, torchao="99.0.0")
-    assert len(calls) == 1 and "Removed" not in said
+    assert len(calls) == 2 and "Removed" not in said
 
 
 def test_on_colab_a_package_imported_before_its_upgrade_asks_for_a_restart(tmp_path):

@@ -2,23 +2,24 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ftkit import guards
-from ftkit.base import KitError, kit_root, write_json
+from ftkit.base import KitError, kit_root, read_json, write_json
 from ftkit.generation import Answerer
 from ftkit.merging import merged_model
-from ftkit.models import dequantized, linear_4bit_layers, load_adapter, load_model, load_tokenizer
+from ftkit.models import dequantized, linear_4bit_layers, load_adapter, load_model, load_tokenizer, weights_digest
 from ftkit.profiles import Choice
 from ftkit.runs import Run, all_runs
 from ftkit.tasks import chat_prompt, load_task, prompt_text
 from ftkit.training import make_trainer, train, training_data
 from tests.test_cli import ftkit, refused
 
-THINGS = ["template", "end token", "loss mask", "learning rate", "leakage", "adapter", "merge", "lengths"]
+THINGS = ["template", "end token", "loss mask", "learning rate", "leakage", "base", "adapter", "merge", "lengths"]
 SHIPPED = Run(kit_root() / "data" / "reference_run")
 
 
@@ -103,7 +104,7 @@ def test_a_run_of_an_earlier_version_is_read_and_said_to_lack_records(run):
     write_json(run.folder / "run.json", record)
     found = of_run(run)
     assert all(finding.ok for finding in found.values())
-    for thing in ("template", "end token", "loss mask", "lengths"):
+    for thing in ("template", "end token", "loss mask", "base", "lengths"):
         assert "not recorded" in found[thing].found
     assert Answerer.of_run(run).task.name == "desk"
 
@@ -116,6 +117,21 @@ def test_another_template_than_that_of_the_training_is_refused_at_loading(run):
     only(of_run(run), "template", "0123456789abcdef")
     with pytest.raises(KitError, match="template: trained with the chat template 0123456789abcdef"):
         Answerer.of_run(run)
+
+
+def test_a_base_of_the_same_name_and_shapes_with_other_weights_is_refused(run, tmp_path):
+    trained_on = weights_digest(run.profile.model)
+    base = Path(shutil.copytree(run.profile.model, tmp_path / "base"))  # here the name of a model is its folder
+    run.update(profile={**run.record["profile"], "model": str(base)})
+    config = read_json(run.adapter / "adapter_config.json")
+    write_json(run.adapter / "adapter_config.json", {**config, "base_model_name_or_path": str(base)})
+    assert of_run(run)["base"].ok
+    weights = base / "model.safetensors"
+    save_file({name: w * 1.01 for name, w in load_file(weights).items()}, weights, {"format": "pt"})
+    only(of_run(run), "base", trained_on, weights_digest(str(base)), str(base))
+    for use in (Answerer.of_run, merged_model):
+        with pytest.raises(KitError, match=r"base: the weights of .* are not those that the adapter belongs to"):
+            use(run)
 
 
 def test_training_prompts_that_are_not_those_that_will_be_asked_are_found(trainer, dataset, tiny_choice):
