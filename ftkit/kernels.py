@@ -74,10 +74,24 @@ def register() -> str:
     return NAME
 
 
+def dequantized(weight: Any) -> torch.Tensor:
+    """What a 4-bit weight (bitsandbytes' `Params4bit`) stands for. Double quantization keeps the scales of its blocks in 8
+    bits: they are unpacked once and kept with the weight, half a bit for each of its numbers.
+    """
+    import torch
+    from bitsandbytes.functional import dequantize_blockwise
+
+    state = weight.quant_state
+    if not hasattr(state, "unpacked_scales"):
+        scales = dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
+        state.unpacked_scales = scales.float()
+    unpack = torch.ops.bitsandbytes.dequantize_4bit.default
+    return unpack(weight.data, state.unpacked_scales, state.blocksize, state.quant_type, state.shape, state.dtype)
+
+
 @cache
 def _lora_product() -> type[torch.autograd.Function]:
     import torch
-    from bitsandbytes.functional import dequantize_4bit
 
     class LoraProduct(torch.autograd.Function):
         """y = x W' + s (x A') B', with W in 4 bits and not trained; ' is the transpose.
@@ -92,7 +106,7 @@ def _lora_product() -> type[torch.autograd.Function]:
             rows = x.reshape(-1, x.shape[-1])
             ctx.dtype, (a, b) = a.dtype, (a.to(x.dtype), b.to(x.dtype))
             low = rows @ a.t()
-            out = rows @ dequantize_4bit(weight.data, weight.quant_state).t()
+            out = rows @ dequantized(weight).t()
             out.addmm_(low, b.t(), alpha=scaling)
             ctx.save_for_backward(rows, low, a, b)
             ctx.weight, ctx.scaling, ctx.shape = weight, scaling, x.shape
@@ -105,7 +119,7 @@ def _lora_product() -> type[torch.autograd.Function]:
             for_low = (gradient @ b).mul_(ctx.scaling)
             for_x = None
             if ctx.needs_input_grad[0]:
-                for_x = gradient @ dequantize_4bit(ctx.weight.data, ctx.weight.quant_state)
+                for_x = gradient @ dequantized(ctx.weight)
                 for_x = for_x.addmm_(for_low, a).view(ctx.shape)
             for_a, for_b = for_low.t() @ rows, (gradient.t() @ low).mul_(ctx.scaling)
             return for_x, for_a.to(ctx.dtype), for_b.to(ctx.dtype), None, None

@@ -5,10 +5,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from torch.nn.functional import scaled_dot_product_attention
 
 from ftkit import kernels
-from ftkit.models import load_model
+from ftkit.models import linear_4bit_layers, load_model
 from ftkit.training import cast_adapter, completion_loss, lora_config
 
 
@@ -119,6 +120,14 @@ def test_an_adapted_layer_and_its_gradients_are_pefts(with_adapter, dtype):
     for one, two in zip(both_ways(layer, x), theirs, strict=True):
         assert one.shape == two.shape
         assert (one - two).float().norm() / two.float().norm() < 0.01
+
+
+def test_a_weight_with_its_scales_unpacked_once_is_what_bitsandbytes_makes_of_it(with_adapter):
+    for layer in linear_4bit_layers(with_adapter):
+        theirs = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        for _ in range(2):  # the second time from the kept scales
+            assert torch.equal(kernels.dequantized(layer.weight), theirs)
+        assert layer.weight.quant_state.nested
 
 
 def test_a_training_step_with_all_of_it_gives_pefts_loss_and_gradients(with_adapter):

@@ -45,7 +45,23 @@ def examples(profile: Profile, given: dict[str, Any]) -> Any:
     data = training_data(task, tokenizer, profile)
     if length := given.get("length"):
         data = data.map(lambda row: _stretched(row, tokenizer, length))
+    if steps := given.get("sample"):
+        return data.select(sample_of_an_epoch(list(data["length"]), steps, profile.seed))
     return data.select(range(given["examples"])) if "examples" in given else data
+
+
+def sample_of_an_epoch(lengths: list[int], steps: int, seed: int) -> list[int]:
+    """The rows of some steps of an epoch, drawn at random: the first ones would be its longest rows.
+
+    The kit's order: batches of like length (of 4 rows, two a step), as transformers puts them together from all rows.
+    """
+    import torch
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    generator = torch.Generator().manual_seed(seed)
+    order = get_length_grouped_indices(lengths, PLAIN_BATCH // 2, generator=generator)
+    drawn = torch.randperm(len(order) // PLAIN_BATCH, generator=generator)[:steps].tolist()
+    return [row for step in drawn for row in order[PLAIN_BATCH * step : PLAIN_BATCH * (step + 1)]]
 
 
 def _stretched(row: dict[str, Any], tokenizer: Any, length: int) -> dict[str, Any]:
@@ -109,6 +125,7 @@ def plain_training(**given: Any) -> dict[str, Any]:
 def kit_training(**given: Any) -> dict[str, Any]:
     """The kit's training, with single levers taken out: `without` names them."""
     import torch
+    from bitsandbytes.functional import dequantize_4bit
     from transformers import PrinterCallback, set_seed
 
     without, extra = set(given.get("without", [])), set(given.get("extra", []))
@@ -116,8 +133,8 @@ def kit_training(**given: Any) -> dict[str, Any]:
         torch.set_num_threads(1)
     method = given.get("method", "qlora")
     profile = profile_of(given).with_changes(gradient_checkpointing="no checkpointing" in without)
-    if "small steps" in without:
-        profile = profile.with_changes(batch_size=profile.examples_per_step, gradient_accumulation=1)
+    if "small steps" in extra:
+        profile = profile.with_changes(batch_size=profile.batch_size // 2, gradient_accumulation=2)
     data = examples(profile, given)
     dtype = resolve_dtype(profile.dtype)
     set_seed(profile.seed)
@@ -126,6 +143,8 @@ def kit_training(**given: Any) -> dict[str, Any]:
         config.save_strategy = "no"
         if "round lengths" in without:
             config.pad_to_multiple_of = None
+        if "sample" in given:
+            config.train_sampling_strategy = "sequential"  # they are in the kit's order
         if "like lengths" in without:
             config.train_sampling_strategy = "random"
         if "packing" in extra:
@@ -153,6 +172,8 @@ def kit_training(**given: Any) -> dict[str, Any]:
             cast_adapter(trainer.model, torch.bfloat16 if "bf16 adapter" in extra else torch.float32)
         if fast and "adapter layers" not in without:
             kernels.speed_up_adapters(trainer.model)
+        if "kept scales" in without:
+            kernels.dequantized = lambda weight: dequantize_4bit(weight.data, weight.quant_state)
         if "compiled" in extra:
             trainer.model.get_base_model().model.compile()
         return measured_training(trainer, given, 0 if "trim" in without else given.get("trim", trim_steps(profile)))

@@ -54,14 +54,15 @@ def training(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     return f"""## Training
 
-{_earlier(result)}The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of {result["with"]["batch"]}, as
-tutorials print it; `ftkit` is the kit's training with as many examples a step. Same rows, same rank ({result["with"]["rank"]}), learning rate and
-schedule, {plain[0]["steps"]} steps each, {len(plain)} pairs, each with a seed of its own; every run in a process of its own. Real tokens are those
-that are not padding.
+{_earlier(result)}The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of {result["with"]["batch_size"]}, as
+tutorials print it; `ftkit` is the kit's training in batches of as many. Same rows, same rank ({result["with"]["rank"]}), learning rate and
+schedule, {plain[0]["steps"]} steps each, {len(plain)} pairs, each with a seed of its own; every run in a process of its own. The rows are those of
+steps drawn at random from a whole epoch of the kit's, batch by batch; the plain recipe shuffles them. Real tokens are those that are not padding.
 
 {table(["median of the pairs", "real tokens/s", "seconds", "peak memory, MB", "validation loss"], rows)}
 
-**{result["median_ratio"]:.1f} times the tokens a second** (the pairs: {spread(result["ratios"])}). The validation loss of the kit's is
+**{result["median_ratio"]:.1f} times the tokens a second** (the pairs: {spread(result["ratios"])}); the rows are the same, so it is as many times sooner at
+its validation loss. The validation loss of the kit's is
 {statistics.median(gaps):+.3f} beside the plain recipe's (the pairs: {min(gaps):+.3f} to {max(gaps):+.3f}); the plain recipe's own spread over
 its seeds is {max(losses) - min(losses):.3f}. The kit's training reaches {share:.0%} of the rate of bf16 matrix products that the machine showed
 in the same minute ({middle(kit, "matrix_gflops"):,.0f} GFLOP/s).
@@ -196,7 +197,7 @@ def write(results: Path) -> None:
     parts = [say(saved[name]) for name, say in SECTIONS.items() if name in saved]
     head = """# Benchmarks
 
-Measured by `make bench` (a bit over an hour on two cores; `make bench ARGS="--only stream --pairs 3"` for a part), which writes this page
+Measured by `make bench` (a bit over an hour on two cores; `make bench ARGS="--only stream"` for a part), which writes this page
 from `tests/benchmarks/results/`. What is compared was run side by side in one go, in pairs; shared machines are noisy, so read the ratios and not the
 single figures. No GPU figure is given: none has been measured yet."""
     with replacing(PAGE) as temporary:
