@@ -46,6 +46,8 @@ def training(result: dict[str, Any]) -> str:
     plain, kit = result["plain"], result["kit"]
     gaps = [k["validation_loss"] - p["validation_loss"] for p, k in zip(plain, kit, strict=True)]
     losses = [p["validation_loss"] for p in plain]
+    gap, among = statistics.median(gaps), max(losses) - min(losses)
+    verdict = "within" if abs(gap) <= among else "more than"
     share = statistics.median(_flops(k, result["with"]["rank"]) / k["matrix_gflops"] / 1e9 for k in kit)
     rows = [
         (name, *(f"{middle(runs, key):{form}}" for key, form in
@@ -61,11 +63,10 @@ steps drawn at random from a whole epoch of the kit's, batch by batch; the plain
 
 {table(["median of the pairs", "real tokens/s", "seconds", "peak memory, MB", "validation loss"], rows)}
 
-**{result["median_ratio"]:.1f} times the tokens a second** (the pairs: {spread(result["ratios"])}); the rows are the same, so it is as many times sooner at
-its validation loss. The validation loss of the kit's is
-{statistics.median(gaps):+.3f} beside the plain recipe's (the pairs: {min(gaps):+.3f} to {max(gaps):+.3f}); the plain recipe's own spread over
-its seeds is {max(losses) - min(losses):.3f}. The kit's training reaches {share:.0%} of the rate of bf16 matrix products that the machine showed
-in the same minute ({middle(kit, "matrix_gflops"):,.0f} GFLOP/s).
+**{result["median_ratio"]:.1f} times the tokens a second** (the pairs: {spread(result["ratios"])}), and as many times sooner through the same rows. After
+them the kit's validation loss is {gap:+.3f} beside the plain recipe's (the pairs: {min(gaps):+.3f} to {max(gaps):+.3f}): {verdict}
+its spread over the seeds, {among:.3f}. The kit's training reaches {share:.0%} of the rate of bf16 matrix products that the machine showed in the
+same minute ({middle(kit, "matrix_gflops"):,.0f} GFLOP/s).
 
 {on(result)}"""
 
