@@ -29,9 +29,9 @@ test: $(VENV)/.ready  ## all tests, the notebooks among them
 bench: $(VENV)/.ready  ## speed and memory side by side, into BENCHMARKS.md (over an hour; needs a finished run)
 	$(VENV)/bin/python -m tests.benchmarks $(ARGS)
 
-lab: $(VENV)/.ready  ## JupyterLab on notebooks/
+lab: $(VENV)/.ready  ## JupyterLab, opened at the first lesson
 	$(VENV)/bin/python -m ipykernel install --prefix $(VENV) --name ftkit --display-name "ftkit" > /dev/null
-	$(VENV)/bin/jupyter lab --notebook-dir notebooks
+	$(VENV)/bin/jupyter lab --notebook-dir . notebooks/00_start_here.ipynb
 
 doctor: $(VENV)/.ready  ## one line for each thing the course needs, with its fix
 	$(FTKIT) doctor

@@ -22,7 +22,8 @@ class KitError(Exception):
 class Finding:
     """One line of a check: a thing, whether it is well, what was found, what to do if not, and the single cases.
 
-    `gate` marks a finding that must stop what comes next; `numbers` holds what a plot of it needs.
+    `gate` marks a finding that must stop what comes next; `numbers` holds what a plot of it needs. Where nothing could be
+    looked at, and nothing is known to be wrong, `looked` is False: the line begins with [--].
     """
 
     thing: str
@@ -32,9 +33,11 @@ class Finding:
     cases: tuple[str, ...] = ()
     gate: bool = False
     numbers: dict[str, Any] = field(default_factory=dict, compare=False)
+    looked: bool = True
 
     def __str__(self) -> str:
-        line = f"{'[ok] ' if self.ok else '[fix]'} {self.thing:<13} {self.found}"
+        mark = "[fix]" if not self.ok else "[ok] " if self.looked else "[--] "
+        line = f"{mark} {self.thing:<13} {self.found}"
         return line if self.ok or not self.fix else f"{line}\n      -> {self.fix}"
 
 

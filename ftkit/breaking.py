@@ -100,8 +100,9 @@ class Workbench:
         return fits and text.strip() == completion_text(self.task, answer)
 
     def right(self, texts: Sequence[str], rows: Sequence[Row]) -> int:
-        """How many answers are right in every field."""
-        return sum(parse_answer(self.task, t) == row[self.task.target] for t, row in zip(texts, rows, strict=True))
+        """How many answers are whole (see `whole`) and right in every field."""
+        pairs = zip(texts, rows, strict=True)
+        return sum(self.whole(text) and parse_answer(self.task, text) == row[self.task.target] for text, row in pairs)
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has."""

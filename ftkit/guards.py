@@ -89,11 +89,15 @@ def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 # --- the guards ---
 
 
+def _not_recorded(thing: str) -> Finding:
+    return Finding(thing, True, NOT_RECORDED, looked=False)
+
+
 def template(facts: Facts | None, tokenizer: PreTrainedTokenizerBase) -> Finding:
     """Are prompts written now in the chat template that training used?"""
     thing, digest = "template", template_digest(tokenizer)
     if not facts or "chat_template" not in facts:
-        return Finding(thing, True, NOT_RECORDED)
+        return _not_recorded(thing)
     if facts["chat_template"] != digest:
         found = f"trained with the chat template {facts['chat_template']}, but prompts would now be written in {digest}"
         fix = "Load the tokenizer that the training used: the marks of another template are other tokens to the model."
@@ -123,7 +127,7 @@ def end_token(facts: Facts | None) -> Finding:
     """Is the token that ends an answer among those that carry loss?"""
     thing = "end token"
     if not facts or "rows" not in facts:
-        return Finding(thing, True, NOT_RECORDED)
+        return _not_recorded(thing)
     if without := facts["rows_without_end"]:
         found = f"in {without} of {facts['rows']} examples the end token carries no loss: the model does not learn to stop"
         fix = (
@@ -138,7 +142,7 @@ def loss_mask(facts: Facts | None) -> Finding:
     """Does the loss fall on the answers alone?"""
     thing = "loss mask"
     if not facts or "rows" not in facts:
-        return Finding(thing, True, NOT_RECORDED)
+        return _not_recorded(thing)
     every, prompt, padding = (facts[key] for key in ("loss_tokens", "prompt_loss_tokens", "padding_loss_tokens"))
     if prompt or padding:
         found = (
@@ -213,7 +217,7 @@ def _size(weights: Any) -> int:
 def base(facts: Facts | None, model: str) -> Finding:
     """Has the base model the weights that the adapter was trained over? One name may stand for several sets of weights."""
     if not facts or "base" not in facts:
-        return Finding("base", True, NOT_RECORDED)
+        return _not_recorded("base")
     if (digest := weights_digest(model)) != facts["base"]:
         found = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts['base']})"
         fix = "Take the base from where the training had it (run.json: base_source), or train again on this one."
@@ -301,8 +305,9 @@ def lengths(facts: Facts | None, longest_answer: int = 0, room: int = 0) -> Find
     if longest_answer and room < longest_answer:
         found = f"answers end after {room} tokens at most, the longest in training takes {longest_answer}"
         return Finding(thing, False, found, f"Raise max_new_tokens to {longest_answer} or more.", gate=True)
-    said = "no example was cut" if facts and "rows_cut" in facts else NOT_RECORDED
-    return Finding(thing, True, said + (f"; answers may take {room} tokens" if room else ""))
+    looked = bool(facts) and "rows_cut" in facts
+    said = "no example was cut" if looked else NOT_RECORDED
+    return Finding(thing, True, said + (f"; answers may take {room} tokens" if room else ""), looked=looked)
 
 
 # --- where they run ---

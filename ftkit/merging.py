@@ -37,6 +37,7 @@ VARIANTS = {
     "requantized": "merged, then quantized to 4 bits again",
     "into 4-bit": "merged straight into the 4-bit layers",
 }
+SPOKEN = {"into 4-bit": "4-bit merged", "original": "original-base"}  # in sentences: "the ... model"
 
 
 def merged_model(run: Run, four_bit: bool = True) -> PreTrainedModel:
@@ -278,11 +279,12 @@ def fidelity_table(result: dict[str, Any]) -> Any:
 
 
 def fidelity_in_words(result: dict[str, Any], metric: str = "exact match") -> list[str]:
-    """One sentence a variant: what it is, and how it compares with the adapter on its 4-bit base."""
+    """One sentence a variant: what was done, and how it compares with the adapter on its 4-bit base."""
     said = []
     for key, found in result["variants"].items():
         if paired := found.get("against_adapter", {}).get(metric):
             fields = {name: value for name, value in paired.items() if name != "detected"}
             compared = intervals.Paired(**{**fields, "interval": tuple(fields["interval"])})
-            said.append(f"{key}, {found['name']}: {intervals.in_words(compared, ('adapter', key))}")
+            name = found["name"][:1].upper() + found["name"][1:]
+            said.append(f"{name}: {intervals.in_words(compared, ('adapter', SPOKEN.get(key, key)))}")
     return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,14 @@ METHODS = ("full", "lora", "qlora")
 # Bytes of a 4-bit weight: half a byte, one byte of scale for 64 of them, four bytes for 256 scales (QLoRA, arXiv 2305.14314)
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 LIBRARIES_MB = 640  # Python with torch, transformers, trl, peft, datasets; measured
-ALLOCATOR = {"cpu": 1.4, "cuda": 1.08}  # what the allocator holds beyond what is in use at the peak; measured
+# What the allocator holds beyond what is in use at the peak: measured on CPUs, assumed on a GPU
+ALLOCATOR = {"cpu": 1.4, "cuda": 1.08}
 FRAGMENTS_MB = 220  # what batches of many sizes leave between the blocks in RAM after some fifty steps; measured
 # GB, and TFLOP/s of dense matrix products in 16 bits, by the makers' data sheets
 DEVICES = {"T4": (15.0, 65), "L4": (22.5, 121), "A100": (40.0, 312), "H200": (141.0, 989)}
 SHARE = {"cpu": 0.5, "cuda": 0.35}  # of the matrix-product rate that a training reaches: measured on a CPU, assumed on a GPU
 USABLE = 0.92  # of a device's memory
+MOST_EXAMPLES, MOST_TOKENS = 64, 8192  # no larger batch and no longer row is looked for
 CONFIGS: dict[str, dict[str, Any]] = {  # the profiles' models, so that a plan needs no hub
     "HuggingFaceTB/SmolLM2-135M-Instruct": {
         "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152,
@@ -205,12 +208,39 @@ def operations_per_token(shape: Shape, method: str, profile: Profile, length: fl
 
 
 def largest_batch(profile: Profile, lengths: Sequence[int], memory_gb: float, **given: Any) -> tuple[int, int] | None:
-    """(batch, accumulation) that fits into `memory_gb` and gives the profile's examples a step; None if not even 1 fits."""
-    wanted = profile.batch_size
-    for batch in sorted({n for n in range(1, wanted + 1) if wanted % n == 0}, reverse=True):
-        if plan_training(profile.with_changes(batch_size=batch), lengths, **given).peak_mb <= USABLE * 1000 * memory_gb:
-            return batch, profile.gradient_accumulation * wanted // batch
+    """(batch, accumulation) that fits into `memory_gb`; None if not even one example fits.
+
+    Up to the profile's examples a step, accumulation keeps their number; beyond it come powers of two, 64 at most.
+    """
+    a_step = profile.examples_per_step
+    powers = (2**n for n in range(MOST_EXAMPLES.bit_length()))
+    tried = {n for n in range(1, a_step + 1) if a_step % n == 0} | {n for n in powers if n > a_step}
+    for batch in sorted(tried, reverse=True):
+        accumulation = max(1, a_step // batch)
+        changed = profile.with_changes(batch_size=batch, gradient_accumulation=accumulation)
+        if fits(plan_training(changed, lengths, **given), memory_gb):
+            return batch, accumulation
     return None
+
+
+def longest_rows(profile: Profile, memory_gb: float, **given: Any) -> int | None:
+    """Tokens that rows may have, all of them, to fit into `memory_gb` with the profile's batch; None if none fit.
+
+    A multiple of what batches are padded to, `MOST_TOKENS` at most.
+    """
+
+    def too_long(length: int) -> bool:  # up to kernels.LONGEST the kit's attention on a CPU keeps more than beyond it
+        kinds = (length, min(length, kernels.LONGEST))
+        return not all(fits(plan_training(profile, [n], **given), memory_gb) for n in kinds)
+
+    tried = range(PAD_TO, MOST_TOKENS + 1, PAD_TO)
+    found = bisect.bisect_left(tried, True, key=too_long)
+    return tried[found - 1] if found else None
+
+
+def fits(plan: Plan, memory_gb: float) -> bool:
+    """Whether a training fits into the usable part of `memory_gb`."""
+    return plan.peak_mb <= USABLE * 1000 * memory_gb
 
 
 def in_words(planned: float, measured: float) -> str:
@@ -272,21 +302,37 @@ def plan_table(profile: Profile, lengths: Sequence[int], source: str) -> list[An
     grid.add_section()
     grid.add_row("most at once", *(f"{plan.peak_mb:,.0f}" for plan in plans), style="bold")
     grid.add_row("time for an epoch", *(clock(plan.seconds_per_epoch) for plan in plans))
-    fits = Table()
-    fits.add_column("largest batch that fits")
+    batches = Table(title="Largest batch that fits (x 2: two of them added up for a step)", title_justify="left")
+    rows = Table(title=f"Longest row that fits, in tokens, at batch {profile.batch_size}", title_justify="left")
+    batches.add_column("device")
+    rows.add_column("device")
     for method in METHODS:
-        fits.add_column(method, justify="right")
+        batches.add_column(method, justify="right")
+        rows.add_column(method, justify="right")
     here = Hardware(hardware.device, "this machine", hardware.memory, hardware.capability)
     cards = [Hardware("cuda", name, memory, (7, 5) if name == "T4" else (9, 0)) for name, (memory, _) in DEVICES.items()]
     for device in (here, *cards):
-        found = [largest_batch(profile, lengths, device.memory, method=m, shape=shape, hardware=device) for m in METHODS]
-        fits.add_row(f"{device.name}, {device.memory:.0f} GB", *("does not fit" if f is None else _batch(*f) for f in found))
+        on = {"shape": shape, "hardware": device}
+        found = [largest_batch(profile, lengths, device.memory, method=m, **on) for m in METHODS]
+        longest = [longest_rows(profile, device.memory, method=m, **on) for m in METHODS]
+        name = f"{device.name}, {device.memory:.0f} GB"
+        batches.add_row(name, *("does not fit" if f is None else _batch(*f) for f in found))
+        rows.add_row(name, *("does not fit" if n is None else _tokens(n) for n in longest))
     reached = f"{SHARE[hardware.device]:.0%} of the {rate / 1e9:,.0f} GFLOP/s that it does in matrix products now"
-    return [title, grid, f"The time is an estimate: training at {reached}.", fits]
+    time_said = f"The time is an estimate: training at {reached}."
+    mind = (
+        f"What fits is not yet what learns best: the profile takes {profile.examples_per_step} examples a step. "
+        f"Rows over its max_length, {profile.max_length} tokens, are refused."
+    )
+    return [title, grid, time_said, batches, rows, mind]
 
 
 def _batch(batch: int, accumulation: int) -> str:
-    return f"{batch}" if accumulation == 1 else f"{batch}, {accumulation} steps accumulated"
+    return f"{batch}" if accumulation == 1 else f"{batch} x {accumulation}"
+
+
+def _tokens(length: int) -> str:
+    return f"{length:,}" + (" or more" if length == MOST_TOKENS else "")
 
 
 def clock(seconds: float) -> str:

@@ -426,7 +426,7 @@ def peak_memory_mb() -> float:
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
+        return torch.cuda.max_memory_reserved() / 1e6
     status = Path("/proc/self/status")  # Linux: `ru_maxrss` would count what the process held that started this one
     if status.is_file() and (found := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):
         return int(found[1]) * 1024 / 1e6

@@ -66,6 +66,8 @@ def test_the_first_lessons_have_the_exercises_and_questions_that_they_should():
     counts = {lesson: len(list(exercises(lesson))) for lesson in lessons()}
     assert counts["01"] >= 5 and counts["02"] >= 6
     assert all(len(quiz(lesson).questions) >= 4 for lesson in lessons())
+    assert sum(counts.values()) >= 30
+    assert sum(len(quiz(lesson).questions) for lesson in lessons()) >= 25
     assert set(TYPICAL) == {exercise.key for exercise in ALL}
 
 

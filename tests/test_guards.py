@@ -106,6 +106,8 @@ def test_a_run_of_an_earlier_version_is_read_and_said_to_lack_records(run):
     assert all(finding.ok for finding in found.values())
     for thing in ("template", "end token", "loss mask", "base", "lengths"):
         assert "not recorded" in found[thing].found
+    for finding in found.values():
+        assert str(finding).startswith("[--] " if "not recorded" in finding.found else "[ok] "), str(finding)
     assert Answerer.of_run(run).task.name == "desk"
 
 

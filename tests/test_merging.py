@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ftkit import merging
-from ftkit.base import KitError
+from ftkit.base import KitError, kit_root
 from ftkit.models import linear_4bit_layers, load_adapter, load_model
 from ftkit.runs import Run
 
@@ -112,6 +112,14 @@ def test_the_table_and_a_sentence_each(fidelity):
     sentences = merging.fidelity_in_words(fidelity[0])
     assert len(sentences) == len(merging.VARIANTS) - 1
     assert all("95 % interval" in sentence for sentence in sentences)
+
+
+def test_a_sentence_names_a_variant_as_one_would_say_it():
+    said = merging.fidelity_in_words(merging.load_fidelity(Run(kit_root() / "data" / "reference_run")))
+    begins = [sentence.split(": ")[0].lower() for sentence in said]
+    assert begins == [name for key, name in merging.VARIANTS.items() if key != "adapter"]
+    assert not any("into 4-bit model" in sentence or "merged, merged into" in sentence for sentence in said)
+    assert any("4-bit merged model is" in sentence or "adapter and 4-bit merged" in sentence for sentence in said)
 
 
 def test_without_a_comparison_the_way_to_one_is_told(tmp_path):

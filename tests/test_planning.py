@@ -6,14 +6,20 @@ from ftkit.models import load_model, weight_bytes
 from ftkit.planning import (
     CONFIGS,
     METHODS,
+    MOST_EXAMPLES,
+    MOST_TOKENS,
     NF4,
+    example_lengths,
+    fits,
     in_words,
     largest_batch,
+    longest_rows,
     model_shape,
     operations_per_token,
     plan_training,
 )
-from ftkit.profiles import Hardware, read_profiles
+from ftkit.profiles import Hardware, choose_profile, read_profiles
+from ftkit.tasks import load_task
 from ftkit.training import completion_loss, make_trainer, training_data
 from tests.test_cli import ftkit, refused
 
@@ -97,7 +103,50 @@ def test_a_t4_takes_the_larger_model_in_four_bits_and_not_in_full():
     found = {m: largest_batch(profile, [200], T4.memory, method=m, hardware=T4) for m in METHODS}
     assert found["full"] is None and found["lora"] is None
     batch, accumulation = found["qlora"]
-    assert 1 <= batch < profile.batch_size and batch * accumulation == profile.batch_size
+    assert 1 <= batch < profile.batch_size and batch * accumulation == profile.examples_per_step
+
+
+@pytest.fixture(scope="module")
+def desk_lengths():
+    return example_lengths(load_task("desk"), PROFILES["cpu"])[0]
+
+
+@pytest.mark.parametrize(("name", "capability"), [("t4", (7, 5)), ("t4", (8, 6)), ("big", (8, 9))])
+def test_a_profile_of_a_gpu_fits_the_smallest_card_that_it_is_chosen_for(name, capability, desk_lengths, monkeypatch):
+    monkeypatch.delenv("FTKIT_PROFILE", raising=False)
+    cards = [Hardware("cuda", "a card", gb / 2, capability) for gb in range(2, 160)]
+    card = next(card for card in cards if choose_profile(hardware=card).profile.name == name)
+    assert fits(plan_training(PROFILES[name], desk_lengths, hardware=card), card.memory)
+
+
+def test_the_batch_that_fits_is_looked_for_beyond_that_of_the_profile(desk_lengths):
+    h200 = Hardware("cuda", "H200", 141.0, (9, 0))
+    for name in ("cpu", "t4"):
+        assert largest_batch(PROFILES[name], desk_lengths, 141, hardware=h200) == (MOST_EXAMPLES, 1)
+    profile, shape = PROFILES["big"], model_shape(PROFILES["big"].model)
+    on = {"method": "qlora", "shape": shape, "hardware": A100}
+    for memory in (7, 9, 22, 40, 80):
+        found = largest_batch(profile, desk_lengths, memory, **on)
+        if found is None:
+            assert not fits(plan_training(profile.with_changes(batch_size=1), desk_lengths, **on), memory)
+            continue
+        batch, accumulation = found
+        assert batch * accumulation == profile.examples_per_step or (accumulation == 1 and batch in (32, 64))
+        given = {"batch_size": batch, "gradient_accumulation": accumulation}
+        assert fits(plan_training(profile.with_changes(**given), desk_lengths, **on), memory)
+        twice = {"batch_size": 2 * batch, "gradient_accumulation": max(1, accumulation // 2)}
+        assert batch == MOST_EXAMPLES or not fits(plan_training(profile.with_changes(**twice), desk_lengths, **on), memory)
+
+
+def test_the_longest_rows_that_fit_are_the_last_that_do():
+    shape = model_shape(PROFILES["big"].model)
+    on = {"method": "qlora", "shape": shape, "hardware": A100}
+    length = longest_rows(PROFILES["big"], 22, **on)
+    assert length % 8 == 0 and 156 < length < PROFILES["big"].max_length
+    assert fits(plan_training(PROFILES["big"], [length], **on), 22)
+    assert not fits(plan_training(PROFILES["big"], [length + 8], **on), 22)
+    assert longest_rows(PROFILES["big"], 4, **on) is None
+    assert longest_rows(PROFILES["t4"], 141, hardware=A100) == MOST_TOKENS
 
 
 def test_operations_count_six_a_trained_weight_and_four_a_frozen_one():
@@ -123,6 +172,8 @@ def test_the_command_prints_the_plan_and_names_a_model_that_cannot_be_had(tmp_pa
         "most at once",
         "T4, 15 GB",
         "does not fit",
+        "Largest batch that fits",
+        "Longest row that fits, in tokens, at batch 8",
     ):
         assert word in done.stdout
     refused(ftkit("plan", "--model", tmp_path / "nothing", "--length", "100"), "no configuration to be had")

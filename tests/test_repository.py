@@ -122,6 +122,17 @@ def test_the_readmes_commands_exist():
     assert "make test" in script
 
 
+def test_make_lab_serves_the_first_lesson_and_all_that_the_notebooks_link_to():
+    commands = {name: (ROOT / name).read_text(encoding="utf-8").replace("\\", "/") for name in ("Makefile", "README.md")}
+    for name, text in commands.items():
+        folder, opened = re.search(r"jupyter lab --notebook-dir (\S+) ([\w/.]+)", text).groups()
+        assert (ROOT / opened).is_file(), name
+        for path in NOTEBOOKS:
+            cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+            for target in re.findall(r"\]\((?!https?:)([^)#]+)", "\n".join(cells)):
+                assert (path.parent / target).resolve().is_relative_to((ROOT / folder).resolve()), f"{name}: {target}"
+
+
 def test_links_of_the_markdown_files_lead_somewhere():
     for path in tracked_files():
         if path.suffix == ".md":

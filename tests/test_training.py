@@ -16,7 +16,15 @@ from ftkit.planning import clock
 from ftkit.profiles import PAD_TO, Choice
 from ftkit.runs import Run, all_runs, open_run, unfinished_run
 from ftkit.tasks import load_task
-from ftkit.training import COMPLETE, completion_loss, last_checkpoint, make_trainer, train, training_data
+from ftkit.training import (
+    COMPLETE,
+    completion_loss,
+    last_checkpoint,
+    make_trainer,
+    peak_memory_mb,
+    train,
+    training_data,
+)
 
 
 def quietly(*args, **kwargs):
@@ -272,6 +280,13 @@ def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run
     del record["longest_completion"]  # a run of an older version
     copy.update(training=record)
     assert Answerer.of_run(copy).max_new_tokens == tiny_run.profile.max_new_tokens
+
+
+def test_the_peak_on_a_gpu_is_what_the_allocator_took_as_the_plan_counts_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 1_000_000_000)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 1_300_000_000)
+    assert peak_memory_mb() == 1300
 
 
 def test_the_peak_is_this_process_s_own_and_not_that_of_the_one_that_started_it():

@@ -16,6 +16,7 @@ from ftkit.models import prepare_model
 from ftkit.profiles import detect_hardware
 
 from .__main__ import HERE, machine, run
+from .measure import PLAIN_BATCH
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -42,7 +43,10 @@ def build(shape: str, folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Train a few steps by every method, and save the figures after each."""
+    """Train a few steps by every method, and save the figures after each.
+
+    Every method learns from as many examples a step as the plain recipe, in one batch: the code is compared, not the recipe.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=["1.5B", "8B"])
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
@@ -57,6 +61,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             build(shape, Path(folder))
             for method in given.methods:
                 what = {"steps": given.steps, "profile": given.profile, "model": folder, "roofline": False}
+                what |= {"batch_size": PLAIN_BATCH, "gradient_accumulation": 1}
                 name = "plain_training" if method == "plain" else "kit_training"
                 try:
                     found = run(name, **what, **({} if method == "plain" else {"method": method}))
