@@ -21,7 +21,7 @@ import torch
 from ftkit import exporting, spaces
 from ftkit.base import KitError, kit_root
 from ftkit.exporting import export, load_dtype, push
-from ftkit.models import load_tokenizer
+from ftkit.models import load_tokenizer, weights_digest
 from ftkit.runs import Run, card, open_run, write_card
 from ftkit.tasks import chat_prompt, prompt_text
 
@@ -425,7 +425,8 @@ def gguf_run(tiny_run, tmp_path_factory):
     base.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     run = Run(shutil.copytree(tiny_run.folder, folder / "run", ignore=shutil.ignore_patterns("exports")))
-    run.update(profile={**run.record["profile"], "model": str(folder / "base")})
+    belongs = {**run.record["guards"], "base": weights_digest(str(folder / "base"))}
+    run.update(profile={**run.record["profile"], "model": str(folder / "base")}, guards=belongs)
     tuned = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     tuned.peft_config["default"].base_model_name_or_path = str(folder / "base")
     shutil.rmtree(run.adapter)
