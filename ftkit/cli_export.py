@@ -37,7 +37,7 @@ def export(
     if fidelity:
         _fidelity(opened, limit)
     elif to == "hub":
-        from .exporting import push
+        from .pushing import push
 
         print(f"It is at {push(opened, repo, what, not public)}")
     else:

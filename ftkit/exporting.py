@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 from .base import KitError, cache_dir, new_folder, read_json, write_json
 from .merging import Loaded, agreement, answering, free_memory, load_folder, on_base, place, save_merged, timed, write_text
-from .models import hub_answers, load_tokenizer
+from .models import load_tokenizer
 from .predictions import adapter_digest
 from .runs import Run, card
 from .spaces import load_space, write_space
@@ -346,61 +345,3 @@ ROADS = {
     "gguf": Road("a GGUF file for llama.cpp", _write_gguf, _load_gguf),
     "server": Road("a server's folder", _write_server, lambda run, folder: load_folder(folder / "merged")),
 }
-
-
-# --- hub ---
-
-
-def push(
-    run: Run, repo: str, what: str = "adapter", private: bool = True, api: Any = None, say: Callable[[str], None] = print
-) -> str:
-    """Upload an export (`adapter`, `merged` or `space`) with its card to the hub; returns the address.
-
-    The token is the one that `hf auth login` stored or `HF_TOKEN` holds; huggingface_hub reads it, the kit neither shows
-    nor keeps it. `api` stands in for `HfApi` in tests. Raises `KitError` without a token, a network or a right to write.
-    """
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    if what not in ("adapter", "merged", "space"):
-        raise KitError(f"{what!r} cannot be pushed: take adapter, merged or space.")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo or ""):
-        raise KitError(f"{repo!r} is no name of a repository: give --repo OWNER/NAME.")
-    if api is None:
-        if not get_token():
-            raise KitError("There is no token for the hub. Log in with `hf auth login`, or set HF_TOKEN, then run it again.")
-        _need_hub()
-        api = HfApi()
-    folder = export_folder(run, what)
-    if not folder.is_dir():
-        say(doubt(export(run, what, say=say)) or "  it answers as the tuned model does")
-    elif read_json(folder / "export.json").get("adapter") != weights_digest(run):
-        raise KitError(f"{folder} is of an older adapter. Remove it, then push again.")
-    kind = {"repo_type": "space", "space_sdk": "gradio"} if what == "space" else {"repo_type": "model"}
-    say(f"Uploading {size_mb(folder):.0f} MB to {repo} ({'private' if private else 'public'}) ...")
-    try:
-        address = api.create_repo(repo_id=repo, private=private, exist_ok=True, **kind)
-        api.upload_folder(
-            repo_id=repo,
-            repo_type=kind["repo_type"],
-            folder_path=str(folder),
-            commit_message=f"{what} of {run.name}",
-            ignore_patterns=["export.json"],
-        )
-    except HFValidationError as error:
-        raise KitError(f"The hub does not take the name {repo}: {error}") from None
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "no answer")
-        raise KitError(f"The hub refused ({status}). May your token write to {repo}? See: hf auth whoami") from None
-    except (OSError, OfflineModeIsEnabled):
-        raise KitError(f"The hub does not answer. {folder} is ready: push again when there is a network.") from None
-    return str(address)
-
-
-def _need_hub() -> None:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise KitError("HF_HUB_OFFLINE is set, so nothing can be pushed. Unset it where there is a network.")
-    if not hub_answers():
-        raise KitError("The hub does not answer: there is no network here, or it is down. Try again later.")

@@ -7,11 +7,13 @@ import hashlib
 import importlib.metadata
 import io
 import logging
+import os
 import re
 import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,12 +123,18 @@ def _prepare_packaged(name: str, gguf: Path) -> Path:
 
 
 def _from_hub(name: str) -> str:
-    """Return `name` if the hub's copy can be had: already downloaded, or the hub answers within seconds."""
-    from huggingface_hub import constants, try_to_load_from_cache
+    """Return `name` if the hub's copy can be had: already downloaded, or the hub answers within seconds and has it."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.utils import HFValidationError
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return name
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return name
+    except HFValidationError:
+        raise KitError(f"{name!r} is neither a model's folder nor a name on the hub (OWNER/NAME).") from None
     if not constants.HF_HUB_OFFLINE and hub_answers():
+        with readable(name):
+            hf_hub_download(name, "config.json")
         return name
     packaged = next(iter(PACKAGED))
     raise KitError(
@@ -142,9 +150,58 @@ def hub_answers(timeout: float = 3.0) -> bool:
 
     try:
         httpx.head(constants.ENDPOINT, timeout=timeout)
-    except (httpx.HTTPError, OSError):
+    except (httpx.HTTPError, httpx.InvalidURL, OSError):
         return False
     return True
+
+
+@contextlib.contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Tell in one sentence why a model's files cannot be had: of the hub's by its answer, of a folder's by what is broken.
+
+    The hub's client raises httpx's errors, which are no `OSError`s. None of their texts is shown but a folder's: they
+    may hold what was sent.
+    """
+    from huggingface_hub.utils import httpx
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, httpx.HTTPError, SafetensorError, ValueError, RuntimeError) as error:
+        source = find_model(name)
+        if source.kind == "hub":
+            raise KitError(f"The model {name} could not be had from the hub: {hub_said(error)}.") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".:")
+        cure = "Copy it again."
+        if source.kind != "folder":
+            cure = f"Delete {source.path}; it is made anew at the next start."
+        raise KitError(f"The model in {source.path} cannot be read ({reason}). {cure}") from None
+
+
+def hub_said(error: BaseException) -> str:
+    """Why the hub gave or took nothing, in words for the reader, by the status of its answer; no token is in it."""
+    seen = error
+    while seen and getattr(seen, "response", None) is None:
+        seen = seen.__cause__ or seen.__context__
+    if not seen:
+        return f"there is no connection, or it broke off ({type(error).__name__}). Try again later"
+    status = seen.response.status_code
+    if status == 401:
+        also = " HF_TOKEN is set and comes before a login" if os.environ.get("HF_TOKEN") else ""
+        return (
+            f"it does not know your token, or shows this to nobody without one (401). Log in: hf auth login.{also}".rstrip(
+                "."
+            )
+        )
+    meaning = {
+        402: "it asks for a paid account (402)",
+        403: "your token may not do this (403). Make one with that right and log in with it: hf auth login",
+        404: "there is nothing of that name, or your token may not see it (404)",
+        429: "it was asked too often (429). Try again later",
+    }
+    said = (getattr(seen, "server_message", None) or "").strip().splitlines()
+    added = f'. It says: "{re.sub("hf_[A-Za-z0-9]+", "hf_...", said[0])[:200]}"' if said else ""
+    return meaning.get(status, f"it answered with an error ({status}). Try again later") + added
 
 
 def weights_digest(name: str) -> str:
@@ -157,10 +214,10 @@ def weights_digest(name: str) -> str:
     from huggingface_hub import snapshot_download
     from safetensors import SafetensorError, safe_open
 
-    place = Path(prepare_model(name))
+    place, pieces = Path(prepare_model(name)), {}
     if not place.is_dir():
-        place = Path(snapshot_download(name, allow_patterns="*.safetensors"))
-    pieces = {}
+        with readable(name):
+            place = Path(snapshot_download(name, allow_patterns="*.safetensors"))
     try:
         for path in place.glob("*.safetensors"):
             with safe_open(path, framework="pt") as file:
@@ -180,7 +237,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     quiet_libraries()
     place = prepare_model(name)
-    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
+    with readable(name):
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
     if not tokenizer.chat_template:
         raise KitError(f"{name} has no chat template: take the instruct version of the model.")
     if tokenizer.pad_token is None:
@@ -214,15 +272,16 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
             bnb_4bit_compute_dtype=compute,
             bnb_4bit_quant_storage=compute if is_sharded() else torch.uint8,  # FSDP shards tensors of one dtype
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        place,
-        dtype=compute,
-        attn_implementation=attention_for(device, compute),
-        quantization_config=quantization,
-        device_map=None if is_sharded() else {"": local_rank() if device == "cuda" else device},
-        use_safetensors=True,
-        local_files_only=Path(place).is_dir(),
-    )
+    with readable(name):
+        model = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=compute,
+            attn_implementation=attention_for(device, compute),
+            quantization_config=quantization,
+            device_map=None if is_sharded() else {"": local_rank() if device == "cuda" else device},
+            use_safetensors=True,
+            local_files_only=Path(place).is_dir(),
+        )
     return keep_weights_unpacked(model)
 
 

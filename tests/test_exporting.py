@@ -1,6 +1,4 @@
-import base64
 import contextlib
-import http.server
 import importlib.util
 import json
 import os
@@ -20,7 +18,7 @@ import torch
 
 from ftkit import exporting, spaces
 from ftkit.base import KitError, kit_root
-from ftkit.exporting import export, load_dtype, push
+from ftkit.exporting import export, load_dtype
 from ftkit.models import load_tokenizer, weights_digest
 from ftkit.runs import Run, card, open_run, write_card
 from ftkit.tasks import chat_prompt, prompt_text
@@ -478,131 +476,6 @@ def test_a_model_that_the_converter_does_not_know_is_refused(run, tmp_path):
     with pytest.raises(KitError, match=r"could not turn the merged model into GGUF: .*pre-tokenizer"):
         export(run, "gguf", tmp_path / "out", verify=False, say=quiet)
     assert not (tmp_path / "out").exists()
-
-
-# --- hub ---
-
-
-class StandIn(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as a push needs: it notes what it is sent, and takes every file in the commit itself."""
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        here = f"http://127.0.0.1:{self.server.server_port}"
-        self.server.calls.append((self.path, self.headers.get("Authorization"), body))
-        if self.server.status != 200:
-            return self.reply({"error": "no"}, self.server.status)
-        if self.path.endswith("/repos/create"):
-            return self.reply({"url": f"{here}/somebody/desk", "id": "1"})
-        if "/preupload/" in self.path:
-            files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
-            return self.reply({"files": files})
-        if self.path.endswith("/validate-yaml"):
-            return self.reply({"errors": [], "warnings": []})
-        return self.reply({"commitUrl": f"{here}/somebody/desk/commit/{'1' * 40}", "commitOid": "1" * 40, "success": True})
-
-    def do_GET(self):
-        self.reply({"id": "somebody/desk", "sha": "1" * 40, "siblings": []}, self.server.status)
-
-    def reply(self, content, status=200):
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    from huggingface_hub import HfApi, constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    server.calls, server.status = [], 200
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    server.api = HfApi(endpoint=f"http://127.0.0.1:{server.server_port}", token="hf_secretsecretsecret")
-    yield server
-    server.shutdown()
-
-
-def sent_files(calls):
-    """{path: content} of the commit."""
-    (body,) = [body for path, _, body in calls if "/commit/" in path]
-    lines = [json.loads(line) for line in body.splitlines()]
-    return {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"}
-
-
-def test_a_push_sends_the_adapter_with_its_card_and_shows_no_token(run, hub, capsys):
-    said = []
-    push(run, "somebody/desk", api=hub.api, say=said.append)
-    (created,) = [json.loads(body) for path, _, body in hub.calls if path.endswith("/repos/create")]
-    assert created["name"] == "desk" and created["organization"] == "somebody"
-    assert created.get("private") or created.get("visibility") == "private"
-    files = sent_files(hub.calls)
-    assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= set(files)
-    assert "export.json" not in files
-    assert files["adapter_model.safetensors"] == (run.adapter / "adapter_model.safetensors").read_bytes()
-    assert all(token == "Bearer hf_secretsecretsecret" for _, token, _ in hub.calls)
-    assert "hf_secret" not in "".join(said) + "".join(capsys.readouterr())
-    kept = [p for p in run.folder.rglob("*") if p.is_file() and b"hf_secret" in p.read_bytes()]
-    assert not kept
-
-
-def test_a_hub_that_refuses_is_told_in_one_line(run, hub):
-    hub.status = 403
-    with pytest.raises(KitError, match=r"The hub refused \(403\)") as refused:
-        push(run, "somebody/desk", api=hub.api, say=quiet)
-    assert "hf_secret" not in str(refused.value)
-
-
-def test_a_space_is_pushed_as_a_space(run, monkeypatch):
-    calls = []
-
-    class Api:
-        def create_repo(self, **arguments):
-            calls.append(("create", arguments))
-            return "https://hub/spaces/somebody/desk"
-
-        def upload_folder(self, **arguments):
-            calls.append(("upload", arguments))
-
-    push(run, "somebody/desk", "space", private=False, api=Api(), say=quiet)
-    (_, created), (_, uploaded) = calls
-    assert created | {"private": False, "repo_type": "space", "space_sdk": "gradio", "exist_ok": True} == created
-    assert uploaded["repo_type"] == "space" and Path(uploaded["folder_path"]).name == "space"
-
-
-def test_without_token_or_network_or_name_nothing_is_pushed(run, monkeypatch, tmp_path):
-    from huggingface_hub import constants
-
-    monkeypatch.setenv("HF_TOKEN", "")
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    with pytest.raises(KitError, match="no token for the hub"):
-        push(run, "somebody/desk")
-    monkeypatch.setenv("HF_TOKEN", "hf_x")
-    with pytest.raises(KitError, match="HF_HUB_OFFLINE is set"):
-        push(run, "somebody/desk")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(KitError, match="The hub does not answer"):
-        push(run, "somebody/desk")
-    with pytest.raises(KitError, match="OWNER/NAME"):
-        push(run, "desk")
-    with pytest.raises(KitError, match="cannot be pushed"):
-        push(run, "somebody/desk", "gguf")
-    assert not (run.folder / "exports").exists()
-
-
-def test_an_export_of_an_older_adapter_is_not_pushed(run):
-    export(run, "adapter", verify=False, say=quiet)
-    weights = run.adapter / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes() + b" ")
-    with pytest.raises(KitError, match="of an older adapter"):
-        push(run, "somebody/desk", api=object())
 
 
 # --- the command ---

@@ -94,6 +94,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "breaking",
         "spaces",
         "exporting",
+        "pushing",
         "deployment",
         "course",
         "exercises",
