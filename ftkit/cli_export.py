@@ -58,6 +58,9 @@ def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
     print(f"Ready: {folder}" + (f" (how to use it: {folder / 'README.md'})" if (folder / "README.md").is_file() else ""))
     if to == "space":
         print("It holds the task's test messages and the run's figures: public, once it is uploaded.")
+        print("Feedback that visitors give there is lost when the Space restarts.")
+        if not (run.folder / "evaluation.json").is_file():
+            print(f"This run has not been evaluated, so the Space shows no figures: ftkit evaluate {run.name}, then again.")
 
 
 def _fidelity(run: Run, limit: int | None) -> None:

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from . import guards
 from .base import KitError, cache_dir, new_folder, read_json, write_json
 from .merging import Loaded, agreement, answering, free_memory, load_folder, on_base, place, save_merged, timed, write_text
-from .models import load_tokenizer
+from .models import check_adapter, load_tokenizer
 from .predictions import adapter_digest
 from .runs import Run, card
 from .spaces import load_space, write_space
@@ -53,8 +54,10 @@ def export(
     folder = Path(folder).expanduser() if folder else export_folder(run, to)
     if folder.exists():  # told before the work, not after it
         raise KitError(f"{folder} is there already. Remove it, or name another: --output FOLDER")
-    digest = weights_digest(run)
     check_record(run)
+    check_adapter(run.adapter, run.profile.model)
+    guards.require([guards.adapter(run.adapter)], say)
+    digest = adapter_digest(run)
     with new_folder(folder) as temporary:
         say(f"Writing {ROADS[to].about} ...")
         ROADS[to].write(run, temporary)

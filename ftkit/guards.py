@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .base import Finding, KitError, read_json
 from .checking import check_task
-from .models import INSTALL_PACKAGED, PACKAGED, linear_4bit_layers, load_tokenizer, packaged_file, weights_digest
+from .models import (
+    INSTALL_PACKAGED,
+    PACKAGED,
+    check_adapter,
+    linear_4bit_layers,
+    load_tokenizer,
+    packaged_file,
+    weights_digest,
+)
 from .predictions import adapter_digest
 from .profiles import Profile
 from .runs import Run
@@ -186,8 +195,11 @@ def leakage(run: Run) -> Finding:
     return next(finding for finding in check_task(task, thorough=False) if finding.thing == "leakage")
 
 
-def adapter(folder: Path) -> Finding:
-    """Does a saved adapter change anything? Its B matrices begin as zeros: zeros still there mean that it does not."""
+def adapter(folder: Path, base: str | None = None) -> Finding:
+    """Does a saved adapter change anything? Its B matrices begin as zeros: zeros still there mean that it does not.
+
+    Its configuration has to be whole too, and of the same training; `base` is the model that the run knows.
+    """
     from safetensors import SafetensorError, safe_open
 
     thing, path = "adapter", Path(folder) / "adapter_model.safetensors"
@@ -207,6 +219,11 @@ def adapter(folder: Path) -> Finding:
     if broken := [name for name, weights in every.items() if not bool(weights.isfinite().all())]:
         found = f"{shown}: {len(broken)} of {len(every)} weights are not finite numbers"
         return Finding(thing, False, found, "The training diverged: take a lower learning rate.", gate=True)
+    try:
+        check_adapter(folder, base)
+    except KitError as error:
+        found, _, fix = str(error).replace(f"{path.parent.parent}{os.sep}", "").rpartition(". ")
+        return Finding(thing, False, found, fix, gate=True)
     return Finding(thing, True, f"{len(every)} weights, {sum(map(_size, every.values())):,} numbers, not zero")
 
 
@@ -216,9 +233,10 @@ def _size(weights: Any) -> int:
 
 def base(facts: Facts | None, model: str) -> Finding:
     """Has the base model the weights that the adapter was trained over? One name may stand for several sets of weights."""
+    digest = weights_digest(model)  # refuses weights that cannot be read
     if not facts or "base" not in facts:
         return _not_recorded("base")
-    if (digest := weights_digest(model)) != facts["base"]:
+    if digest != facts["base"]:
         found = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts['base']})"
         fix = "Take the base from where the training had it (run.json: base_source), or train again on this one."
         if model in PACKAGED and packaged_file(model) is None:
@@ -344,7 +362,7 @@ def of_run(run: Run) -> Iterator[Finding]:
         "learning rate": lambda: learning_rate(run.profile, run.log()),
         "leakage": lambda: leakage(run),
         "base": lambda: base(facts, run.profile.model),
-        "adapter": lambda: adapter(run.adapter),
+        "adapter": lambda: adapter(run.adapter, run.record.get("profile", {}).get("model")),
         "merge": lambda: exports(run),
         "lengths": lambda: lengths(facts, record.get("longest_completion", 0), run.answer_tokens),
     }

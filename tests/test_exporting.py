@@ -102,21 +102,27 @@ def test_bad_requests_are_refused(run, tmp_path):
         export(run, "adapter", tmp_path / "there")
 
 
-@pytest.mark.parametrize("to", ["adapter", "merged"])
+@pytest.mark.parametrize("to", ["adapter", "merged", "space"])
 def test_corrupted_runs_are_refused_with_the_cause(run, tmp_path, to):
-    weights = run.adapter / "adapter_model.safetensors"
-    whole = weights.read_bytes()
+    """Before the work, so also where nothing is verified."""
+    weights, config = run.adapter / "adapter_model.safetensors", run.adapter / "adapter_config.json"
+    whole, settings = weights.read_bytes(), config.read_text()
+
+    def refused(words):
+        with pytest.raises(KitError, match=words):
+            export(run, to, tmp_path / "out", verify=False, say=quiet)
+
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(KitError, match=r"adapter_model\.safetensors is broken"):
-        export(run, to, tmp_path / "out", say=quiet)
+    refused(rf"{run.name}/adapter/adapter_model\.safetensors is broken.*Copy it again")
     weights.unlink()
-    with pytest.raises(KitError, match="is missing"):
-        export(run, to, tmp_path / "out", say=quiet)
+    refused(r"adapter_model\.safetensors is missing.*Train again")
     weights.write_bytes(whole)
-    config = run.adapter / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "somebody/else"}))
-    with pytest.raises(KitError, match="was trained on somebody/else"):
-        export(run, to, tmp_path / "out", say=quiet)
+    config.write_text(settings[: len(settings) // 2])
+    refused(rf"{run.name}/adapter/adapter_config\.json is not readable as JSON.*restore it")
+    config.write_text(json.dumps(json.loads(settings) | {"base_model_name_or_path": "somebody/else"}))
+    refused("was trained on somebody/else")
+    config.write_text(json.dumps(json.loads(settings) | {"r": 3}))
+    refused(r"adapter_config\.json says rank 3, but the weights have rank 8")
     assert not (tmp_path / "out").exists()
 
 
@@ -127,7 +133,11 @@ def test_corrupted_runs_are_refused_with_the_cause(run, tmp_path, to):
         (lambda text: "[]", "is not the record of a run"),
         (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "task"}), "it lacks 'task'"),
         (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "profile"}), "it lacks 'profile'"),
-        (lambda text: text.replace('"rank"', '"rang"'), "no usable profile"),
+        (lambda text: text.replace('"rank"', '"rang"'), r"no usable profile.*Restore it"),
+        (lambda text: text.replace('"rank": 8', '"rank": "many"'), r"the profile's rank is 'many'.*Restore it"),
+        (lambda text: text.replace('"machine"', '"maschine"'), r"run\.json lacks what a model card says \('machine'\)"),
+        (lambda text: text.replace('"versions"', '"version"'), r"run\.json lacks what a model card says \('versions'\)"),
+        (lambda text: json.dumps(json.loads(text) | {"training": 3}), r"run\.json is broken: 'training' is no object"),
         (lambda text: text.replace('"folder"', '"ordner"'), "does not name its task"),
     ],
 )
@@ -320,12 +330,28 @@ def test_a_space_holds_no_training_data_and_no_path_of_this_machine(exports, tin
     folder, _ = exports["space"]
     held = {path.name for path in (folder / "data").rglob("*") if path.is_file()}
     assert held <= {"task.toml", "test.jsonl", "DATASHEET.md"} and "test.jsonl" in held
-    texts = [p.read_text() for p in folder.rglob("*") if p.suffix in (".json", ".jsonl", ".md", ".toml", ".txt")]
+    kinds = (".json", ".jsonl", ".md", ".toml", ".txt", ".html")
+    texts = [p.read_text() for p in folder.rglob("*") if p.suffix in kinds]
     for message in (row["message"] for row in tiny_task.rows("train")[:10]):
         assert not any(json.dumps(message)[1:-1] in text for text in texts)
     for place in (tiny_run.profile.model, str(tiny_task.folder)):
         assert not any(place in text for text in texts if '"model.embed_tokens' not in text)
     assert tomllib.loads((folder / "data" / "desk" / "task.toml").read_text())["kind"] == "json"
+
+
+def test_a_space_holds_what_the_demos_tabs_show(run, tmp_path):
+    """The report in it names the base as others know it, not by a folder of this machine."""
+    shown = {"report.html": f"<p>{run.profile.model}</p>", "predictions.json": "[]", "evaluation.json": "{}"}
+    for name, text in shown.items():
+        (run.folder / name).write_text(text)
+    (run.folder / "feedback").mkdir()
+    (run.folder / "feedback" / "feedback.jsonl").write_text("{}\n")
+    export(run, "space", tmp_path / "space", verify=False, say=quiet)
+    kept = tmp_path / "space" / "runs" / run.name
+    assert {*shown, "model_card.md", "run.json"} <= {path.name for path in kept.iterdir()}
+    assert (kept / "report.html").read_text() == f"<p>{Path(run.profile.model).name}</p>"
+    assert not (kept / "feedback").exists()
+    assert "at its next restart" in (tmp_path / "space" / "README.md").read_text()
 
 
 def test_a_spaces_requirements_are_pinned_and_cover_what_the_app_imports(exports):

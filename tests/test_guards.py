@@ -1,6 +1,7 @@
 """Each guard twice: it fires on what is broken, and stays silent on what is well."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -434,3 +435,21 @@ def test_a_run_whose_record_is_broken_is_told_guard_by_guard(run):
     found = of_run(run)
     assert list(found) == THINGS and not found["leakage"].ok and not found["template"].ok
     assert found["adapter"].ok
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ('{"peft_type": "LORA"', r"adapter/adapter_config\.json is not readable as JSON"),
+        (
+            '{"peft_type": "LORA", "r": 3, "base_model_name_or_path": "BASE"}',
+            r"says rank 3, but the weights have rank 8",
+        ),
+        ('{"peft_type": "LORA", "r": 8, "base_model_name_or_path": "a/b"}', "was trained on a/b, but the run on"),
+    ],
+)
+def test_an_adapter_with_another_configuration_is_found_without_a_model(run, config, words):
+    assert guards.adapter(run.adapter, run.profile.model).ok
+    (run.adapter / "adapter_config.json").write_text(config.replace("BASE", run.profile.model))
+    found = next(finding for finding in guards.of_run(run) if finding.thing == "adapter")
+    assert not found.ok and found.fix and re.search(words, found.found) and str(run.folder) not in str(found)

@@ -215,3 +215,21 @@ def test_a_run_whose_adapter_names_another_base_is_refused(tiny_model, tiny_run,
     (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "somebody/something"}))
     with pytest.raises(KitError, match="was trained on somebody/something, but the run on"):
         load_adapter(load_model(str(tiny_model)), folder, base=str(tiny_model))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tokenizer.json", r"holds no tokenizer.*Copy"),
+        ("model.safetensors", r"cannot be read \(.*Copy it again"),
+    ],
+)
+def test_a_base_without_tokenizer_or_with_half_its_weights_is_refused(tiny_model, tmp_path, name, words):
+    import shutil
+
+    folder = shutil.copytree(tiny_model, tmp_path / "base")
+    (folder / name).write_bytes((folder / name).read_bytes()[:1000])
+    if name == "tokenizer.json":
+        (folder / name).unlink()
+    with pytest.raises(KitError, match=words):
+        load_tokenizer(str(folder)), load_model(str(folder), device="cpu")
