@@ -51,7 +51,10 @@ def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
     from .exporting import export as write_export
 
     result = write_export(run, to, output, verify, _say)
-    Console().print(table([result]))
+    if result["verification"]:
+        Console().print(table([result]))
+    else:
+        print(f"Written, {result['size_mb']:.0f} MB, and not compared with the tuned model (--no-verify).")
     if said := doubt(result):
         print(said)
     folder = output or export_folder(run, to)

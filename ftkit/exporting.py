@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -61,6 +63,8 @@ def export(
     with new_folder(folder) as temporary:
         say(f"Writing {ROADS[to].about} ...")
         ROADS[to].write(run, temporary)
+        for path in temporary.rglob("*"):  # safetensors writes files that only their owner may read
+            path.chmod(0o755 if path.is_dir() else 0o644)
         free_memory()
         result = {
             "format": FORMAT,
@@ -123,7 +127,7 @@ def table(results: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     grid = Table(title="compared with the tuned model on the same test messages", title_justify="left")
-    for heading in ("export", "messages", "same text", "same answer", "MB on disk", "messages/s", "tuned, messages/s"):
+    for heading in ("export", "messages", "same text", "same answer", "MB on disk", "answers a second", "tuned, a second"):
         grid.add_column(heading, justify="left" if heading == "export" else "right")
     for result in results:
         found = result["verification"]
@@ -223,7 +227,8 @@ def _write_ollama(run: Run, folder: Path) -> None:
         f"# {name} with Ollama\n\nIn this folder, with Ollama installed:\n\n```\nollama create {name} -f Modelfile\n"
         f'ollama run {name} "a message"\n```\n\n'
         "The Modelfile holds the chat template and the system prompt of the training, so only the message is given. Ollama "
-        "reads the safetensors in `merged/` and keeps a copy of its own.\n",
+        "reads the safetensors in `merged/` and keeps a copy of its own. That `merged/` answers as the tuned model does was "
+        "checked with transformers, not within Ollama: compare a few answers yourself.\n",
     )
 
 
@@ -287,9 +292,10 @@ def _load_gguf(run: Run, folder: Path) -> Loaded:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     where = {"pretrained_model_name_or_path": folder, "gguf_file": "model.gguf", "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(**where)
     dtype = load_dtype(run)
-    model = AutoModelForCausalLM.from_pretrained(**where, quantization_config=GgufConfig(dequantize=True), dtype=dtype)
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar of two seconds
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        model = AutoModelForCausalLM.from_pretrained(**where, quantization_config=GgufConfig(dequantize=True), dtype=dtype)
     return model.eval(), tokenizer
 
 

@@ -69,6 +69,8 @@ def test_an_export_is_proved_against_the_tuned_model(exports, to, tiny_task):
     real = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "export.json") / 1e6
     assert result["size_mb"] == pytest.approx(real, abs=0.1)
     assert not list(folder.parent.glob(".*"))
+    if os.name != "nt":  # a server or a container may run as somebody else
+        assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.rglob("*"))
 
 
 def test_the_table_has_a_row_an_export_and_doubts_are_said(exports):
@@ -79,6 +81,9 @@ def test_the_table_has_a_row_an_export_and_doubts_are_said(exports):
     console.print(exporting.table([*results, {"to": "gguf", "size_mb": 3.0, "verification": None}]))
     text = console.export_text()
     assert "100 %" in text and "not verified" in text and all(to in text for to in exports)
+    narrow = Console(width=80, record=True)
+    narrow.print(exporting.table(results))
+    assert "…" not in narrow.export_text()
     bad = {"verification": {"n": 20, "same_answer": 0.5}}
     assert "only 50 % of 20 answers" in exporting.doubt(bad)
     assert exporting.doubt({"verification": {"n": 20, "same_answer": 0.95}}) == ""
@@ -516,6 +521,9 @@ def test_export_from_the_command_line(run, tmp_path):
     done = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "100 %" in done.stdout and f"Ready: {tmp_path / 'out'}" in done.stdout
+    quick = ftkit(run.folder, "--to", "space", "--output", tmp_path / "quick", "--no-verify")
+    assert quick.returncode == 0 and "not compared with the tuned model" in quick.stdout
+    assert "has not been evaluated" in quick.stdout and "lost when the Space restarts" in quick.stdout
     again = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
     assert again.returncode == 1 and "is there already" in again.stderr and "Traceback" not in again.stderr
 
