@@ -130,7 +130,7 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
     rows = task.rows("test")
     targets = {row[task.message]: row[task.target] for row in rows}
 
-    def begin(state: str = "waiting") -> list[Any]:
+    def begin(state: str = "waiting for its turn") -> list[Any]:
         """What stood there belongs to another message; this one may have to wait, or be refused."""
         return [*_columns(task, dict.fromkeys(SIDES, Answer("")), None, state), "", None]
 
