@@ -95,6 +95,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "spaces",
         "exporting",
         "deployment",
+        "serving",
         "course",
         "exercises",
     ]
