@@ -35,11 +35,13 @@ from ftkit.deployment import (
 from ftkit.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
 from ftkit.generation import BASE, TUNED, Answer, Answerer
 from ftkit.runs import Run
+from ftkit.serving import doorkeeper
 from ftkit.tasks import Field, Task, parse_answer
 
 EXAMPLES = 6  # of each difficulty
-WAITING = 16  # requests that may wait; one more is told that the demo is busy
+WAITING = 6  # requests that may wait; one more is told that the demo is busy
 SECONDS = 30  # for an answer; then it is cut off
+BUSY = "Too many people ask at once. Please try again in a minute."
 SIDES = {BASE: "Before: the base model", TUNED: "After: fine-tuned"}
 CONSENT = (
     "I agree that this message and the right answer are kept in a file on the computer that serves this page, and may be "
@@ -56,8 +58,12 @@ CSS = (
 .prose table, .prose tr { border: none !important; }
 .prose th, .prose td { border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .prose th, .prose td, .prose td code { overflow-wrap: normal !important; word-break: normal !important; }
+.prose .token { color: inherit !important; background: none !important; }
+.tab-container button.selected { color: var(--primary-700) !important; }
+.dark .tab-container button.selected { color: var(--primary-400) !important; }
 .tab-container button { padding: 0 clamp(.35rem, 1.5vw, 1rem) !important; }
 @media (max-width: 480px) { .card { min-height: 0; } }
+#given-card .card { min-height: 0; }
 """
 )
 # fonts of the reader's own system: the page loads nothing from elsewhere
@@ -89,6 +95,7 @@ THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone", **FONTS).set(
 )
 ANNOUNCED = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # the page's own wiring; programs call `answer` and `feedback`
+QUIET: dict[str, Any] = {"show_progress": "hidden", **HIDDEN}
 
 
 def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
@@ -106,33 +113,40 @@ def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
         )
         with gr.Tabs():
             with gr.Tab("Compare", id="compare"):
-                asked = _compare(run, answerer, answered)
+                events = _compare(run, answerer, answered)
             with gr.Tab("Evaluation", id="evaluation") as evaluation:
                 shown = gr.HTML(apply_default_css=False)
                 evaluation.select(lambda: evaluation_page(run), None, shown, queue=False, **HIDDEN)
             with gr.Tab("Feedback", id="feedback"):
-                _feedback(run, task, answered, asked)
+                _feedback(run, task, answered, events)
             with gr.Tab("About", id="about"):
                 gr.Markdown(about_page(run, task))
     return page
 
 
-def _compare(run: Run, answerer: Answerer, answered: gr.State) -> Any:
-    """The tab with both answers. Returns the event of an answered message."""
+def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
+    """The tab with both answers. Returns the events after which there is no answer yet, and another one."""
     task = answerer.task
     rows = task.rows("test")
     targets = {row[task.message]: row[task.target] for row in rows}
 
+    def begin(state: str = "waiting for its turn") -> list[Any]:
+        """What stood there belongs to another message; this one may have to wait, or be refused."""
+        return [*_columns(task, dict.fromkeys(SIDES, Answer("")), None, state), "", None]
+
+    def no_answer(why: str = BUSY) -> list[Any]:
+        card = f'<div class="card broken"><p>No answer. {escape(why)}</p></div>'
+        return [*[card, "", "no answer"] * len(SIDES), escape(f"No answer. {why}"), None]
+
     def respond(message: str) -> Iterator[list[Any]]:
         message = message or ""
-        answers = dict.fromkeys(SIDES, Answer(""))
-        yield [*_columns(task, answers, None, "reading"), "", None]
+        yield begin("reading")
         try:
             for answers in _answers(answerer, message):
                 yield [*_columns(task, answers, None, "writing"), gr.skip(), gr.skip()]
-        except gr.Error:
-            yield [*_columns(task, answers, None, "no answer", True), "No answer.", None]
-            raise
+        except gr.Error as error:  # told in the page; what gradio makes of an error leaves the page as it stood
+            yield no_answer(error.message)
+            return
         said = ". ".join(f"{SIDES[side]}: {answer_in_words(task, answers[side])}" for side in (TUNED, BASE))
         kept = {"message": message, "answer": answers[TUNED].text}
         yield [*_columns(task, answers, targets.get(message), "cut off at the length limit", True), escape(said), kept]
@@ -158,17 +172,19 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> Any:
                 )
                 outputs += [card, text, measures]
     said = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
-    asked = gr.on(
-        [button.click, message.submit],
+    changed = [*outputs, said, answered]
+    begun = gr.on([button.click, message.submit], lambda: begin(), None, changed, queue=False, **QUIET)
+    asked = begun.success(
         respond,
         message,
-        [*outputs, said, answered],
+        changed,
         concurrency_limit=1,
         concurrency_id="model",
         show_progress="minimal",
         show_progress_on=outputs[2::3],
         **HIDDEN,
     )
+    asked.failure(lambda: no_answer(), None, changed, queue=False, **QUIET)  # the queue was full
     for label, some in _examples(run, task, rows).items():
         gr.Examples(some, message, label=label, examples_per_page=EXAMPLES, api_visibility="private")
     _wrong(run, task)
@@ -182,7 +198,7 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> Any:
             yield {side: vars(answer) for side, answer in answers.items()}
 
     gr.api(answer, api_name="answer", concurrency_limit=1, concurrency_id="model")
-    return asked
+    return [begun, asked]
 
 
 def _answers(answerer: Answerer, message: str) -> Iterator[dict[str, Answer]]:
@@ -240,12 +256,14 @@ def _wrong(run: Run, task: Task) -> None:
         which.change(narrowed, which, shown, queue=False, **HIDDEN)
 
 
-def _feedback(run: Run, task: Task, answered: gr.State, asked: Any) -> None:
+def _feedback(run: Run, task: Task, answered: gr.State, events: list[Any]) -> None:
     """The tab in which a visitor says that the tuned answer is right, or what it should be."""
     file = FeedbackFile.of(run)
     verdicts = [("It is right", RIGHT), ("It is wrong: I fill in the right one", CORRECTED)]
     gr.Markdown("Was the fine-tuned model's last answer right? What you say can make the next model better.")
-    message = gr.Textbox(label="The message (first let it be answered under Compare)", lines=3, interactive=False)
+    label = "The message (first let it be answered under Compare)"
+    message = gr.Textbox(label=label, lines=3, interactive=False, elem_id="given")
+    card = gr.HTML(apply_default_css=False, elem_id="given-card")
     verdict = gr.Radio(verdicts, label="The fine-tuned answer", elem_id="verdict")
     with gr.Group(visible=False, elem_id="form") as form:
         inputs = _form(task)
@@ -254,16 +272,21 @@ def _feedback(run: Run, task: Task, answered: gr.State, asked: Any) -> None:
     result = gr.HTML(js_on_load=ANNOUNCED, elem_id="sent")
 
     def filled(last: dict[str, str] | None) -> list[Any]:
-        if not last:
-            return [gr.skip()] * (4 + len(inputs))
-        return [last["message"], None, False, "", *form_of_answer(task, last["answer"])]
+        text = last["answer"] if last else ""
+        shown = answer_card(task, Answer(TUNED, text, finished=True)) if last else ""
+        return [last["message"] if last else "", shown, None, False, "", *form_of_answer(task, text)]
 
-    asked.success(filled, answered, [message, verdict, consent, result, *inputs], queue=False, **HIDDEN)
+    for event in events:
+        event.success(filled, answered, [message, card, verdict, consent, result, *inputs], queue=False, **QUIET)
     verdict.change(lambda value: gr.Group(visible=value == CORRECTED), verdict, form, queue=False, **HIDDEN)
 
-    def keep(last: dict[str, str] | None, verdict: str | None, agreed: bool, *values: Any) -> tuple[str, Any]:
+    def keep(
+        last: dict[str, str] | None, shown: str | None, verdict: str | None, agreed: bool, *values: Any
+    ) -> tuple[str, Any]:
         if not last:
             return _note("Let a message be answered under Compare first."), last
+        if (shown or "").split() != last["message"].split():  # the last answer came while this was on its way
+            return _note("There is another answer now. Look at it first."), last
         if verdict is None:
             return _note("Say first whether the answer is right."), last
         if not agreed:
@@ -275,7 +298,7 @@ def _feedback(run: Run, task: Task, answered: gr.State, asked: Any) -> None:
             return _note(str(error)), last
         return _note("Thank you, it is kept."), None
 
-    given = [answered, verdict, consent, *inputs]
+    given = [answered, message, verdict, consent, *inputs]
     send.click(keep, given, [result, answered], queue=False, trigger_mode="once", **HIDDEN)
 
     def feedback(message: str, answer: str, verdict: str, target: dict | str, consent: bool) -> str:
@@ -339,7 +362,7 @@ def launch(
     `auth` is a user and a password that a visitor must give.
     """
     page = build(run, answerer)
-    page.queue(max_size=WAITING)
+    page.queue(max_size=WAITING, api_open=False)  # who calls a function past the queue is sent away
     settings = {
         "server_name": "127.0.0.1",
         "share": share,
@@ -357,16 +380,17 @@ def launch(
         "state_session_capacity": 500,
         "ssr_mode": False,
         "mcp_server": False,
+        "run_history": False,  # gradio would keep messages and answers in the visitor's browser
     }
     for tries_left in reversed(range(10)):
         try:
-            page.launch(server_port=port, **settings)
+            page.launch(server_port=port, app_kwargs=doorkeeper(), **settings)
             break
         except OSError:  # somebody took the port between the look at it and now
             if not tries_left:
                 raise
             port = free_port(port + 1)
-    print(f"The demo is at {page.local_url}  (Ctrl+C stops it)", flush=True)
+    print(f"The demo is at {page.local_url}{'  (Ctrl+C stops it)' if block else ''}", flush=True)
     if share:
         failed = "No public link could be made (no network, or the tunnel's program could not be fetched); local only."
         print(f"Public link: {page.share_url}" if page.share_url else failed, flush=True)

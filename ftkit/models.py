@@ -229,7 +229,7 @@ def weights_digest(name: str) -> str:
                     numbers = first.contiguous().flatten().view(torch.uint8).numpy().tobytes()
                     pieces[key] = f"{key} {first.dtype} {shape} ".encode() + numbers
     except SafetensorError as error:
-        raise KitError(f"{path} is broken ({error}). Delete the folder and load the model again.") from None
+        raise KitError(f"{path} is broken ({error}). Copy the model again.") from None
     return hashlib.sha256(b"".join(pieces[key] for key in sorted(pieces))).hexdigest()[:16]
 
 

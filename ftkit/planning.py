@@ -156,8 +156,13 @@ def plan_training(
     state = 1 if "8bit" in profile.optimizer and hardware.device != "cpu" else trained_width
     tokens = profile.batch_size * -(-max(lengths) // PAD_TO) * PAD_TO
     layer = _bytes_per_token_and_layer(shape, width, 0 if method == "full" else profile.rank)
-    if kernels.wanted(hardware.device) and width == 2 and max(lengths) <= kernels.LONGEST:
-        layer += width * shape.heads * max(lengths)  # the kit's attention on a CPU keeps its weights
+    copies = 0
+    if kernels.wanted(hardware.device) and width == 2:
+        layer -= width * shape.intermediate  # the kit's layers on a CPU compute the gate again,
+        layer -= 0 if method == "full" else 2 * (4 - width) * shape.hidden  # keep the inputs of norms as they are,
+        copies = adapter * width if method == "qlora" else 0  # and the adapter in the dtype it is multiplied in;
+        if max(lengths) <= kernels.LONGEST:
+            layer += width * shape.heads * max(lengths)  # its attention keeps the weights
     kept = layer * shape.layers
     if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
         kept = shape.hidden * width * shape.layers + layer
@@ -166,7 +171,7 @@ def plan_training(
         "adapter": adapter * trained_width,
         "gradients": trained * trained_width,
         "optimizer": 2 * trained * state,
-        "activations": tokens * kept,
+        "activations": tokens * kept + copies,
         "logits": profile.batch_size * COMPLETION * shape.vocabulary * (8 + 2 * width),
     }
     parts = {name: size / 1e6 for name, size in in_use.items()}

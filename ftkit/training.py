@@ -200,6 +200,7 @@ def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer
     fast = kernels.wanted(model.device.type)
     if fast:
         model.set_attn_implementation(kernels.register())
+        kernels.speed_up_small_layers(model)
     kernels.fuse(model)
     trainer = completion_trainer()(
         model=model,

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # processes that share the cores stop each other, unless told
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
@@ -160,3 +162,55 @@ def ticket_page(demo, ticket_run):
     page = demo.launch(ticket_run, block=False)
     yield page
     page.close()
+
+
+@pytest.fixture(scope="session")
+def moody_page(demo, ticket_run):
+    """The demo of `ticket_run` served, with a model that has moods: its `answerer` says which."""
+    from ftkit.generation import Answerer
+
+    class Moody(Answerer):
+        """Fails midway at a message with "fail" in it, waits for `go` at one with "wait"; counts its streams."""
+
+        def stream(self, message, *given, **more):
+            self.begun.append(message)
+            self.open, self.most = self.open + 1, max(self.most, self.open + 1)
+            try:
+                if "wait" in message:
+                    self.go.wait(60)
+                for n, answers in enumerate(super().stream(message, *given, **more)):
+                    if "fail" in message and n == 5:
+                        raise RuntimeError(message)
+                    yield answers
+            finally:
+                self.open -= 1
+
+    whole = Answerer.of_run(ticket_run)
+    moody = Moody(whole.task, whole.model, whole.tokenizer, max_new_tokens=whole.max_new_tokens, worker=whole.worker)
+    moody.begun, moody.open, moody.most, moody.go = [], 0, 0, threading.Event()
+    page = demo.launch(ticket_run, block=False, answerer=moody)
+    page.answerer = moody
+    yield page
+    moody.go.set()
+    page.close()
+
+
+@pytest.fixture
+def full(moody_page, demo):
+    """`moody_page` with one message under way and as many waiting as may wait; they go on when the test is over."""
+    import httpx
+
+    moody_page.answerer.go.clear()
+    try:
+        for number in range(demo.WAITING + 1):
+            sent = httpx.post(f"{moody_page.local_url}gradio_api/call/answer", json={"data": [f"wait {number}"]})
+            assert sent.status_code == 200
+            deadline = time.monotonic() + 30
+            while not moody_page.answerer.open and time.monotonic() < deadline:  # the first has left the queue
+                time.sleep(0.01)
+        yield moody_page
+    finally:
+        moody_page.answerer.go.set()
+        deadline = time.monotonic() + 60
+        while (len(moody_page._queue) or moody_page.answerer.open) and time.monotonic() < deadline:
+            time.sleep(0.05)

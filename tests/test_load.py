@@ -41,6 +41,7 @@ def test_the_committed_figures_hold():
     result = read_json(RESULTS)
     assert result["users"] == 40 and result["seconds"] == 120
     assert result["other_errors"] == {} and result["crossed_answers"] == 0 and result["answered"] > 0
+    assert result["unfinished_at_the_end"] == 0 and result["busy"] > 0
     assert abs(result["memory_mb"]["change"]) <= 0.1
     assert result["machine"]["date"] and result["machine"]["versions"]["gradio"]
     assert RESULTS.is_relative_to(kit_root())

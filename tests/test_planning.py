@@ -90,7 +90,7 @@ def test_the_parts_follow_method_device_and_settings():
     long, short = (plan_training(profile, [n], hardware=T4).parts["activations"] for n in (192, 96))
     assert long == pytest.approx(2 * short)
     twice = plan_training(profile.with_changes(batch_size=8), [100], hardware=CPU)
-    assert twice.parts["activations"] == pytest.approx(2 * plans["qlora"].parts["activations"])
+    assert twice.parts["activations"] == pytest.approx(2 * plans["qlora"].parts["activations"], rel=0.03)
     thrifty = plan_training(profile.with_changes(gradient_checkpointing=True), [100], hardware=CPU)
     assert thrifty.parts["activations"] < 0.2 * plans["qlora"].parts["activations"]
     on_card = plan_training(PROFILES["t4"], [100], hardware=T4)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
+from ftkit import guards
 from ftkit.base import kit_root, read_json
 from ftkit.evaluation import evaluate, load_evaluation
 from ftkit.generation import TUNED, Answerer
@@ -29,6 +30,12 @@ def test_the_reference_run_is_of_the_cpu_profile_and_the_desk_as_they_are():
     assert record["status"] == "finished" and record["versions"]["torch"] and record["machine"]["processor"]
     assert (SHIPPED.adapter / "adapter_model.safetensors").stat().st_size < 12e6
     assert load_evaluation(SHIPPED)["n"] == 408
+
+
+def test_every_guard_has_what_it_looks_at_in_the_reference_run_and_finds_it_well(no_runs):
+    findings = list(guards.of_run(open_run()))
+    assert [finding.found for finding in findings if not (finding.ok and finding.looked)] == []
+    assert {"base", "template", "loss mask", "end token"} <= {finding.thing for finding in findings}
 
 
 def test_who_has_no_run_gets_a_copy_of_the_kits(no_runs, tiny_run):

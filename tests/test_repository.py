@@ -96,6 +96,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "exporting",
         "pushing",
         "deployment",
+        "serving",
         "course",
         "exercises",
     ]

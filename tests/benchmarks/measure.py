@@ -156,6 +156,8 @@ def kit_training(**given: Any) -> dict[str, Any]:
         fast = kernels.wanted(model.device.type)
         if fast and "attention" not in without:
             model.set_attn_implementation(kernels.register())
+        if fast and "small layers" not in without:
+            kernels.speed_up_small_layers(model)
         if "dequantized once" in extra:
             model = model.dequantize(dtype=torch.bfloat16)
         if method == "full":

@@ -29,8 +29,8 @@ def test_both_sides_stream_and_the_card_shows_the_fields(opened):
     page.evaluate(
         """() => { window.seen = {base: [], tuned: []};
         setInterval(() => { for (const side of ['base', 'tuned']) {
-            const text = document.querySelector(`#${side}-text textarea`).value;
-            if (text !== window.seen[side].at(-1)) window.seen[side].push(text); } }, 5) }"""
+            const text = document.querySelector(`#${side}-text textarea`)?.value;
+            if (text !== undefined && text !== window.seen[side].at(-1)) window.seen[side].push(text); } }, 5) }"""
     )
     ask(page, MESSAGE)
     wait_for_end(page)
@@ -41,7 +41,79 @@ def test_both_sides_stream_and_the_card_shows_the_fields(opened):
         assert len(texts) >= 3  # empty, some of it, all of it
         assert texts[-1].startswith(texts[-2].rstrip("\ufffd")[:20])
     assert "tokens/s" in page.locator("#tuned-measures").inner_text()
-    assert page.elsewhere == [] and page.faults == []
+    assert page.elsewhere == [] and page.faults == [] and page.refused == []
+    kept = page.evaluate("async () => [JSON.stringify(localStorage), (await indexedDB.databases()).map(d => d.name)]")
+    assert "friday" not in kept[0] and kept[1] == []  # the next person at this browser reads no messages
+
+
+def no_answer(page, why):
+    """Whether the page says that there is no answer, to the eye and to a screen reader, and holds none of an earlier one."""
+    said = "#said [role=status]"
+    page.wait_for_function("([said, why]) => document.querySelector(said).textContent.includes(why)", arg=[said, why])
+    assert page.locator(said).text_content().startswith("No answer.")
+    for side in ("base", "tuned"):
+        assert why in page.locator(f"#{side}-card").inner_text()
+        assert page.locator(f"#{side}-text textarea").input_value() == ""
+        assert page.locator(f"#{side}-measures").inner_text().split("\n")[0] == "no answer"
+    page.get_by_role("tab", name="Feedback").click()
+    assert page.locator("#given textarea").input_value() == ""
+    page.get_by_label("It is right").check()
+    page.locator("#consent input").check()
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("Let a message be answered under Compare first.").wait_for()
+    page.get_by_role("tab", name="Compare").click()
+
+
+def test_after_an_error_nothing_of_the_earlier_answer_is_left(opened, moody_page):
+    moody_page.answerer.go.set()
+    page = opened(served=moody_page)
+    for _ in range(2):
+        ask(page, MESSAGE)
+        wait_for_end(page)
+        page.get_by_role("tab", name="Feedback").click()
+        page.wait_for_function("text => document.querySelector('#given textarea')?.value === text", arg=MESSAGE)
+        page.get_by_role("tab", name="Compare").click()
+        ask(page, "please fail")
+        no_answer(page, "The model failed at this message.")
+    ask(page, "   ")
+    no_answer(page, "must be text and not empty")
+
+
+def test_when_it_is_busy_the_page_says_so_and_the_next_message_is_answered(opened, moody_page, request, tmp_path):
+    moody_page.answerer.go.set()
+    page = opened(served=moody_page)
+    ask(page, MESSAGE)
+    wait_for_end(page)
+    full = request.getfixturevalue("full")
+    ask(page, "any table today?")
+    no_answer(page, "Too many people ask at once. Please try again in a minute.")
+    assert page.get_by_text("currently busy").first.is_visible()
+    page.screenshot(path=tmp_path / "busy.png", full_page=True)
+    full.answerer.go.set()
+    page.wait_for_timeout(500)
+    ask(page, MESSAGE)
+    wait_for_end(page)
+    assert "intent" in page.locator("#tuned-card").inner_text()
+    page.wait_for_function("document.querySelector('#said').textContent.includes('intent book')")
+
+
+def test_while_a_message_waits_the_earlier_answer_is_gone(opened, moody_page):
+    moody_page.answerer.go.set()
+    page = opened(served=moody_page)
+    ask(page, MESSAGE)
+    wait_for_end(page)
+    moody_page.answerer.go.clear()
+    try:
+        ask(page, "please wait")
+        page.wait_for_function("!/finished/.test(document.querySelector('#tuned-measures').innerText)")
+        assert "book" not in page.locator("#tuned-card").inner_text()
+        assert "intent" not in page.locator("#said").text_content()
+        page.get_by_role("tab", name="Feedback").click()
+        page.wait_for_function("document.querySelector('#given textarea')?.value === ''")
+        page.get_by_role("tab", name="Compare").click()
+    finally:
+        moody_page.answerer.go.set()
+    wait_for_end(page)
 
 
 def test_it_works_by_keyboard_and_tells_a_screen_reader_once(opened):
@@ -50,7 +122,7 @@ def test_it_works_by_keyboard_and_tells_a_screen_reader_once(opened):
     box.focus()
     page.evaluate(
         """() => { window.said = []; const node = document.querySelector('#said');
-        new MutationObserver(() => window.said.push(node.innerText.trim()))
+        new MutationObserver(() => window.said.push(node.querySelector('[role=status]').innerText.trim()))
             .observe(node, {childList: true, characterData: true, subtree: true}) }"""
     )
     page.keyboard.type(MESSAGE)
@@ -110,6 +182,7 @@ def test_a_correction_lands_in_the_file_and_nothing_without_consent(opened, tick
     ask(page, MESSAGE)
     wait_for_end(page)
     page.get_by_role("tab", name="Feedback").click()
+    page.wait_for_function("document.querySelector('#given-card')?.innerText.includes('20:00')")
     page.get_by_label("It is wrong").check()
     guests = page.locator("#field-guests input").first
     guests.wait_for()
@@ -157,6 +230,41 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(opened, scheme, tmp_
         ".map(c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0))"
     )
     assert (ink < paper) == (scheme == "light")
+
+
+CONTRAST = """() => {
+const linear = v => v / 255 <= .04045 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
+const light = rgb => { const [r, g, b] = rgb.map(linear);
+    return .2126 * r + .7152 * g + .0722 * b; };
+const behind = e => { for (; e; e = e.parentElement) {
+    const [r, g, b, a = 1] = getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number);
+    if (a > .9) return [r, g, b]; } return [255, 255, 255]; };
+const found = [], texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+    const e = texts.currentNode.parentElement, text = texts.currentNode.textContent.trim();
+    const seen = e.checkVisibility({opacityProperty: true, visibilityProperty: true});
+    if (!text || !seen || /SCRIPT|STYLE/.test(e.tagName)) continue;
+    const ink = light(getComputedStyle(e).color.match(/[\\d.]+/g).slice(0, 3).map(Number)), paper = light(behind(e));
+    const contrast = (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
+    if (contrast < 4.5) found.push(`${contrast.toFixed(1)}: ${text.slice(0, 40)}`); }
+return found; }"""  # WCAG 2.2, 1.4.3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_what_lies_behind_it(opened, scheme):
+    page = opened(color_scheme=scheme)
+    ask(page, MESSAGE)
+    wait_for_end(page)
+    page.get_by_role("button", name="Where it is wrong").click()
+    page.locator("#wrong summary").first.click()
+    assert page.evaluate(CONTRAST) == []
+    for tab in ("Evaluation", "Feedback", "About"):
+        page.get_by_role("tab", name=tab).click()
+        if tab == "Feedback":
+            page.get_by_label("It is wrong").check()
+            page.locator("#field-guests input").first.wait_for()
+        page.wait_for_timeout(500)  # colours change slowly
+        assert page.evaluate(CONTRAST) == [], tab
 
 
 def test_the_gallery_shows_where_it_is_wrong(opened):
