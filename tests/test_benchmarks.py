@@ -34,14 +34,31 @@ def test_a_ratio_is_of_five_pairs_at_least():
         assert name not in results or len(results[name]["ratios"]) >= 5
 
 
+def test_the_time_to_a_loss_lies_between_two_measurements():
+    def curve(*losses):
+        return [{"seconds": 10.0 * n, "loss": loss} for n, loss in enumerate(losses, 1)]
+
+    assert report.seconds_to(curve(4.0, 2.0, 1.0), 1.5) == 25.0
+    assert report.seconds_to(curve(4.0, 2.0, 1.0), 2.0) == 20.0 and report.seconds_to(curve(4.0, 2.0), 5.0) == 10.0
+    with pytest.raises(ValueError, match="not reached"):
+        report.seconds_to(curve(4.0, 2.0), 1.0)
+    slow = [{**point, "seconds": 3 * point["seconds"]} for point in curve(4.0, 2.0, 1.0)]
+    assert report.sooner_at_the_same_loss(slow, curve(4.0, 2.0, 1.0)) == 3.0
+    assert report.sooner_at_the_same_loss(slow, curve(4.0, 2.0, 1.5)) == pytest.approx(75 / 30)
+
+
 @pytest.mark.parametrize("name", ["kit_training", "plain_training"])
 def test_a_measurement_runs_and_gives_its_figures(name):
-    given = json.dumps({"steps": 1, "batch_size": 1, "examples": 2, "rank": 4, "roofline": False})
-    command = [sys.executable, "-m", "tests.benchmarks.measure", name, given]
+    given = {"steps": 1, "batch_size": 1, "examples": 2, "rank": 4, "roofline": False, "validate_every": 1}
+    command = [sys.executable, "-m", "tests.benchmarks.measure", name, json.dumps(given)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=kit_root(), timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])
     assert result["steps"] == 1 and result["tokens"] > 50 and result["peak_memory_mb"] > 500
+    (point,) = result["losses"]
+    assert (
+        point["step"] == 1 and 0 < point["seconds"] <= result["seconds"] + 1 and point["loss"] == result["validation_loss"]
+    )
 
 
 def test_the_gpu_benchmark_runs_every_method(tmp_path, monkeypatch):

@@ -194,23 +194,30 @@ def measured_training(trainer: Any, given: dict[str, Any], trim: int = 0) -> dic
 
     class Clock(TrainerCallback):
         seconds: list[float]
+        losses: list[dict[str, float]]
 
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.seconds, self.last = [], time.monotonic()
+            self.seconds, self.losses, self.aside, self.begin = [], [], 0.0, time.monotonic()
+            self.last = self.begin
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if trim and state.global_step % trim == 0:
                 return_freed_memory()
             now = time.monotonic()
             self.seconds.append(now - self.last)
-            self.last = now
+            if state.global_step % given.get("validate_every", state.max_steps + 1) == 0:  # the clock stands meanwhile
+                loss = round(validation_loss(trainer.model, torch), 4)
+                at = round(now - self.begin - self.aside, 2)
+                self.losses.append({"step": state.global_step, "seconds": at, "loss": loss})
+                self.aside += time.monotonic() - now
+            self.last = time.monotonic()
 
     clock = Clock()
     trainer.add_callback(clock)
     before = peak_memory_mb()
     began = time.monotonic()
     trainer.train()
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began - clock.aside
     result = {
         "device": detect_hardware().name,
         "steps": trainer.state.global_step,
@@ -222,8 +229,9 @@ def measured_training(trainer: Any, given: dict[str, Any], trim: int = 0) -> dic
         "memory_before_mb": round(before),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
     }
-    if given.get("validate"):
-        result["validation_loss"] = round(validation_loss(trainer.model, torch), 4)
+    if given.get("validate_every"):
+        result["losses"] = clock.losses
+        result["validation_loss"] = clock.losses[-1]["loss"]
     if given.get("roofline", True):
         result["matrix_gflops"] = round(matrix_rate(), 1)
     return result
@@ -241,8 +249,8 @@ def validation_loss(model: Any, torch: Any, task: Any = None, rows_of: Any = Non
         rows.append((prompt + answer, [-100] * len(prompt) + answer))
     rows.sort(key=lambda pair: len(pair[0]))
     with torch.no_grad():  # in training mode (dropout is 0): evaluation mode repacks 4-bit weights on some processors
-        for start in range(0, len(rows), 26):
-            part = rows[start : start + 26]
+        for start in range(0, len(rows), PLAIN_BATCH):  # no more at once than in training: the peak of memory is its
+            part = rows[start : start + PLAIN_BATCH]
             longest = max(len(ids) for ids, _ in part)
             inputs = {
                 "input_ids": torch.tensor([ids + [tokenizer.pad_token_id] * (longest - len(ids)) for ids, _ in part]),

@@ -48,6 +48,7 @@ def training(result: dict[str, Any]) -> str:
     losses = [p["validation_loss"] for p in plain]
     gap, among = statistics.median(gaps), max(losses) - min(losses)
     verdict = "within" if abs(gap) <= among else "more than"
+    sooner = [sooner_at_the_same_loss(p["losses"], k["losses"]) for p, k in zip(plain, kit, strict=True)]
     share = statistics.median(_flops(k, result["with"]["rank"]) / k["matrix_gflops"] / 1e9 for k in kit)
     rows = [
         (name, *(f"{middle(runs, key):{form}}" for key, form in
@@ -65,10 +66,28 @@ steps drawn at random from a whole epoch of the kit's, batch by batch; the plain
 
 **{result["median_ratio"]:.1f} times the tokens a second** (the pairs: {spread(result["ratios"])}), and as many times sooner through the same rows. After
 them the kit's validation loss is {gap:+.3f} beside the plain recipe's (the pairs: {min(gaps):+.3f} to {max(gaps):+.3f}): {verdict}
-its spread over the seeds, {among:.3f}. The kit's training reaches {share:.0%} of the rate of bf16 matrix products that the machine showed in the
+its spread over the seeds, {among:.3f}. The loss that both reach, the higher of the two at the end of a pair, the kit has
+{statistics.median(sooner):.1f} times as soon ({spread(sooner)}). The kit's training reaches {share:.0%} of the rate of bf16 matrix products that the machine showed in the
 same minute ({middle(kit, "matrix_gflops"):,.0f} GFLOP/s).
 
 {on(result)}"""
+
+
+def sooner_at_the_same_loss(plain: list[dict[str, float]], kit: list[dict[str, float]]) -> float:
+    """How many times as soon the kit has the loss that both reach: the higher of the two last ones."""
+    loss = max(plain[-1]["loss"], kit[-1]["loss"])
+    return seconds_to(plain, loss) / seconds_to(kit, loss)
+
+
+def seconds_to(losses: list[dict[str, float]], wanted: float) -> float:
+    """Seconds until the loss is as low as wanted, on the straight line between two measurements."""
+    before = losses[0]
+    for now in losses:
+        if now["loss"] <= wanted:
+            share = (before["loss"] - wanted) / (before["loss"] - now["loss"]) if before["loss"] > now["loss"] else 1.0
+            return before["seconds"] + share * (now["seconds"] - before["seconds"])
+        before = now
+    raise ValueError(f"a loss of {wanted} is not reached")
 
 
 def _flops(result: dict[str, Any], rank: int) -> float:
