@@ -90,7 +90,7 @@ def test_every_way_of_merging_is_compared_with_the_adapter_on_its_base(fidelity,
         assert metrics <= set(found["scores"]) and metrics <= set(found["against_adapter"])
         paired = found["against_adapter"]["exact match"]
         assert paired["n"] == 8 and len(paired["interval"]) == 2 and 0 <= paired["p"] <= 1
-        assert found["seconds"] > 0 and 0 <= found["identical"] <= found["same_answer"] <= 1
+        assert found["seconds"] >= 0 and 0 <= found["identical"] <= found["same_answer"] <= 1
     assert merging.load_fidelity(tiny_run) == result
     assert sum("answered" in line for line in said) >= len(merging.VARIANTS)
 
