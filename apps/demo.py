@@ -148,7 +148,7 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
             yield no_answer(error.message)
             return
         said = ". ".join(f"{SIDES[side]}: {answer_in_words(task, answers[side])}" for side in (TUNED, BASE))
-        kept = {"message": message, "answer": answers[TUNED].text}
+        kept = {"message": message, "answer": answers[TUNED]}
         yield [*_columns(task, answers, targets.get(message), "cut off at the length limit", True), escape(said), kept]
 
     message = gr.Textbox(
@@ -271,17 +271,17 @@ def _feedback(run: Run, task: Task, answered: gr.State, events: list[Any]) -> No
     send = gr.Button("Send", variant="primary", elem_id="send")
     result = gr.HTML(js_on_load=ANNOUNCED, elem_id="sent")
 
-    def filled(last: dict[str, str] | None) -> list[Any]:
-        text = last["answer"] if last else ""
-        shown = answer_card(task, Answer(TUNED, text, finished=True)) if last else ""
-        return [last["message"] if last else "", shown, None, False, "", *form_of_answer(task, text)]
+    def filled(last: dict[str, Any] | None) -> list[Any]:
+        answer = last["answer"] if last else Answer(TUNED)
+        shown = answer_card(task, replace(answer, finished=True)) if last else ""
+        return [last["message"] if last else "", shown, None, False, "", *form_of_answer(task, answer.text)]
 
     for event in events:
         event.success(filled, answered, [message, card, verdict, consent, result, *inputs], queue=False, **QUIET)
     verdict.change(lambda value: gr.Group(visible=value == CORRECTED), verdict, form, queue=False, **HIDDEN)
 
     def keep(
-        last: dict[str, str] | None, shown: str | None, verdict: str | None, agreed: bool, *values: Any
+        last: dict[str, Any] | None, shown: str | None, verdict: str | None, agreed: bool, *values: Any
     ) -> tuple[str, Any]:
         if not last:
             return _note("Let a message be answered under Compare first."), last
@@ -291,9 +291,10 @@ def _feedback(run: Run, task: Task, answered: gr.State, events: list[Any]) -> No
             return _note("Say first whether the answer is right."), last
         if not agreed:
             return _note("Without your consent nothing is kept. Tick the box if you agree."), last
-        right = parse_answer(task, last["answer"]) if verdict == RIGHT else target_of_form(task, values)
+        text = last["answer"].text
+        right = parse_answer(task, text) if verdict == RIGHT else target_of_form(task, values)
         try:
-            file.keep(feedback_entry(run, task, last["message"], last["answer"], right, verdict))
+            file.keep(feedback_entry(run, task, last["message"], text, right, verdict))
         except KitError as error:
             return _note(str(error)), last
         return _note("Thank you, it is kept."), None

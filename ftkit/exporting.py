@@ -95,14 +95,6 @@ def check_record(run: Run) -> None:
     run.profile.with_changes()
 
 
-def weights_digest(run: Run) -> str:
-    """Digest of the adapter's weights. Raises `KitError` if there are none."""
-    path = run.adapter / "adapter_model.safetensors"
-    if not path.is_file():
-        raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
-    return adapter_digest(run)
-
-
 def size_mb(folder: Path) -> float:
     """Size of a folder's files in MB (10^6 bytes)."""
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
@@ -171,7 +163,7 @@ def _copy(source: Path, target: Path) -> None:
 def _write_merged(run: Run, folder: Path) -> None:
     """The merged model and its card; taken from the run's own export if that is of the same adapter."""
     ready = export_folder(run, "merged")
-    if ready.is_dir() and read_json(ready / "export.json").get("adapter") == weights_digest(run):
+    if ready.is_dir() and read_json(ready / "export.json").get("adapter") == adapter_digest(run):
         for path in ready.iterdir():
             if path.name != "export.json":
                 place(path, folder / path.name)

@@ -220,7 +220,7 @@ def speed_up_small_layers(model: torch.nn.Module) -> int:
     from transformers.activations import SiLUActivation
 
     def fits(layer: Module) -> Any:
-        if type(layer).__name__.endswith("RMSNorm") and {"weight", "variance_epsilon"} <= {*dir(layer)}:
+        if type(layer).__name__.endswith("RMSNorm") and hasattr(layer, "variance_epsilon"):
             return _normed
         gated = all(hasattr(layer, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))
         return _mlp if gated and isinstance(layer.act_fn, (SiLU, SiLUActivation)) else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .base import replacing
+from .base import KitError, replacing
 from .planning import clock
 from .runs import Run
 
@@ -24,8 +24,14 @@ class Predictions:
 
 
 def adapter_digest(run: Run) -> str:
-    """SHA-256 of the adapter's weights (first 16 hexadecimal digits): whose answers predictions are."""
-    with (run.adapter / "adapter_model.safetensors").open("rb") as file:
+    """SHA-256 of the adapter's weights (first 16 hexadecimal digits): whose answers predictions are.
+
+    Raises `KitError` if there are none.
+    """
+    path = run.adapter / "adapter_model.safetensors"
+    if not path.is_file():
+        raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .base import KitError, read_json
-from .exporting import doubt, export, export_folder, size_mb, weights_digest
+from .exporting import doubt, export, export_folder, size_mb
 from .models import hub_answers, hub_said
+from .predictions import adapter_digest
 from .runs import Run
 
 PUSHED = ("adapter", "merged", "space")
@@ -33,7 +34,7 @@ def push(
     folder = export_folder(run, what)
     if not folder.is_dir():
         say(doubt(export(run, what, say=say)) or "  it answers as the tuned model does")
-    elif read_json(folder / "export.json").get("adapter") != weights_digest(run):
+    elif read_json(folder / "export.json").get("adapter") != adapter_digest(run):
         raise KitError(f"{folder} is of an older adapter. Remove it, then push again.")
     kind = {"repo_type": "space", "space_sdk": "gradio"} if what == "space" else {"repo_type": "model"}
     place = {"repo_id": repo, "repo_type": kind["repo_type"]}

@@ -21,7 +21,7 @@ from gradio_client.utils import QueueError
 from ftkit.base import kit_root
 from ftkit.deployment import free_port
 from ftkit.feedback import FeedbackFile
-from ftkit.generation import BASE, TUNED, Answerer
+from ftkit.generation import BASE, TUNED, Answer, Answerer
 from ftkit.tasks import load_task
 
 from .conftest import TICKET, trained_apart
@@ -208,6 +208,9 @@ def test_a_label_is_shown_with_its_confidence_and_corrected_by_choosing_another(
     assert text == "book" and "book" in said
     assert '<strong class="label">book</strong>' in card and re.search(r"\d+% by the model", card) and "wrong" not in card
     assert "should be cancel" in as_page(page, message)[0][TUNED][0]
+    filled = next(each.fn for each in page.fns.values() if each.name == "filled")  # the same figure stands beside the form
+    given = filled({"message": message, "answer": Answer(TUNED, "book", finished=True, probability=0.62)})
+    assert given[0] == message and "62% by the model" in given[1]
     parts = [each["props"] for each in page.get_config_file()["components"]]
     (form,) = (props for props in parts if props.get("label") == "The right label")
     assert [value for _, value in form["choices"]] == ["book", "cancel", "question"]
@@ -304,7 +307,7 @@ def test_whose_feedback_belongs_to_another_answer_is_told_so(ticket_page, ticket
     (keep,) = (fn for fn in ticket_page.fns.values() if fn.api_name == "keep")
     file = FeedbackFile.of(ticket_run)
     before = file.path.read_text(encoding="utf-8") if file.path.exists() else ""
-    last = {"message": messages[1], "answer": json.dumps(TICKET)}
+    last = {"message": messages[1], "answer": Answer(TUNED, json.dumps(TICKET), finished=True)}
     form = ["right", True, "book", "normal", 4, "friday", "20:00", ["nuts"]]
     said, kept = keep.fn(last, messages[0], *form)
     assert "another answer" in said and kept == last
