@@ -326,6 +326,7 @@ def test_the_examples_come_from_the_test_split_by_difficulty(ticket_page, ticket
 def served(ticket_run):
     """Serve the demo by the command line, with more arguments and variables: gives process, address and all it said."""
     running = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a background job would inherit "ignored"
 
     def serve(*arguments, **environment):
         process = subprocess.Popen(
@@ -344,6 +345,7 @@ def served(ticket_run):
         return process, None, said
 
     yield serve
+    signal.signal(signal.SIGINT, before)
     for process in running:
         process.kill()
 
