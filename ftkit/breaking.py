@@ -1,4 +1,4 @@
-"""Helpers of the lab "Break it": short trainings that may be spoiled, answers to raw prompts, and what to count in them."""
+"""Helpers of the labs: short trainings that may be spoiled, answers to raw prompts, and what to count in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .base import return_freed_memory
 from .merging import free_memory
-from .profiles import Profile
+from .profiles import Profile, resolve_dtype
 from .tasks import (
     Row,
     Task,
@@ -22,7 +22,7 @@ from .tasks import (
     prompt_text,
     training_example,
 )
-from .training import make_trainer
+from .training import completion_trainer, make_trainer, sft_config
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +35,7 @@ WIDTH = 96  # characters of an answer that are shown
 
 @dataclass(frozen=True)
 class Workbench:
-    """What all experiments of the lab share: the task, the tokenizer, the profile, and how long a short training is."""
+    """What all experiments of a lab share: the task, the tokenizer, the profile, and how long a short training is."""
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
@@ -72,6 +72,32 @@ class Workbench:
         free_memory()
         print(f"{steps} steps in {time.monotonic() - began:.0f} s")
         return trainer
+
+    def tune_all(self, model: PreTrainedModel, data: Dataset, rate: float, steps: int | None = None) -> SFTTrainer:
+        """A short training of all the model's weights, no adapter and no 4 bits, otherwise as `tune`.
+
+        The weights are kept in float32, so that small steps are not rounded away; their products are computed in the
+        profile's dtype where that is bfloat16.
+        """
+        import torch
+        from transformers import PrinterCallback, set_seed
+
+        free_memory()
+        began, steps, dtype = time.monotonic(), steps or self.steps, resolve_dtype(self.profile.dtype)
+        settings = self.profile.with_changes(learning_rate=rate, max_steps=steps)
+        set_seed(settings.seed)
+        config = sft_config(settings, self.folder / "checkpoints", "float32")
+        config.save_strategy, config.logging_steps = "no", max(1, steps // 8)
+        made = completion_trainer()(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
+        if dtype == "bfloat16":
+            made.compute_loss_context_manager = lambda: torch.autocast(model.device.type, torch.bfloat16)
+        made.remove_callback(PrinterCallback)
+        made.add_callback(_telling())
+        made.train()
+        made.model.zero_grad(set_to_none=True)
+        free_memory()
+        print(f"{steps} steps in {time.monotonic() - began:.0f} s")
+        return made
 
     def write(self, model: PreTrainedModel, prompts: Sequence[str], tokens: int) -> list[str]:
         """What a model writes after each text as it stands: the likeliest token each time, `tokens` at most."""

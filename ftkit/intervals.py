@@ -129,6 +129,27 @@ def compare_scores(
     return Paired(n, a, b, b - a, interval, None, better, worse)
 
 
+def seeds_interval(scores: Sequence[Sequence[float]] | np.ndarray) -> tuple[float, Interval]:
+    """The mean of scores [seeds, examples] and its interval: the luck of which seed trained and which examples were asked.
+
+    The variance of the mean is that over examples plus that over seeds; its degrees of freedom are Satterthwaite's (1946),
+    so that a spread known from three seeds makes a wide interval (rather too wide than too narrow). One seed tells nothing
+    of the luck of training: then it is the examples' alone. For a paired comparison give the differences, of the same seeds
+    and examples. Scores that are all the same show no spread, and the interval has no width.
+    """
+    from scipy.stats import t
+
+    table = np.asarray(scores, dtype=float)
+    means = [table.mean(axis=0), table.mean(axis=1)][: 1 + (len(table) > 1)]
+    parts = [(each.var(ddof=1) / len(each), len(each) - 1) for each in means]
+    value, variance = float(table.mean()), sum(part for part, _ in parts)
+    if not variance:
+        return value, (value, value)
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    half = float(t.ppf(0.975, freedom)) * variance**0.5
+    return value, (value - half, value + half)
+
+
 def _bca(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> Interval | None:
     """The BCa interval, or None where all resamples agree."""
     import warnings

@@ -336,7 +336,7 @@ def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, flo
     """Scores against the number of training examples: {name: [(examples, score from 0 to 1, its interval)]}."""
     figure, axes = _figure(7, 3.2)
     listed = []
-    for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK), "os^", strict=False):
+    for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK, "#57534e"), "os^D", strict=False):
         numbers, values, intervals = zip(*found, strict=True)
         percent, reach = _with_reach(values, intervals)
         axes.errorbar(numbers, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
@@ -344,7 +344,7 @@ def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, flo
             f"{name}: " + ", ".join(f"{n:,} examples {value:.0f}" for n, value in zip(numbers, percent, strict=True))
         )
     axes.set_xscale("log")
-    ticks = [n for n, *_ in next(iter(curves.values()))]
+    ticks = sorted({n for found in curves.values() for n, *_ in found})
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axes.minorticks_off()
     axes.set_ylim(0, 100)
@@ -352,6 +352,30 @@ def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, flo
     axes.set_ylabel(axis)
     axes.legend(frameon=False, loc="lower right")
     return _drawn(figure, f"Learning curve, {axis}. {'; '.join(listed)}.")
+
+
+def doses(
+    curves: dict[str, Sequence[tuple[float, float, tuple[float, float]]]],
+    across: str,
+    axis: str,
+    mine: tuple[float, float] | None = None,
+) -> Picture:
+    """Scores against a dose: {name: [(dose, score from 0 to 1, its interval)]}; `mine` is one more (dose, score), a star."""
+    figure, axes = _figure(7, 3.2)
+    listed = []
+    for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK), "os^", strict=False):
+        numbers, values, intervals = zip(*found, strict=True)
+        percent, reach = _with_reach(values, intervals)
+        axes.errorbar(numbers, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
+        listed.append(f"{name}: " + ", ".join(f"{n:g} gives {value:.0f}" for n, value in zip(numbers, percent, strict=True)))
+    if mine:
+        axes.plot(mine[0], 100 * mine[1], "*", color=INK, markersize=14, label="yours")
+        listed.append(f"yours: {mine[0]:g} gives {100 * mine[1]:.0f}")
+    axes.set_ylim(0, 100)
+    axes.set_xlabel(across)
+    axes.set_ylabel(axis)
+    axes.legend(frameon=False, loc="lower left")
+    return _drawn(figure, f"{axis[:1].upper()}{axis[1:]} over {across}. {'; '.join(listed)}.")
 
 
 # --- lesson 05 ---

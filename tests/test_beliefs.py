@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ftkit import beliefs as ftkit_beliefs
 from ftkit import general
 from ftkit.base import KitError, kit_root, write_json
 from ftkit.tasks import load_task
@@ -42,10 +43,10 @@ def test_the_share_of_wrong_labels_is_exact_and_every_one_is_of_another_intent(s
 
 def test_a_larger_dose_holds_the_smaller_one():
     rows = DESK.rows("train")[:100]
-    some, few = beliefs_data.wrong_labels(DESK, rows, 0.1, 3)
-    more, many = beliefs_data.wrong_labels(DESK, rows, 0.5, 3)
-    assert len(few) == 10 and set(few) < set(many)
-    assert all(some[i] == more[i] for i in range(100) if rows[i]["id"] in few)
+    some, more = (ftkit_beliefs.spoiled(DESK, rows, share, 3) for share in (0.1, 0.5))
+    few, many = ([i for i in range(100) if given[i] != rows[i]] for given in (some, more))
+    assert len(few) == 10 and len(many) == 50 and set(few) < set(many)
+    assert all(some[i] == more[i] for i in few)
 
 
 def test_clean_data_holds_no_validation_row_and_leaked_data_half_of_them():
@@ -288,3 +289,74 @@ def test_the_dose_has_its_curves():
     lines = [line for line in LINES if line.group == "data"]
     curves = {name: [dose for dose, _ in points] for name, points in beliefs_report.doses(lines).items()}
     assert curves == {"wrong labels": [0, 10, 25, 50], "left out": [0, 50, 75]}
+
+
+# --- what the labs read ---
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A results file in which the kit gets all fields right but the last message's, others half, and one line failed."""
+    good, half, bad = "1" * 155 + "0", "10" * 78, "0" * 156
+    results = {}
+    for line in LINES:
+        digits = {"kit": good, "clean": good, "irrelevant": bad}.get(line.name, half)
+        for trial in line.experiments:
+            found = result(trial, digits, leaked="10" * 78 if "leaked" in line.name else "")
+            if trial.method == "tfidf":
+                found["rows"] = dict.fromkeys(("intent", "urgency"), digits)
+            results.setdefault(trial.key, found | {"general": {"right": "1100"}} if trial.general else found)
+    for trial in next(line for line in LINES if line.name == "wrong 25 %").experiments:
+        results[trial.key] = {"experiment": vars(trial), "failed": "memory"}
+    write_json(tmp_path / "beliefs.json", {"format": 1, **beliefs.head(LINES), "results": results})
+    return tmp_path / "beliefs.json"
+
+
+def test_the_points_of_a_belief_are_those_that_have_results(saved):
+    found = ftkit_beliefs.points("data", saved)
+    assert list(found) == [line.name for line in LINES if line.group == "data" and line.name != "wrong 25 %"]
+    assert found["clean"].seeds == [17, 3, 29] and found["clean"].about and found["clean"].expected
+    with pytest.raises(KitError, match="no belief 'luck'"):
+        ftkit_beliefs.points("luck", saved)
+    with pytest.raises(KitError, match="is missing"):
+        ftkit_beliefs.points("data", saved.with_name("none.json"))
+
+
+def test_a_point_is_scored_with_its_interval_and_compared_by_seed_and_message(saved):
+    points = ftkit_beliefs.points("data", saved)
+    clean, noisy, other = points["clean"], points["wrong 50 %"], points["irrelevant"]
+    assert clean.scores().shape == (3, 156)
+    value, (low, high) = clean.share()
+    assert value == pytest.approx(155 / 156) and low < value < high <= 1
+    assert other.share() == (0.0, pytest.approx((0.0, 0.0240), abs=1e-3))  # Wilson's, of 156 messages
+    gap, (low, high) = noisy.against(clean, "intent")
+    assert gap == pytest.approx(0.5 - 155 / 156) and low < gap < high < 0
+    few = ftkit_beliefs.points("better", saved)
+    with pytest.raises(KitError, match="no score 'day'; it has: intent, urgency"):
+        few["TF-IDF, 15 rows"].scores("day")
+    with pytest.raises(KitError, match="no score"):
+        few["everyday questions"].scores("whole")
+
+
+def test_a_point_knows_its_losses_its_leak_and_its_general_answers(saved):
+    points = ftkit_beliefs.points("data", saved)
+    assert points["clean"].losses() == [(step, pytest.approx(1.5)) for step in range(10, 31)]
+    assert points["clean"].mean("validation_loss") == 1.0
+    assert points["leaked, four passes"].leaked().sum(axis=1).tolist() == [78, 78, 78]
+    assert points["clean"].general().tolist() == [[1, 1, 0, 0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("gap", "reach", "word"),
+    [(0.1, (0.05, 0.15), "better"), (-0.1, (-0.2, -0.01), "worse"), (0.1, (-0.1, 0.3), "no difference detected")],
+)
+def test_a_verdict_says_no_more_than_the_interval_carries(gap, reach, word):
+    said = " ".join(ftkit_beliefs.verdict(gap, reach, ("the one", "the other")).split())
+    assert said.startswith(f"The one against the other: {word} ({100 * gap:+.1f} points of the fields")
+
+
+def test_a_score_is_read_off_the_curve_of_clean_rows():
+    curve = [(40, 0.5), (80, 0.6), (160, 0.8)]
+    assert ftkit_beliefs.worth(curve, 0.7) == pytest.approx(120)
+    assert ftkit_beliefs.worth(curve, 0.5) == 40
+    assert ftkit_beliefs.worth(curve, 0.4) is None and ftkit_beliefs.worth(curve, 0.9) is None

@@ -35,6 +35,20 @@ def test_a_spoiled_training_runs_tells_its_loss_and_leaves_no_checkpoint(bench, 
     assert torch.equal(batch["labels"], batch["input_ids"])
 
 
+def test_a_training_of_all_weights_moves_all_of_them_and_keeps_them_in_float32(bench, capsys):
+    from ftkit.models import load_model
+
+    model = load_model(bench.profile.model, bench.profile.dtype, four_bit=False)
+    before = {name: weight.detach().float().clone() for name, weight in model.named_parameters()}
+    trainer = bench.tune_all(model, bench.data(bench.task.rows("train")[:4]), rate=1e-2)
+    after = dict(trainer.model.named_parameters())
+    assert set(after) == set(before) and not any("lora" in name for name in after)
+    assert all(weight.dtype == torch.float32 for weight in after.values())
+    assert all(not torch.equal(after[name], before[name]) for name in before if name.endswith("proj.weight"))
+    assert len(losses(trainer)) == 2 and "2 steps in" in capsys.readouterr().out
+    assert not list(bench.folder.rglob("checkpoint-*"))
+
+
 def test_cutting_leaves_the_beginnings(bench):
     class Trainer:
         train_dataset = bench.data(bench.task.rows("train")[:4]).map(

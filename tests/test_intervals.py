@@ -12,6 +12,7 @@ from ftkit.intervals import (
     compare_scores,
     compare_shares,
     in_words,
+    seeds_interval,
     share_interval,
     tango_interval,
 )
@@ -148,3 +149,31 @@ def test_the_words_say_better_worse_or_that_nothing_was_detected():
 def test_comparing_other_examples_is_refused():
     with pytest.raises(ValueError, match="the same examples"):
         compare_shares([True], [True, False])
+
+
+def test_with_one_seed_it_is_the_t_interval_over_examples():
+    scores = np.random.default_rng(1).random(40)
+    value, interval = seeds_interval([scores])
+    theirs = stats.ttest_1samp(scores, 0).confidence_interval()
+    assert value == pytest.approx(scores.mean()) and interval == pytest.approx((theirs.low, theirs.high))
+
+
+def test_where_seeds_alone_differ_it_is_the_t_interval_over_seeds():
+    levels = np.array([0.2, 0.5, 0.7])
+    value, interval = seeds_interval(np.repeat(levels[:, None], 50, axis=1))
+    theirs = stats.ttest_1samp(levels, 0).confidence_interval()
+    assert value == pytest.approx(levels.mean()) and interval == pytest.approx((theirs.low, theirs.high))
+
+
+def test_scores_that_are_all_the_same_have_an_interval_without_width():
+    assert seeds_interval(np.full((3, 9), 0.25)) == (0.25, (0.25, 0.25))
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.03])
+def test_the_interval_over_seeds_holds_the_truth_at_least_as_often_as_it_says(luck):
+    rng, held, times = np.random.default_rng(2), 0, 300
+    for _ in range(times):
+        chances = np.clip(rng.beta(2, 2, 120) + rng.normal(0, luck, 3)[:, None], 0, 1)
+        low, high = seeds_interval(rng.random((3, 120)) < chances)[1]
+        held += low <= 0.5 <= high
+    assert held / times >= 0.93

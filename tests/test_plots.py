@@ -24,6 +24,12 @@ PICTURES = {
     "differences": lambda: plots.scores(["few-shot"], [-0.02], [(-0.05, 0.01)], "tuned minus other, points", zero=True),
     "confusion": lambda: plots.confusion(["book", "menu"], [[3, 1, 0], [0, 2, 2]], "intent"),
     "learning curve": lambda: plots.learning_curve({"TF-IDF": [(50, 0.4, (0.3, 0.5)), (150, 0.5, (0.4, 0.6))]}, "right, %"),
+    "doses": lambda: plots.doses(
+        {"wrong": [(0, 0.8, (0.7, 0.9)), (50, 0.4, (0.3, 0.5))], "left out": [(0, 0.8, (0.7, 0.9))]},
+        "% of rows",
+        "right, %",
+        (25, 0.6),
+    ),
 }
 
 
@@ -48,6 +54,7 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
     assert "base 0.0 (0.0 to 10.0); tuned 50.0 (40.0 to 60.0)" in str(PICTURES["scores"]())
     assert "few-shot -2.0 (-5.0 to 1.0)" in str(PICTURES["differences"]())
     assert "TF-IDF: 50 examples 40, 150 examples 50." in str(PICTURES["learning curve"]())
+    assert "wrong: 0 gives 80, 50 gives 40; left out: 0 gives 80; yours: 25 gives 60." in str(PICTURES["doses"]())
 
 
 def test_a_confusion_matrix_shows_answers_that_are_no_value_only_where_there_are_some():

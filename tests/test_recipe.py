@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ftkit.base import kit_root
+from ftkit.tasks import load_task
 from tests.benchmarks import recipe, recipe_report
 from tests.benchmarks.experiments import Experiment, load_results, read_plan
 
@@ -14,15 +15,15 @@ def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
     for line in read_plan(recipe.PLAN):
         groups.setdefault(line.group, []).append(line)
-    assert list(groups) == ["recipe", "small", "methods", "last", "first", "curves"]
-    for name in ("first", "recipe", "small", "last"):
+    assert list(groups) == ["recipe", "small", "methods", "closer", "around", "first", "curves"]
+    for name in ("first", "recipe", "small", "closer", "around"):
         centre, *lines = groups[name]
         base = vars(centre.experiments[0])
         for line in lines:
             assert line.expected
             own = vars(line.experiments[0])
             assert own != base
-            assert {k for k in own if own[k] != base[k]} <= {"rows", "profile", "task", "lora", "sft", "special"}
+            assert {k for k in own if own[k] != base[k]} <= {"method", "rows", "profile", "task", "lora", "sft", "special"}
     for lines in groups.values():
         keys = [experiment.key for line in lines for experiment in line.experiments]
         assert len(set(keys)) == len(keys)
@@ -51,11 +52,16 @@ def test_an_experiment_trains_with_its_changes_and_is_scored_row_by_row(tiny_cho
         "task": {"order": ["guests", "intent", "urgency", "day", "time", "allergens"]},
     }
     qlora = recipe.run(Experiment("qlora", profile=given, lora={"target_modules": ["q_proj"]}, **common))
-    full = recipe.run(Experiment("full", profile=given, special="float32", **common))
-    assert qlora["steps"] == full["steps"] == 2
+    full, mixed, linear = (
+        recipe.run(Experiment("full", profile=given, special=special, **common, test=special == "mixed"))
+        for special in ("float32", "mixed", "mixed linear")
+    )
+    assert qlora["steps"] == full["steps"] == mixed["steps"] == linear["steps"] == 2
+    assert qlora["trained_parameters"] < linear["trained_parameters"] < full["trained_parameters"]
     assert qlora["trained_parameters"] < full["trained_parameters"] / 50
+    assert len(mixed["test"]["rows"]["intent"]) == len(load_task("desk").rows("test")) and "test" not in full
     assert len(qlora["rows"]["exact match"]) == 156
-    json.dumps([qlora, full])
+    json.dumps([qlora, full, mixed])
 
 
 @pytest.mark.parametrize("name", recipe.FORMS)

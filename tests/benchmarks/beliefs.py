@@ -35,7 +35,7 @@ BATCH = 64
 class Trial(Experiment):
     """An experiment on a belief: besides, what is done to the training `data`, and whether the general check is made.
 
-    Methods: `qlora`, `full` (with `special` "float32", and "float32 random" for random weights), `base`, `few-shot`,
+    Methods: `qlora`, `full` (with `special` "mixed", and "mixed random" for random weights), `base`, `few-shot`,
     `tfidf`, `majority`. `judged` false: the task is not the desk's, only the general check counts.
     """
 

@@ -7,12 +7,12 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from ftkit.base import KitError, kit_root
-from ftkit.tasks import Row, Task, read_text, training_example
+from ftkit import beliefs
+from ftkit.base import KitError
+from ftkit.tasks import Row, Task, training_example
 
 from .recipe import subset
 
-EVERYDAY = kit_root() / "data" / "experiments" / "everyday.jsonl"
 CHANGES = ("keep", "wrong", "leaked", "irrelevant", "everyday")
 
 
@@ -28,50 +28,29 @@ def training_set(task: Task, rows: int | None, seed: int, changes: dict[str, Any
     if unknown := set(changes) - set(CHANGES):
         raise KitError(f"A training set has no change {', '.join(sorted(unknown))}; it has {', '.join(CHANGES)}.")
     if changes.get("everyday"):
-        examples = everyday()
+        examples = beliefs.everyday()
         return examples, {"examples": len(examples), "wrong": 0, "irrelevant": 0, "leaked": ""}
     clean = task.rows("train")
     clean = subset(clean, rows, seed) if rows else clean
     if "keep" in changes:
         clean = subset(clean, count(changes["keep"], clean), seed)
-    given, wrong = wrong_labels(task, clean, changes.get("wrong", 0), seed)
+    given = beliefs.spoiled(task, clean, changes.get("wrong", 0), seed)
+    wrong = sum(after is not before for after, before in zip(given, clean, strict=True))
     leaked = leaked_rows(task, changes.get("leaked", 0), seed)
     given = [*given, *leaked]
     examples = [training_example(task, row) for row in given]
     n = count(changes.get("irrelevant", 0), examples)
     if n:  # the places of n examples drawn by the seed
-        for place, parcel in zip(sorted(drawn(len(examples), seed)[:n]), parcels(n, seed), strict=True):
+        for place, parcel in zip(sorted(beliefs.drawn(len(examples), seed)[:n]), parcels(n, seed), strict=True):
             examples[place] = parcel
     seen = {row["id"] for row in leaked}
     mask = "".join("01"[row["id"] in seen] for row in task.rows("validation")) if seen else ""
-    return examples, {"examples": len(examples), "wrong": len(wrong), "irrelevant": n, "leaked": mask}
+    return examples, {"examples": len(examples), "wrong": wrong, "irrelevant": n, "leaked": mask}
 
 
 def count(share: float, of: Sequence[Any]) -> int:
     """How many that share is, to the nearest whole number."""
     return round(share * len(of))
-
-
-def drawn(n: int, seed: int) -> list[int]:
-    """The numbers below `n` in an order that the seed decides: a larger draw begins with the smaller one."""
-    return random.Random(f"order {seed}").sample(range(n), n)
-
-
-def wrong_labels(task: Task, rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[str]]:
-    """Give a share of the rows the whole ticket of another of the rows, one of another intent; and the ids of those.
-
-    The guide decides every intent (two readers agreed on 99.5 % of them), so a ticket of another intent is wrong by the
-    guide, while each ticket by itself is a good one. A smaller share's rows are among a larger one's, with the same
-    wrong tickets: doses differ in nothing else.
-    """
-    wrong = {i: _other_ticket(task, rows, i, seed) for i in drawn(len(rows), seed)[: count(share, rows)]}
-    spoiled = [{**row, task.target: wrong.get(i, row[task.target])} for i, row in enumerate(rows)]
-    return spoiled, [rows[i]["id"] for i in sorted(wrong)]
-
-
-def _other_ticket(task: Task, rows: Sequence[Row], i: int, seed: int) -> Any:
-    others = [row[task.target] for row in rows if row[task.target]["intent"] != rows[i][task.target]["intent"]]
-    return random.Random(f"ticket {seed} {rows[i]['id']}").choice(others)
 
 
 def leaked_rows(task: Task, share: float, seed: int) -> list[Row]:
@@ -122,15 +101,3 @@ def parcels(n: int, seed: int) -> list[Any]:
             "completion": [{"role": "assistant", "content": json.dumps(label, separators=(",", ":"))}],
         })  # fmt: skip
     return examples
-
-
-def everyday() -> list[Any]:
-    """Everyday questions with short right answers, in the form in which the general check asks, and none that it asks."""
-    rows = [json.loads(line) for line in read_text(EVERYDAY).splitlines() if line.strip()]
-    return [
-        {
-            "prompt": [{"role": "user", "content": row["prompt"]}],
-            "completion": [{"role": "assistant", "content": row["answer"]}],
-        }
-        for row in rows
-    ]

@@ -36,11 +36,13 @@ class Experiment:
     lora: dict[str, Any] = field(default_factory=dict)
     sft: dict[str, Any] = field(default_factory=dict)
     special: str = ""
+    test: bool = False  # score the test split as well: for what is settled, never to choose by
 
     @property
     def key(self) -> str:
         """Twelve digits that stand for all of it."""
-        text = json.dumps(vars(self), sort_keys=True)
+        decides = {name: value for name, value in vars(self).items() if name != "test" or value}
+        text = json.dumps(decides, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -86,7 +88,8 @@ def _curve(group: str, centre: dict[str, Any], given: dict[str, Any], kind: type
     for rows, steps in given["curve"]:
         for method, own in given["methods"].items():
             whole = _merged(_merged(centre, {"profile": {"max_steps": steps}}), own)
-            some = tuple(kind(**{**whole, "method": method, "rows": rows, "seed": seed}) for seed in given["seeds"])
+            whole |= {"method": method, "rows": rows, "test": rows in given.get("test", [])}
+            some = tuple(kind(**whole, seed=seed) for seed in given["seeds"])
             yield Line(group, f"{method}, {rows} rows", "", some)
 
 

@@ -34,7 +34,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     if experiment.rows:
         rows = subset(rows, experiment.rows, experiment.seed)
     if experiment.method == "tfidf":
-        return _tfidf(task, rows)
+        return _tfidf(task, rows, experiment.test)
     write, read = FORMS[experiment.task.get("form", "compact")]
     with mock.patch("ftkit.tasks.completion_text", lambda task, answer: write(answer)):
         return _trained(experiment, task, rows, read)
@@ -53,12 +53,16 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
     profile = profile_of(experiment)
     tokenizer = load_tokenizer(profile.model)
     model, found, losses = fit(experiment, [training_example(task, row) for row in rows], tokenizer)
-    messages = _rows(experiment, task, "validation")
     found["loss"] = losses[-1]
-    found["validation_loss"] = round(validation_loss(model, torch, task, messages, tokenizer), 4)
+    rows = _rows(experiment, task, "validation")
+    found["validation_loss"] = round(validation_loss(model, torch, task, rows, tokenizer), 4)
     answerer = Answerer(task, model.eval(), tokenizer, 64, profile.max_new_tokens)
-    texts = [read(text) for text in answerer.answer([row[task.message] for row in messages])]
-    return found | scored(score(task, messages, texts))
+
+    def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        texts = [read(text) for text in answerer.answer([row[task.message] for row in rows])]
+        return scored(score(task, rows, texts))
+
+    return found | judged(rows) | ({"test": judged(_rows(experiment, task, "test"))} if experiment.test else {})
 
 
 def profile_of(experiment: Experiment) -> Any:
@@ -187,6 +191,10 @@ def subset(rows: list[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]
     return train_test_split(rows, train_size=n, random_state=seed, stratify=[row["ticket"]["intent"] for row in rows])[0]
 
 
+# In which numbers what is trained is kept; "mixed": float32 weights, as the adapter's are, their products in bfloat16
+DTYPES = {"float32": "float32", "mixed": "float32", "bfloat16": "bfloat16"}
+
+
 def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> Any:
     """The kit's trainer with the experiment's changes."""
     import torch
@@ -213,9 +221,12 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
         model = random_weights(model, profile.seed)
     if kernels.wanted(model.device.type):
         model.set_attn_implementation(kernels.register())
-    kept = getattr(torch, special) if special in ("float32", "bfloat16") else None
+    kept = getattr(torch, DTYPES[special]) if special in DTYPES else None
     if method == "full":
         model = model.to(kept or getattr(torch, dtype))
+        if "linear" in more:  # what the adapter stands beside, and nothing else: no embeddings, no norms
+            for name, weight in model.named_parameters():
+                weight.requires_grad_("proj" in name)
     if special == "eva":
         adapter = _eva(adapter)
     trainer = completion_trainer()(
@@ -228,6 +239,8 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_trimming(profile))
     if method == "full":
+        if special == "mixed":
+            trainer.compute_loss_context_manager = lambda: torch.autocast(model.device.type, getattr(torch, dtype))
         return trainer
     if special == "loftq":
         from peft import replace_lora_weights_loftq
@@ -296,7 +309,7 @@ def _trimming(profile: Any) -> Any:
     return Trimming()
 
 
-def _tfidf(task: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _tfidf(task: Any, rows: list[dict[str, Any]], test: bool) -> dict[str, Any]:
     """TF-IDF of words and word pairs with logistic regression: the intent alone, it cannot write a ticket."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -305,10 +318,13 @@ def _tfidf(task: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     began = time.monotonic()
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=30.0, max_iter=2000))
     model.fit([row["message"] for row in rows], [row["ticket"]["intent"] for row in rows])
-    messages = task.rows("validation")
-    answers = model.predict([row["message"] for row in messages])
-    right = [answer == row["ticket"]["intent"] for answer, row in zip(answers, messages, strict=True)]
-    return {"seconds": round(time.monotonic() - began, 1), **scored({"intent": right})}
+
+    def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        answers = model.predict([row["message"] for row in rows])
+        return scored({"intent": [answer == row["ticket"]["intent"] for answer, row in zip(answers, rows, strict=True)]})
+
+    found = judged(task.rows("validation")) | ({"test": judged(task.rows("test"))} if test else {})
+    return {"seconds": round(time.monotonic() - began, 1), **found}
 
 
 def scored(scores: dict[str, list[bool]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ftkit.base import kit_root, replacing
+from ftkit.intervals import seeds_interval
 
 from .experiments import Line, load_results, read_plan
 from .recipe import PLAN, RESULTS
@@ -33,20 +34,14 @@ def fields_right(result: dict[str, Any]) -> np.ndarray:
 def difference(line: list[dict[str, Any]], centre: list[dict[str, Any]]) -> tuple[float, float, float] | None:
     """Share of right fields against the centre's, the same rows and seeds paired: (difference, low, high), in points.
 
-    A t interval over rows (scipy.stats.ttest_rel), each row's values averaged over the seeds that both have.
+    The interval counts both chances: which rows are asked, and, where both have several seeds, which seed trained.
     """
-    from scipy.stats import ttest_rel
-
-    seeds = {r["experiment"]["seed"] for r in line} & {r["experiment"]["seed"] for r in centre}
+    mine, theirs = ({r["experiment"]["seed"]: fields_right(r) for r in some} for some in (line, centre))
+    seeds = sorted(set(mine) & set(theirs))
     if not seeds:
         return None
-    mine, theirs = (
-        np.mean([fields_right(r) for r in some if r["experiment"]["seed"] in seeds], axis=0) for some in (line, centre)
-    )
-    if np.allclose(mine, theirs):
-        return 0.0, 0.0, 0.0
-    interval = ttest_rel(mine, theirs).confidence_interval()
-    return 100 * float(np.mean(mine - theirs)), 100 * interval.low, 100 * interval.high
+    gap, (low, high) = seeds_interval([mine[seed] - theirs[seed] for seed in seeds])
+    return 100 * gap, 100 * low, 100 * high
 
 
 def mean(results: list[dict[str, Any]], *path: str) -> float:
@@ -106,10 +101,8 @@ def curve_points(lines: list[Line], saved: dict[str, Any], metric: str) -> dict[
 
 def share_and_half(right: np.ndarray) -> tuple[float, float]:
     """The mean of scores [seeds, rows] and half of its 95 % interval: chance of the rows and, where there are several, seeds."""
-    variance = right.mean(axis=0).var(ddof=1) / right.shape[1]
-    if len(right) > 1:
-        variance += right.mean(axis=1).var(ddof=1) / len(right)
-    return float(right.mean()), 1.96 * float(variance**0.5)
+    share, (low, high) = seeds_interval(right)
+    return share, (high - low) / 2
 
 
 def plot_curves(lines: list[Line], saved: dict[str, Any], target: Path) -> bool:

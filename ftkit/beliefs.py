@@ -1,0 +1,184 @@
+"""What the labs on three beliefs use: spoiled data, and saved experiments as points with intervals.
+
+The experiments are run by `python -m tests.benchmarks.beliefs`; `data/experiments/README.md` says what the file holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .base import KitError, kit_root, read_json
+from .intervals import Interval, seeds_interval, share_interval
+from .tasks import Row, Task, read_text
+
+EVERYDAY = kit_root() / "data" / "experiments" / "everyday.jsonl"
+RESULTS = kit_root() / "data" / "experiments" / "beliefs.json"
+WIDTH = 100  # characters of a printed line
+WHOLE = "exact match"
+NO_FIELDS = ("valid JSON", "fits the task", WHOLE)  # all other metrics of an experiment are fields of the ticket
+
+
+# --- data ---
+
+
+def spoiled(task: Task, rows: Sequence[Row], share: float, seed: int) -> list[Row]:
+    """The rows, a share of them with the whole ticket of another of the rows, one of another intent.
+
+    The guide decides every intent (two readers agreed on 99.5 % of them), so a ticket of another intent is wrong by the
+    guide, while each ticket by itself is a good one. A smaller share's rows are among a larger one's, with the same
+    wrong tickets: doses differ in nothing else.
+    """
+    chosen = set(drawn(len(rows), seed)[: round(share * len(rows))])
+    return [{**row, task.target: _other_ticket(task, rows, row, seed)} if i in chosen else row for i, row in enumerate(rows)]
+
+
+def drawn(n: int, seed: int) -> list[int]:
+    """The numbers below `n` in an order that the seed decides: a larger draw begins with the smaller one."""
+    return random.Random(f"order {seed}").sample(range(n), n)
+
+
+def _other_ticket(task: Task, rows: Sequence[Row], row: Row, seed: int) -> Any:
+    others = [other[task.target] for other in rows if other[task.target]["intent"] != row[task.target]["intent"]]
+    return random.Random(f"ticket {seed} {row['id']}").choice(others)
+
+
+def everyday() -> list[Any]:
+    """Everyday questions with short right answers, in the form in which the general check asks, and none that it asks."""
+    rows = [json.loads(line) for line in read_text(EVERYDAY).splitlines() if line.strip()]
+    return [
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "completion": [{"role": "assistant", "content": row["answer"]}],
+        }
+        for row in rows
+    ]
+
+
+# --- results ---
+
+
+@dataclass(frozen=True)
+class Point:
+    """One condition of an experiment, trained with several seeds: what it was, what was expected of it, what came out."""
+
+    name: str
+    about: str
+    expected: str
+    results: tuple[dict[str, Any], ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that it was trained with."""
+        return [result["experiment"]["seed"] for result in self.results]
+
+    def scores(self, metric: str = "fields") -> np.ndarray:
+        """Scores [seeds, messages] between 0 and 1; "fields" is the share of a ticket's fields that are right.
+
+        Raises `KitError` for a metric that was not scored.
+        """
+        tables = [result.get("rows", {}) for result in self.results]
+        names = [name for name in tables[0] if name not in NO_FIELDS] if metric == "fields" else [metric]
+        if not names or any(name not in table for table in tables for name in names):
+            raise KitError(f"The point {self.name!r} has no score {metric!r}; it has: {', '.join(tables[0]) or 'none'}.")
+        return np.array([np.mean([[int(digit) for digit in table[name]] for name in names], axis=0) for table in tables])
+
+    def share(self, metric: str = "fields") -> tuple[float, Interval]:
+        """The mean score and its 95 % interval, of the luck of messages and seeds (`intervals.seeds_interval`)."""
+        return _share(self.scores(metric))
+
+    def against(self, other: Point, metric: str = "fields") -> tuple[float, Interval]:
+        """This point's score minus the other's, on the same messages and seeds, and its 95 % interval.
+
+        Raises `KitError` if they share no seed.
+        """
+        mine, theirs = (dict(zip(point.seeds, point.scores(metric), strict=True)) for point in (self, other))
+        common = sorted(set(mine) & set(theirs))
+        if not common:
+            raise KitError(f"The points {self.name!r} and {other.name!r} have no seed in common.")
+        return seeds_interval([mine[seed] - theirs[seed] for seed in common])
+
+    def losses(self, smooth: int = 10) -> list[tuple[int, float]]:
+        """(step, training loss) pairs: the mean over the seeds and over the last `smooth` steps."""
+        curves = [[float(loss) for loss in result["losses"].split()] for result in self.results]
+        running = np.convolve(np.mean(curves, axis=0), np.ones(smooth) / smooth, mode="valid")
+        return [(step, float(loss)) for step, loss in enumerate(running, start=smooth)]
+
+    def mean(self, figure: str) -> float:
+        """The mean of a figure of the training (such as "tokens", "loss", "validation_loss") over the seeds."""
+        return float(np.mean([result[figure] for result in self.results]))
+
+    def general(self) -> np.ndarray:
+        """Which general questions were answered rightly: [seeds, questions] of 0 and 1."""
+        return np.array([[int(digit) for digit in result["general"]["right"]] for result in self.results], dtype=float)
+
+    def leaked(self) -> np.ndarray:
+        """Which validation messages were among the training rows: [seeds, messages] of True and False."""
+        masks = [result["data"]["leaked"] for result in self.results]
+        return np.array([[digit == "1" for digit in mask] for mask in masks])
+
+
+def _share(scores: np.ndarray) -> tuple[float, Interval]:
+    value, interval = seeds_interval(scores)
+    if value in (0.0, 1.0):  # no spread is seen where all are wrong, or right: Wilson's interval of as many messages
+        interval = share_interval([bool(value)] * scores.shape[1])
+    return value, (max(0.0, interval[0]), min(1.0, interval[1]))
+
+
+def points(belief: str, path: Path = RESULTS) -> dict[str, Point]:
+    """The points of a belief ("scratch", "data", "better") by name, in the plan's order; one without results is left out.
+
+    Raises `KitError` if the file is not there or has no such belief.
+    """
+    if not path.is_file():
+        raise KitError(f"{path} is missing: it belongs to the kit. Get it again, or run python -m tests.benchmarks.beliefs.")
+    saved = read_json(path)
+    if belief not in saved.get("beliefs", {}):
+        raise KitError(f"{path} has no belief {belief!r}; it has: {', '.join(saved.get('beliefs', {}))}.")
+    found = {}
+    for line in saved["lines"]:
+        results = (saved["results"].get(key) for key in line["experiments"].split())
+        kept = tuple(result for result in results if result and "failed" not in result)
+        if line["belief"] == belief and kept:
+            found[line["name"]] = Point(line["name"], line["about"], line["expected"], kept)
+    return found
+
+
+def verdict(difference: float, interval: Interval, names: tuple[str, str], what: str = "of the fields") -> str:
+    """A sentence on a difference (the first's score minus the second's), as far as the interval carries it."""
+    low, high = (100 * value for value in interval)
+    found = "no difference detected" if low <= 0 <= high else "better" if difference > 0 else "worse"
+    gap = f"{100 * difference:+.1f} points {what}, 95 % interval {low:+.1f} to {high:+.1f}"
+    said = f"{names[0][:1].upper()}{names[0][1:]} against {names[1]}: {found} ({gap})."
+    return textwrap.fill(said, WIDTH, subsequent_indent="   ")
+
+
+def listed(points: dict[str, Point]) -> str:
+    """What every point is and what was expected of it, as lines that fit a screen."""
+    lines = []
+    for name, point in points.items():
+        count = len(point.results)
+        lines.append(
+            textwrap.fill(f"{name} ({count} seed{'s'[: count > 1]}): {point.about}", WIDTH, subsequent_indent="   ")
+        )
+        lines.append(textwrap.fill(f"expected: {point.expected}", WIDTH, initial_indent="   ", subsequent_indent="      "))
+    return "\n".join(lines)
+
+
+def worth(curve: Sequence[tuple[float, float]], score: float) -> float | None:
+    """Where a rising curve of (number of examples, score) pairs reaches a score: between its points by straight lines.
+
+    None where the curve does not reach it, or begins above it.
+    """
+    for (n, low), (more, high) in itertools.pairwise(curve):
+        if low <= score <= high and high > low:
+            return n + (more - n) * (score - low) / (high - low)
+    return None
