@@ -10,7 +10,7 @@ from ftkit import beliefs as ftkit_beliefs
 from ftkit import general
 from ftkit.base import KitError, kit_root, write_json
 from ftkit.tasks import load_task
-from tests.benchmarks import beliefs, beliefs_data, beliefs_report, recipe
+from tests.benchmarks import beliefs, beliefs_data, beliefs_report, recipe, recipe_report
 from tests.benchmarks.beliefs import PLAN, RESULTS, Trial
 from tests.benchmarks.experiments import Laboratory, chosen, load_results, read_plan, to_do
 
@@ -256,7 +256,7 @@ def test_the_committed_results_are_whole_and_the_page_says_what_they_say(tmp_pat
 
 
 def result(trial, digits, leaked="", **more):
-    rows = dict.fromkeys([*beliefs_report.FIELDS, "exact match"], digits)
+    rows = dict.fromkeys([*recipe_report.FIELDS, "exact match"], digits)
     found = {"experiment": vars(trial), "date": "2026-01-01", "rows": rows, "loss": 1.0, "validation_loss": 1.0}
     return {**found, "losses": " ".join(["1.5"] * 30), "data": {"leaked": leaked}, **more}
 
@@ -274,7 +274,7 @@ def test_the_page_and_its_plots_are_made_from_a_file(tmp_path):
     page = (tmp_path / "BELIEFS.md").read_text(encoding="utf-8")
     assert page.count("## ") == 3
     wrong = next(row for row in page.splitlines() if row.startswith("| wrong 10 %"))
-    assert "50.0 ± " in wrong and "-50.0 (" in wrong
+    assert "| 50.0 (" in wrong and "-50.0 (" in wrong
     assert "| 17 | leaked | 100.0 | 0.0 |" in page and "| 17 | fresh | 100.0 | 1.3 |" in page
     for name in beliefs_report.PLOTS:
         assert "<svg" in (tmp_path / f"beliefs-{name}.svg").read_text(encoding="utf-8")

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ftkit.base import KitError, kit_root, replacing
+from ftkit.beliefs import Point
 
 from .beliefs import PLAN, RESULTS, Trial
 from .experiments import Line, load_results, read_plan
-from .recipe_report import FIELDS, difference, fields_right, mean, results_of, share_and_half
+from .recipe_report import fields_right, results_of
 from .report import table
 
 PAGE = kit_root() / "BELIEFS.md"
@@ -21,43 +22,44 @@ SHOWN = ("fields", "intent", "exact match")
 SMOOTH = 10  # steps that a point of the loss curve averages
 
 
-def right(results: Sequence[dict[str, Any]], metric: str) -> np.ndarray | None:
-    """Scores [seeds, messages] in a metric, `fields` being the share of the six fields; None where it was not scored."""
-    if not results or any(
-        name not in r.get("rows", {}) for r in results for name in (FIELDS if metric == "fields" else [metric])
-    ):
-        return None
-    if metric == "fields":
-        return np.array([fields_right(result) for result in results])
-    return np.array([[int(digit) for digit in result["rows"][metric]] for result in results], dtype=float)
+def point_of(line: Line, saved: dict[str, Any]) -> Point | None:
+    """The line as the labs read it; None while it has no results."""
+    found = results_of(line, saved)
+    return Point(line.name, line.about, line.expected, tuple(found)) if found else None
 
 
-def percent(results: Sequence[dict[str, Any]], metric: str) -> str:
-    """A share in % with half of its interval."""
-    scores = right(results, metric)
-    if scores is None:
+def percent(point: Point, metric: str) -> str:
+    """A share in % with its interval."""
+    try:
+        share, (low, high) = point.share(metric)
+    except KitError:  # not scored
         return "–"
-    share, half = share_and_half(scores)
-    return f"{100 * share:.1f} ± {100 * half:.1f}"
+    return f"{100 * share:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def gap(point: Point, centre: Point | None) -> str:
+    """How many points of fields it is above the centre, with its interval."""
+    try:
+        if centre is None or point.name == centre.name:
+            return "–"
+        difference, (low, high) = point.against(centre)
+    except KitError:
+        return "–"
+    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def group(lines: Sequence[Line], saved: dict[str, Any]) -> str:
     """One belief's table; differences are against its first line."""
-    centre = results_of(lines[0], saved)
+    centre = point_of(lines[0], saved)
     rows = []
-    for line in lines:
-        found = results_of(line, saved)
-        if not found:
-            continue
-        scored = line is not lines[0] and centre and right(found, "fields") is not None
-        gap = difference(found, centre) if scored else None
-        general = [r["general"]["right"].count("1") for r in found if "general" in r]
+    for point in filter(None, (point_of(line, saved) for line in lines)):
+        first = point.results[0]
         rows.append((
-            line.name, line.about, line.expected or "–", str(len(found)), *(percent(found, metric) for metric in SHOWN),
-            f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})" if gap else "–",
-            f"{mean(found, 'loss'):.3f}" if "loss" in found[0] else "–",
-            f"{mean(found, 'validation_loss'):.3f}" if "validation_loss" in found[0] else "–",
-            f"{np.mean(general):.1f}" if general else "–",
+            point.name, point.about, point.expected or "–", str(len(point.results)),
+            *(percent(point, metric) for metric in SHOWN), gap(point, centre),
+            f"{point.mean('loss'):.3f}" if "loss" in first else "–",
+            f"{point.mean('validation_loss'):.3f}" if "validation_loss" in first else "–",
+            f"{point.general().sum(axis=1).mean():.1f}" if "general" in first else "–",
         ))  # fmt: skip
     heads = ["point", "what it is", "expected", "seeds", "fields, %", "intent, %", "whole ticket, %",
              f"fields against {lines[0].name}", "last loss", "validation loss", "general questions right"]  # fmt: skip
@@ -110,18 +112,12 @@ def _draw(target: Path, size: tuple[float, float], paint: Callable[[Any], bool])
     return drawn
 
 
-def losses(results: Sequence[dict[str, Any]]) -> np.ndarray:
-    """The loss at every step: [seeds, steps]."""
-    return np.array([[float(loss) for loss in result["losses"].split()] for result in results])
-
-
 def loss_curves(lines: Sequence[Line], saved: dict[str, Any], axis: Any) -> bool:
     """The loss of each trained line, mean over seeds, running mean over `SMOOTH` steps."""
     for line in lines:
-        found = [r for r in results_of(line, saved) if "losses" in r]
-        if found and len(found[0]["losses"].split()) > SMOOTH:
-            curve = np.convolve(losses(found).mean(axis=0), np.ones(SMOOTH) / SMOOTH, mode="valid")
-            axis.plot(np.arange(SMOOTH, SMOOTH + len(curve)), curve, label=line.name)
+        point = point_of(line, saved)
+        if point and len(point.results[0].get("losses", "").split()) > SMOOTH:
+            axis.plot(*zip(*point.losses(SMOOTH), strict=True), label=line.name)
     axis.set(xlabel="step of two rows", ylabel="loss on the answer's tokens", yscale="log")
     return bool(axis.lines)
 
@@ -143,11 +139,13 @@ def dose_response(lines: Sequence[Line], saved: dict[str, Any], axis: Any) -> bo
     """Fields right over the share of rows that are wrong, or left out."""
     drawn = False
     for name, points in doses(lines).items():
-        some = [(dose, right(results_of(line, saved), "fields")) for dose, line in points]
-        known = [(dose, *share_and_half(scores)) for dose, scores in some if scores is not None]
+        some = [(dose, point_of(line, saved)) for dose, line in points]
+        known = [(dose, *point.share()) for dose, point in some if point]
         if known:
-            x, y, half = map(np.array, zip(*known, strict=True))
-            axis.errorbar(x, 100 * y, 100 * half, marker="o", capsize=3, label=name)
+            x, y, reach = zip(*known, strict=True)
+            below = [100 * (share - low) for share, (low, _) in zip(y, reach, strict=True)]
+            above = [100 * (high - share) for share, (_, high) in zip(y, reach, strict=True)]
+            axis.errorbar(x, 100 * np.array(y), (below, above), marker="o", capsize=3, label=name)
             drawn = True
     axis.set(xlabel="% of the training rows", ylabel="% of the fields right")
     return drawn
@@ -161,8 +159,8 @@ def sizes(lines: Sequence[Line], saved: dict[str, Any], axis: Any) -> bool:
         points = [
             (line.experiments[0].rows, 100 * share)
             for line in some
-            if (scores := right(results_of(line, saved), "intent")) is not None
-            for share in scores.mean(axis=1)
+            if (point := point_of(line, saved))
+            for share in point.scores("intent").mean(axis=1)
         ]
         if points:
             axis.plot(*zip(*points, strict=True), mark, fillstyle="none", label=label)
@@ -206,8 +204,8 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
         "# Three beliefs, put to the test\n\n"
         "Written by `python -m tests.benchmarks.beliefs --report` from `data/experiments/beliefs.json`; the plan, with what was\n"
         "expected before, is `tests/benchmarks/beliefs.toml`. Every experiment is scored on the desk's validation split (156\n"
-        "messages), never on the test split. *Fields* is the share of all fields that are right; ± is half of a 95 % interval that\n"
-        "counts both chances, which messages are asked and which seed trained; differences are paired by message and seed.\n\n"
+        "messages), never on the test split. *Fields* is the share of all fields that are right; in brackets 95 %\n"
+        "intervals that count both chances, which messages are asked and which seed trained; differences are paired by both.\n\n"
         f"*{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, two cores without a GPU.*"
     )
     with replacing(page) as temporary:
