@@ -103,3 +103,19 @@ def test_a_difference_is_paired_by_row_and_seed():
     assert recipe_report.difference([result(9)], centre) is None
     assert recipe_report.difference([result(2)], centre) == (0.0, 0.0, 0.0)
     assert np.array_equal(recipe_report.fields_right(better[0]), [1 / 3, 1, 1 / 3, 1])
+
+
+def test_methods_are_compared_on_the_test_split_by_message_and_seed():
+    lines = [line for line in read_plan(recipe.PLAN) if line.group == "curves" and line.name.endswith("1400 rows")]
+    digits = {"qlora": "1100", "full": "1111", "lora": "1100", "tfidf": "1000"}
+    results = {}
+    for line in lines:
+        for one in line.experiments:
+            assert one.test
+            metrics = ("intent",) if one.method == "tfidf" else ("intent", "exact match")
+            rows = dict.fromkeys(metrics, digits[one.method])
+            results[one.key] = {"experiment": vars(one), "test": {"rows": rows}}
+    table = {row[:2]: row[2:] for row in recipe_report.on_test(lines, {"results": results})}
+    assert len(table) == 7 and table["qlora", "intent"][1:] == ("3", "–")
+    assert table["full", "whole ticket"][0].startswith("100.0 (") and table["full", "whole ticket"][2].startswith("-50.0 (")
+    assert table["lora", "intent"][2] == "+0.0 (+0.0 to +0.0)" and table["tfidf", "intent"][2].startswith("+25.0")
