@@ -61,12 +61,15 @@ def test_clean_data_holds_no_validation_row_and_leaked_data_half_of_them():
     assert not {row["message"] for row in DESK.rows("test")} & set(messages(leaked))
 
 
-def test_a_quarter_is_part_of_the_clean_rows():
+@pytest.mark.parametrize(("kept", "number"), [(0.5, 80), (0.25, 40)])
+def test_the_rows_that_are_kept_are_those_that_stay_right_where_the_rest_is_spoiled(kept, number):
     clean, _ = beliefs_data.training_set(DESK, 160, 17, {})
-    quarter, facts = beliefs_data.training_set(DESK, 160, 17, {"keep": 0.25})
-    assert facts["examples"] == len(quarter) == 40
-    assert set(messages(quarter)) < set(messages(clean))
-    assert {intent(example) for example in quarter} == {intent(example) for example in clean}
+    few, facts = beliefs_data.training_set(DESK, 160, 17, {"keep": kept})
+    spoiled, _ = beliefs_data.training_set(DESK, 160, 17, {"wrong": 1 - kept})
+    assert facts["examples"] == len(few) == number
+    assert few == [after for after, before in zip(spoiled, clean, strict=True) if after == before]
+    half_parcels, _ = beliefs_data.training_set(DESK, 160, 17, {"irrelevant": 1 - kept})
+    assert few == [example for example in half_parcels if example in clean]
 
 
 def test_irrelevant_examples_are_well_formed_and_as_many():

@@ -20,10 +20,11 @@ def training_set(task: Task, rows: int | None, seed: int, changes: dict[str, Any
     """Examples to train on (dicts of the chats `prompt` and `completion`), and what was done to them.
 
     `rows` of the training split are drawn, each intent by its share. Then, by `changes`: `keep` is the share of them that
-    stays; `wrong` the share that gets another row's ticket; `leaked` the share of the validation split that is added;
-    `irrelevant` the share of the examples that parcels take the place of; `everyday` trains on the everyday questions and
-    on nothing of the task. The facts count them: {"examples", "wrong", "irrelevant"}, and "leaked" has a 1 for each
-    validation row, in the split's order, that was among the training rows.
+    stays, the very rows that remain right where the rest is spoiled; `wrong` the share that gets another row's ticket;
+    `leaked` the share of the validation split that is added; `irrelevant` the share of the examples that parcels take the
+    place of; `everyday` trains on the everyday questions and on nothing of the task. The facts count them: {"examples",
+    "wrong", "irrelevant"}, and "leaked" has a 1 for each validation row, in the split's order, that was among the
+    training rows.
     """
     if unknown := set(changes) - set(CHANGES):
         raise KitError(f"A training set has no change {', '.join(sorted(unknown))}; it has {', '.join(CHANGES)}.")
@@ -32,8 +33,9 @@ def training_set(task: Task, rows: int | None, seed: int, changes: dict[str, Any
         return examples, {"examples": len(examples), "wrong": 0, "irrelevant": 0, "leaked": ""}
     clean = task.rows("train")
     clean = subset(clean, rows, seed) if rows else clean
-    if "keep" in changes:
-        clean = subset(clean, count(changes["keep"], clean), seed)
+    if "keep" in changes:  # those that stay right where all the others are spoiled
+        left_out = set(beliefs.drawn(len(clean), seed)[: count(1 - changes["keep"], clean)])
+        clean = [row for i, row in enumerate(clean) if i not in left_out]
     given = beliefs.spoiled(task, clean, changes.get("wrong", 0), seed)
     wrong = sum(after is not before for after, before in zip(given, clean, strict=True))
     leaked = leaked_rows(task, changes.get("leaked", 0), seed)

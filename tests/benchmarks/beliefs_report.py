@@ -57,12 +57,12 @@ def group(lines: Sequence[Line], saved: dict[str, Any]) -> str:
         rows.append((
             point.name, point.about, point.expected or "–", str(len(point.results)),
             *(percent(point, metric) for metric in SHOWN), gap(point, centre),
-            f"{point.mean('loss'):.3f}" if "loss" in first else "–",
+            f"{point.losses()[-1][1]:.3f}" if len(first.get("losses", "").split()) > SMOOTH else "–",
             f"{point.mean('validation_loss'):.3f}" if "validation_loss" in first else "–",
             f"{point.general().sum(axis=1).mean():.1f}" if "general" in first else "–",
         ))  # fmt: skip
     heads = ["point", "what it is", "expected", "seeds", "fields, %", "intent, %", "whole ticket, %",
-             f"fields against {lines[0].name}", "last loss", "validation loss", "general questions right"]  # fmt: skip
+             f"fields against {lines[0].name}", "loss, last ten steps", "validation loss", "general questions right"]  # fmt: skip
     failed = [e.key for line in lines for e in line.experiments if "failed" in saved["results"].get(e.key, {})]
     said = f"\n\n{len(failed)} failed: `--failed` runs them again." if failed else ""
     return table(heads, rows) + said if rows else ""
