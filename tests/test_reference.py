@@ -9,7 +9,7 @@ from ftkit.base import kit_root, read_json
 from ftkit.evaluation import evaluate, load_evaluation
 from ftkit.generation import TUNED, Answerer
 from ftkit.profiles import Choice, choose_profile, read_profiles
-from ftkit.runs import REFERENCE, Run, finished_run, open_run, reference_run
+from ftkit.runs import REFERENCE, Run, finished_run, open_run, reference_run, write_card
 from ftkit.tasks import load_task
 from ftkit.training import train
 
@@ -36,6 +36,12 @@ def test_every_guard_has_what_it_looks_at_in_the_reference_run_and_finds_it_well
     findings = list(guards.of_run(open_run()))
     assert [finding.found for finding in findings if not (finding.ok and finding.looked)] == []
     assert {"base", "template", "loss mask", "end token"} <= {finding.thing for finding in findings}
+
+
+def test_its_card_is_the_one_that_the_kit_writes_today_and_its_command_works(no_runs):
+    run = open_run()
+    shipped = (run.folder / "model_card.md").read_text(encoding="utf-8")
+    assert write_card(run).read_text(encoding="utf-8") == shipped and f"`ftkit generate {REFERENCE} " in shipped
 
 
 def test_who_has_no_run_gets_a_copy_of_the_kits(no_runs, tiny_run):
