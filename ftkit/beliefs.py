@@ -81,12 +81,14 @@ class Point:
         return [result["experiment"]["seed"] for result in self.results]
 
     def scores(self, metric: str = "fields") -> np.ndarray:
-        """Scores [seeds, messages] between 0 and 1; "fields" is the share of a ticket's fields that are right.
+        """Scores [seeds, messages] between 0 and 1; "fields" is the share of a ticket's fields that are right,
+        which only what writes whole tickets has.
 
         Raises `KitError` for a metric that was not scored.
         """
         tables = [result.get("rows", {}) for result in self.results]
-        names = [name for name in tables[0] if name not in NO_FIELDS] if metric == "fields" else [metric]
+        fields = [name for name in tables[0] if name not in NO_FIELDS] if WHOLE in tables[0] else []
+        names = fields if metric == "fields" else [metric]
         if not names or any(name not in table for table in tables for name in names):
             raise KitError(f"The point {self.name!r} has no score {metric!r}; it has: {', '.join(tables[0]) or 'none'}.")
         return np.array([np.mean([[int(digit) for digit in table[name]] for name in names], axis=0) for table in tables])

@@ -141,7 +141,7 @@ def seeds_interval(scores: Sequence[Sequence[float]] | np.ndarray) -> tuple[floa
 
     table = np.asarray(scores, dtype=float)
     means = [table.mean(axis=0), table.mean(axis=1)][: 1 + (len(table) > 1)]
-    parts = [(each.var(ddof=1) / len(each), len(each) - 1) for each in means]
+    parts = [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in means]
     value, variance = float(table.mean()), sum(part for part, _ in parts)
     if not variance:
         return value, (value, value)

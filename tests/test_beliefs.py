@@ -179,6 +179,7 @@ def test_an_experiment_keeps_every_loss_and_every_message_s_score(small):
         assert result["steps"] == len(result["losses"].split()) == 4
         assert all(len(rows) == 156 for rows in result["rows"].values())
         assert np.isfinite(result["validation_loss"])
+        assert result["recipe"]["rank"] == 4 and result["recipe"]["learning_rate"] > 0
     assert kit["data"]["leaked"].count("1") == 78 and len(kit["general"]["right"]) == 60
     assert "general" not in random and random["trained_parameters"] > 10 * kit["trained_parameters"]
     json.dumps([kit, random])
@@ -337,6 +338,8 @@ def test_a_point_is_scored_with_its_interval_and_compared_by_seed_and_message(sa
     few = ftkit_beliefs.points("better", saved)
     with pytest.raises(KitError, match="no score 'day'; it has: intent, urgency"):
         few["TF-IDF, 15 rows"].scores("day")
+    with pytest.raises(KitError, match="no score 'fields'"):
+        few["TF-IDF, 15 rows"].scores()  # two fields are not the six of the others
     with pytest.raises(KitError, match="no score"):
         few["everyday questions"].scores("whole")
 

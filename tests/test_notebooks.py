@@ -166,7 +166,7 @@ def test_a_file_that_a_notebook_made_removed_or_overwrote_is_seen(tmp_path):
 
 def test_every_lesson_has_its_exercises_its_quiz_and_its_agreement():
     assert list(NOTEBOOKS) == lessons() == list(AGREEMENT)
-    assert set(labs()) <= set(LABS)
+    assert set(labs()) == set(LABS)
 
 
 @pytest.mark.parametrize("lesson", ALL)
@@ -239,12 +239,14 @@ def test_links_of_a_lesson_lead_somewhere_and_named_lessons_exist_or_are_said_to
         assert (FOLDER / f"{name}.ipynb").is_file() or f"`{name}` (in preparation)" in text, name
 
 
-def test_each_lesson_leads_to_the_next_and_two_of_them_to_the_lab():
+def test_each_lesson_leads_to_the_next_and_some_of_them_to_the_labs():
     nexts = {lesson: markdown(lesson).split("## What is next")[1] for lesson in ALL}
     for lesson, following in itertools.pairwise(NOTEBOOKS):
         assert f"]({NOTEBOOKS[following].name})" in nexts[lesson], lesson
     for lesson in ("03", "05"):
         assert "](labs/break_it.ipynb)" in nexts[lesson]
+    for lesson in ("04", "05"):
+        assert all(f"](labs/{lab}.ipynb)" in nexts[lesson] for lab in ("from_scratch", "any_data", "better_results"))
     for lesson in ALL:
         for name in re.findall(r"`(0\d_\w+)`", markdown(lesson)):
             assert f"[`{name}`](" in markdown(lesson), f"{lesson} names {name} without a link"

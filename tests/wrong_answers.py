@@ -420,4 +420,91 @@ WRONG = {
         ),
         ('{"a web shop that speaks HTTP": "server"}', "is missing"),
     ],
+    "from_scratch.blind": [
+        ("return 1 / vocabulary", "the chance of the right token"),
+        ("return -math.log(vocabulary)", "never below 0"),
+        ("return math.log2(vocabulary)", "Another logarithm"),
+        ("return vocabulary", "all equally likely"),
+    ],
+    "from_scratch.learned": [
+        (
+            '{"loss 10.8 on its rows, 10.8 on new messages": "nothing yet", '
+            '"loss 0.02 on its rows, 2.9 on new messages": "the task", '
+            '"JSON always valid, the same ticket for nearly every message": "the form alone", '
+            '"loss 0.10 on its rows, 0.11 on new messages": "the task"}',
+            "compare the two losses",
+        ),
+        (
+            '{"loss 10.8 on its rows, 10.8 on new messages": "nothing yet", '
+            '"loss 0.02 on its rows, 2.9 on new messages": "rows by heart", '
+            '"JSON always valid, the same ticket for nearly every message": "the task", '
+            '"loss 0.10 on its rows, 0.11 on new messages": "the task"}',
+            "most frequent",
+        ),
+        ('{"loss 10.8 on its rows, 10.8 on new messages": "nothing"}', "write one of"),
+    ],
+    "from_scratch.years": [
+        ("return tokens / per_second", "in seconds"),
+        ("return tokens / per_second / 3600", "in hours"),
+        ("return tokens / per_second / 3600 / 24", "in days"),
+        ("return per_second / tokens * 365 * 24 * 3600", "Upside down"),
+    ],
+    "any_data.spoil": [
+        (
+            """import random
+    rng = random.Random(seed)
+    spoiled = list(rows)
+    for i in rng.sample(range(len(rows)), round(share * len(rows))):
+        spoiled[i] = {**rows[i], "ticket": rng.choice([row["ticket"] for row in rows if row is not rows[i]])}
+    return spoiled""",
+            "same intent",
+        ),
+        ('return [{**row, "ticket": {"intent": "none"}} for row in rows]', "tickets should be wrong"),
+        ("return rows[: round(share * len(rows))]", "as many as were given"),
+        ("return list(reversed(rows))", "their order, should stay"),
+        ('return [{**row, "ticket": rows[0]} for row in rows]', "not row"),
+    ],
+    "any_data.worth": [
+        ("return equal / (clean + noisy)", "over all rows"),
+        ("return equal - clean", "is worth"),
+        ('return "a half"', "Return a number"),
+    ],
+    "any_data.suspect": [
+        (
+            '{"loss low, and every answer is a well-formed label for a parcel": "another task\'s rows", '
+            '"excellent on the validation split, middling on last week\'s messages": "too few rows", '
+            '"the training loss stays well above a clean set\'s, and rows read by hand contradict each other": '
+            '"wrong labels", '
+            '"perfect on the training rows, poor on new ones, and more rows help at once": "too few rows"}',
+            "where the answers were seen",
+        ),
+        ('{"loss low, and every answer is a well-formed label for a parcel": "wrong labels"}', "another lesson"),
+        ('{"loss low, and every answer is a well-formed label for a parcel": "noise"}', "write one of"),
+    ],
+    "better_results.luck": [
+        ("import statistics\n    return statistics.stdev(scores)", "both with luck"),
+        ("import statistics\n    return 2 * statistics.stdev(scores)", "times the root of 2"),
+        ("return 2 * 2**0.5 * float(np.std(scores))", "n - 1"),
+        ("return max(scores) - min(scores)", "the gap is"),
+    ],
+    "better_results.net": [
+        ("return sum(b > a for a, b in zip(before, after)), sum(a > b for a, b in zip(before, after))", "swapped"),
+        ("return sum(before) - sum(after), 0", "hides what went both ways"),
+        ("return sum(before), sum(after)", "it is"),
+        ("return sum(before) - sum(after)", "Return two numbers"),
+    ],
+    "better_results.decide": [
+        (
+            '{"2,000 checked examples; whole tickets wanted; few-shot prompting gets almost none right": "fine-tune", '
+            '"15 examples; the base gets most of them right if it is told the format": "fine-tune", '
+            '"800 messages with one of three labels, nothing else wanted": "a plain classifier", '
+            '"answers about today\'s menu and today\'s free tables": "look it up"}',
+            "the cheap thing first",
+        ),
+        (
+            '{"2,000 checked examples; whole tickets wanted; few-shot prompting gets almost none right": "look it up"}',
+            "Many good examples",
+        ),
+        ('{"2,000 checked examples": "fine-tune"}', "missing from the dictionary"),
+    ],
 }

@@ -29,6 +29,7 @@ RESULTS = kit_root() / "data" / "experiments" / "beliefs.json"
 MODULE = "tests.benchmarks.beliefs"
 SHOWN = 6  # answers that are kept as texts, to look at
 BATCH = 64
+RECIPE = ("model", "learning_rate", "warmup", "batch_size", "gradient_accumulation", "rank", "alpha", "dropout", "max_steps")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def _trained(trial: Trial, task: Any) -> tuple[Any, Any, dict[str, Any]]:
     examples, facts = training_set(task, trial.rows, trial.seed, trial.data)
     model, found, losses = fit(trial, examples, tokenizer)
     found |= {"data": facts, "loss": losses[-1], "losses": " ".join(map(str, losses))}
+    found["recipe"] = {name: getattr(profile, name) for name in RECIPE}  # the profile may be another one day
     if trial.judged:
         loss = validation_loss(model, torch, task, task.rows("validation"), tokenizer)
         found["validation_loss"] = round(loss, 4)

@@ -1,0 +1,216 @@
+"""Lab "Always better?": the luck of training, too little data, and what a fine-tuning costs elsewhere."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+
+
+def _luck(luck):
+    for scores in ((0.5, 0.52, 0.55, 0.47, 0.51), (0.8, 0.8, 0.8), (0.1, 0.3)):
+        deviation = statistics.stdev(scores)
+        got, want = luck(list(scores)), 2 * math.sqrt(2) * deviation
+        wrong_if(not isinstance(got, int | float), f"Return a number; you return {got!r}.")
+        if deviation:
+            wrong_if(
+                math.isclose(got, deviation), "That is the spread of one training. The gap is between two, both with luck."
+            )
+            wrong_if(
+                math.isclose(got, 2 * math.sqrt(2) * statistics.pstdev(scores)),
+                "Nearly: from a few seeds the spread is estimated with n - 1, as statistics.stdev does it.",
+            )
+            wrong_if(
+                math.isclose(got, 2 * deviation), "Twice the spread of one training. For two of them, times the root of 2."
+            )
+        wrong_if(
+            not math.isclose(got, want, abs_tol=1e-9), f"For {list(scores)} the gap is {want:.4f}; you return {got:.4f}."
+        )
+
+
+def _net(net):
+    for before, after, want in (
+        ([1, 1, 0, 0], [1, 0, 1, 0], (1, 1)),
+        ([1, 1, 1, 1], [0, 0, 1, 1], (2, 0)),
+        ([0, 0, 1], [1, 1, 1], (0, 2)),
+    ):
+        got = net(before, after)
+        wrong_if(
+            not isinstance(got, tuple) or len(got) != 2, f"Return two numbers, (forgotten, learned); you return {got!r}."
+        )
+        wrong_if(
+            got == (want[1], want[0]) != want,
+            "The two are swapped: forgotten is what was right before and is wrong now.",
+        )
+        wrong_if(
+            got[0] == sum(before) - sum(after) != want[0],
+            "The difference of the sums hides what went both ways. Count the questions one by one.",
+        )
+        wrong_if(tuple(map(int, got)) != want, f"For {before} and then {after} it is {want}; you return {got}.")
+
+
+TUNE = ("fine-tune", "Many good examples, a fixed form, and a base that does not get there when it is asked.")
+PROMPT = (
+    "ask the base better",
+    "Try the cheap thing first: instructions and a few examples in the prompt need no training.",
+)
+CLASSIFIER = (
+    "a plain classifier",
+    "For a label out of a few, try TF-IDF with logistic regression first: it takes a second.",
+)
+LOOK_UP = ("look it up", "What changes every day belongs in a search whose result is put into the prompt.")
+NEEDS = {
+    "2,000 checked examples; whole tickets wanted; few-shot prompting gets almost none right": TUNE,
+    "15 examples; the base gets most of them right if it is told the format": PROMPT,
+    "800 messages with one of three labels, nothing else wanted": CLASSIFIER,
+    "answers about today's menu and today's free tables": LOOK_UP,
+}
+
+
+def _decide(decide):
+    wrong_choice(decide, NEEDS)
+
+
+EXERCISES = (
+    Exercise(
+        "better_results.luck",
+        "luck",
+        '''
+def luck(scores):
+    """A gap of two single trainings that luck seldom exceeds; `scores`: one training, several seeds."""
+    import statistics
+
+    spread_of_one = ...
+    spread_of_a_gap = ...
+    return 2 * spread_of_a_gap
+''',
+        '''
+def luck(scores):
+    """A gap of two single trainings that luck seldom exceeds; `scores`: one training, several seeds."""
+    import statistics
+
+    spread_of_one = statistics.stdev(scores)
+    spread_of_a_gap = 2**0.5 * spread_of_one
+    return 2 * spread_of_a_gap
+''',
+        _luck,
+        (
+            "The spread of one training is the standard deviation of its scores: statistics.stdev.",
+            "A gap is the difference of two scores, each with its own luck: variances add up, so the spread grows by the root of 2.",
+        ),
+        "a smaller gap between two single trainings says next to nothing.",
+    ),
+    Exercise(
+        "better_results.net",
+        "net",
+        '''
+def net(before, after):
+    """How many questions were forgotten and how many learned; lists of 0 and 1, question by question."""
+    forgotten = ...
+    learned = ...
+    return forgotten, learned
+''',
+        '''
+def net(before, after):
+    """How many questions were forgotten and how many learned; lists of 0 and 1, question by question."""
+    forgotten = sum(old > new for old, new in zip(before, after, strict=True))
+    learned = sum(new > old for old, new in zip(before, after, strict=True))
+    return forgotten, learned
+''',
+        _net,
+        (
+            "Go through both lists at once: zip(before, after).",
+            "A question was forgotten if it was right (1) before and is wrong (0) after.",
+        ),
+        "two models with the same score may know different things.",
+    ),
+    Exercise(
+        "better_results.decide",
+        "decide",
+        """
+# what would you do: "fine-tune", "ask the base better", "a plain classifier" or "look it up"?
+decide = {
+    "2,000 checked examples; whole tickets wanted; few-shot prompting gets almost none right": ...,
+    "15 examples; the base gets most of them right if it is told the format": ...,
+    "800 messages with one of three labels, nothing else wanted": ...,
+    "answers about today's menu and today's free tables": ...,
+}
+""",
+        """
+# what would you do: "fine-tune", "ask the base better", "a plain classifier" or "look it up"?
+decide = {
+    "2,000 checked examples; whole tickets wanted; few-shot prompting gets almost none right": "fine-tune",
+    "15 examples; the base gets most of them right if it is told the format": "ask the base better",
+    "800 messages with one of three labels, nothing else wanted": "a plain classifier",
+    "answers about today's menu and today's free tables": "look it up",
+}
+""",
+        _decide,
+        (
+            "Ask for each: are there enough examples? Is the answer a label or a text? Does it change?",
+            "The cheapest thing that does it is the right one.",
+        ),
+        "not fine-tuning is often the better engineering.",
+        function=False,
+    ),
+)
+
+QUIZ = (
+    Question(
+        "One training scores 2 points more than another. What would you want to know first?",
+        (
+            Option("How far trainings with other seeds lie apart.", "if that is as much, nothing was found.", True),
+            Option("Whether the loss was smaller too.", "one more figure from the same single training."),
+            Option("Which GPU was used.", "that changes how fast, hardly how good."),
+        ),
+    ),
+    Question(
+        "With 15 examples a fine-tuned model did badly. What follows?",
+        (
+            Option("Fine-tuning does not work for this task.", "it may with more rows; the curve shows it."),
+            Option("More passes are needed.", "perhaps; measure it. But few rows stay few."),
+            Option(
+                "Try the same rows in a prompt, or keep them as a small test set, before you train again.",
+                "cheap, and honest.",
+                True,
+            ),
+        ),
+    ),
+    Question(
+        "Why compare with TF-IDF and not only with the base?",
+        (
+            Option(
+                "The base without training is an easy opponent; a cheap tool may be good enough.",
+                "measure what you would really do otherwise.",
+                True,
+            ),
+            Option("It is newer.", "it is half a century older."),
+            Option("It can write tickets too.", "it cannot: it gives labels, and just there it is compared."),
+        ),
+    ),
+    Question(
+        "A model that was good at something is tuned on examples of just that. It",
+        (
+            Option("can only gain.", "nothing makes sure of that; look at the figures of the lab."),
+            Option(
+                "may gain or lose: it takes over the small set's habits.",
+                "so it is asked the same questions before and after.",
+                True,
+            ),
+            Option("stays as it is.", "training always changes something; the question is what."),
+        ),
+    ),
+    Question(
+        "What is the first entry on a checklist before any fine-tuning?",
+        (
+            Option("Which rank the adapter has.", "a detail, much later."),
+            Option("Which GPU to rent.", "only when it is clear that one is wanted."),
+            Option(
+                "A held-out test and the score of the cheapest thing that could do.",
+                "without it you cannot know whether you won.",
+                True,
+            ),
+        ),
+    ),
+)

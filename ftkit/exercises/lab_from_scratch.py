@@ -1,0 +1,199 @@
+"""Lab "Training from scratch?": what pre-trained weights bring, and what they cost."""
+
+from __future__ import annotations
+
+import math
+
+from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+
+
+def _blind_loss(blind_loss):
+    for vocabulary in (2, 10, 49152):
+        got, want = blind_loss(vocabulary), math.log(vocabulary)
+        wrong_if(not isinstance(got, int | float), f"A loss is a number; you return {got!r}.")
+        wrong_if(
+            math.isclose(got, 1 / vocabulary, rel_tol=1e-6),
+            f"{got:.3g} is the chance of the right token. The loss is minus the logarithm of that chance.",
+        )
+        wrong_if(
+            math.isclose(got, -want, rel_tol=1e-6),
+            "A loss is never below 0: the logarithm of a chance is negative, and the loss is minus that.",
+        )
+        wrong_if(
+            math.isclose(got, math.log2(vocabulary), rel_tol=1e-6)
+            or math.isclose(got, math.log10(vocabulary), rel_tol=1e-6),
+            "Another logarithm: the loss of these libraries is in natural logarithms, math.log.",
+        )
+        wrong_if(
+            not math.isclose(got, want, rel_tol=1e-6),
+            f"With {vocabulary:,} tokens, all equally likely, it is {want:.3f}; you return {got:.3f}.",
+        )
+
+
+NOTHING = ("nothing yet", "Before and after, it is as surprised as somebody who guesses.")
+HEART = ("rows by heart", "What it knows of its own rows does not help with new ones: compare the two losses.")
+FORM = ("the form alone", "The answers fit the task, and what stands in them is what is most frequent, not what was asked.")
+TASK = ("the task", "New messages surprise it as little as its own rows do.")
+KINDS = {
+    "loss 10.8 on its rows, 10.8 on new messages": NOTHING,
+    "loss 0.02 on its rows, 2.9 on new messages": HEART,
+    "JSON always valid, the same ticket for nearly every message": FORM,
+    "loss 0.10 on its rows, 0.11 on new messages": TASK,
+}
+
+
+def _learned(learned):
+    wrong_choice(learned, KINDS)
+
+
+def _years(years):
+    year = 365 * 24 * 3600
+    for tokens, speed in ((year * 100, 100.0), (2e12, 1000.0), (1e9, 250.0)):
+        got, want = years(tokens, speed), tokens / speed / year
+        wrong_if(not isinstance(got, int | float), f"Return a number of years; you return {got!r}.")
+        for factor, unit in ((year, "seconds"), (365 * 24, "hours"), (365, "days")):
+            wrong_if(
+                math.isclose(got, want * factor, rel_tol=0.01), f"That is in {unit}. How many of them does a year have?"
+            )
+        wrong_if(
+            math.isclose(got, 1 / want, rel_tol=0.01) and not math.isclose(want, 1, rel_tol=0.01),
+            "Upside down: tokens divided by tokens a second are seconds.",
+        )
+        wrong_if(
+            not math.isclose(got, want, rel_tol=0.01),
+            f"{tokens:,.0f} tokens at {speed:g} a second are {want:.3g} years; you return {got:.3g}.",
+        )
+
+
+EXERCISES = (
+    Exercise(
+        "from_scratch.blind",
+        "blind_loss",
+        '''
+def blind_loss(vocabulary):
+    """The loss of a model that finds every one of `vocabulary` tokens equally likely."""
+    return ...
+''',
+        '''
+def blind_loss(vocabulary):
+    """The loss of a model that finds every one of `vocabulary` tokens equally likely."""
+    import math
+
+    return math.log(vocabulary)
+''',
+        _blind_loss,
+        (
+            "What chance does such a model give to the right token?",
+            "The loss at a token is minus the natural logarithm of the chance that the right token got.",
+            "-math.log(1 / vocabulary) is the same as math.log(vocabulary).",
+        ),
+        "whoever finds all tokens equally likely has this loss, whatever the text.",
+    ),
+    Exercise(
+        "from_scratch.learned",
+        "learned",
+        """
+# what has each model learned: "nothing yet", "rows by heart", "the form alone" or "the task"?
+learned = {
+    "loss 10.8 on its rows, 10.8 on new messages": ...,
+    "loss 0.02 on its rows, 2.9 on new messages": ...,
+    "JSON always valid, the same ticket for nearly every message": ...,
+    "loss 0.10 on its rows, 0.11 on new messages": ...,
+}
+""",
+        """
+# what has each model learned: "nothing yet", "rows by heart", "the form alone" or "the task"?
+learned = {
+    "loss 10.8 on its rows, 10.8 on new messages": "nothing yet",
+    "loss 0.02 on its rows, 2.9 on new messages": "rows by heart",
+    "JSON always valid, the same ticket for nearly every message": "the form alone",
+    "loss 0.10 on its rows, 0.11 on new messages": "the task",
+}
+""",
+        _learned,
+        (
+            "Compare the loss on rows that it was trained on with that on messages that it never saw.",
+            "A form can be learned without what it should hold.",
+        ),
+        "a small loss on its own rows is not enough; the loss on new messages must be small, too.",
+        function=False,
+    ),
+    Exercise(
+        "from_scratch.years",
+        "years",
+        '''
+def years(tokens, per_second):
+    """The years that `tokens` tokens take at `per_second` tokens a second, day and night."""
+    return ...
+''',
+        '''
+def years(tokens, per_second):
+    """The years that `tokens` tokens take at `per_second` tokens a second, day and night."""
+    return tokens / per_second / (365 * 24 * 3600)
+''',
+        _years,
+        ("Tokens divided by tokens a second are seconds.", "A year has 365 * 24 * 3600 seconds."),
+        "and that is for the smallest model of its family.",
+    ),
+)
+
+QUIZ = (
+    Question(
+        "What does a fine-tuning start from?",
+        (
+            Option("From weights drawn at random.", "that is where pre-training starts, once."),
+            Option(
+                "From weights that have read a great deal of text.",
+                "they know words, grammar and JSON before your first example.",
+                True,
+            ),
+            Option("From your examples.", "those are what it goes on with, not what it starts from."),
+        ),
+    ),
+    Question(
+        "In the experiment both models had the same architecture, rows, order, steps and learning rate. Why so strict?",
+        (
+            Option(
+                "Because then the first weights are the only thing that a difference can come from.",
+                "change one thing at a time, or you measure a mixture.",
+                True,
+            ),
+            Option("To save time.", "it costs more, if anything."),
+            Option("Because random weights need it.", "they were even given settings of their own in other lines."),
+        ),
+    ),
+    Question(
+        "A loss of 10.8 with 49,152 tokens in the vocabulary means",
+        (
+            Option("that training is nearly done.", "it has not begun: this is what blind guessing costs."),
+            Option("that every token is about equally likely to the model.", "the logarithm of 49,152 is 10.8.", True),
+            Option(
+                "that the learning rate is too high.", "too high a rate can end above this, but before any step it is this."
+            ),
+        ),
+    ),
+    Question(
+        "Suppose that a model begun at random reaches a small loss on its training rows after many passes. So?",
+        (
+            Option("It has caught up with the pre-trained one.", "look at messages that it has not seen."),
+            Option(
+                "It may know the rows by heart: only new messages tell.",
+                "a few hundred rows are easily learned by heart, and of no use alone.",
+                True,
+            ),
+            Option("The rows were too easy.", "that would help with new messages too."),
+        ),
+    ),
+    Question(
+        "When is training from scratch the right thing?",
+        (
+            Option("When the data are few and special.", "that is when a pre-trained base helps most."),
+            Option("When a task is simple.", "then a smaller tool than a language model may do."),
+            Option(
+                "When no base knows your language or kind of data, and there are billions of tokens and the machines.",
+                "then it is pre-training that you do, and somebody may fine-tune your model later.",
+                True,
+            ),
+        ),
+    ),
+)
