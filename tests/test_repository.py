@@ -92,6 +92,7 @@ def test_a_module_imports_only_from_earlier_stages():
         "feedback",
         "merging",
         "breaking",
+        "beliefs",
         "spaces",
         "exporting",
         "pushing",

@@ -183,7 +183,11 @@ QUIZ = (
     Question(
         "Why did a wrong row get the ticket of another row, and not some nonsense?",
         (
-            Option("Nonsense would be found at once; such a ticket looks right by itself.", "as in life.", True),
+            Option(
+                "Nonsense would be found at once; such a ticket looks right by itself.",
+                "as with most slips in real life: they are whole, and in the wrong place.",
+                True,
+            ),
             Option("It is easier to program.", "nonsense would have been easier still."),
             Option(
                 "So that the model learns the form badly.", "the form stays right in every ticket; the content does not."
