@@ -95,7 +95,11 @@ class Point:
 
     def share(self, metric: str = "fields") -> tuple[float, Interval]:
         """The mean score and its 95 % interval, of the luck of messages and seeds (`intervals.seeds_interval`)."""
-        return _share(self.scores(metric))
+        scores = self.scores(metric)
+        value, (low, high) = seeds_interval(scores)
+        if value in (0.0, 1.0):  # no spread is seen where all are wrong, or right: Wilson's interval of as many messages
+            low, high = share_interval([bool(value)] * scores.shape[1])
+        return value, (max(0.0, low), min(1.0, high))
 
     def against(self, other: Point, metric: str = "fields") -> tuple[float, Interval]:
         """This point's score minus the other's, on the same messages and seeds, and its 95 % interval.
@@ -126,13 +130,6 @@ class Point:
         """Which validation messages were among the training rows: [seeds, messages] of True and False."""
         masks = [result["data"]["leaked"] for result in self.results]
         return np.array([[digit == "1" for digit in mask] for mask in masks])
-
-
-def _share(scores: np.ndarray) -> tuple[float, Interval]:
-    value, interval = seeds_interval(scores)
-    if value in (0.0, 1.0):  # no spread is seen where all are wrong, or right: Wilson's interval of as many messages
-        interval = share_interval([bool(value)] * scores.shape[1])
-    return value, (max(0.0, interval[0]), min(1.0, interval[1]))
 
 
 def points(belief: str, path: Path = RESULTS) -> dict[str, Point]:

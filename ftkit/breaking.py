@@ -60,44 +60,31 @@ class Workbench:
     ) -> SFTTrainer:
         """A short QLoRA training, its loss printed on the way; `spoil` may break the trainer before it starts."""
         free_memory()  # of a training that nobody holds any more
-        began, steps = time.monotonic(), steps or self.steps
-        settings = self.profile.with_changes(learning_rate=rate or self.profile.learning_rate, max_steps=steps)
-        trainer = make_trainer(self.folder / "checkpoints", data, settings)
-        trainer.args.save_strategy, trainer.args.logging_steps = "no", max(1, steps // 8)
+        trainer = make_trainer(self.folder / "checkpoints", data, self._settings(rate, steps))
         trainer.add_callback(_telling())
         if spoil:
             spoil(trainer)
-        trainer.train()
-        trainer.model.zero_grad(set_to_none=True)
-        free_memory()
-        print(f"{steps} steps in {time.monotonic() - began:.0f} s")
-        return trainer
+        return _finished(trainer)
 
     def tune_all(self, model: PreTrainedModel, data: Dataset, rate: float, steps: int | None = None) -> SFTTrainer:
         """A short training of all the model's weights, no adapter and no 4 bits, otherwise as `tune`.
 
         The weights are kept in float32, so that small steps are not rounded away; their products are computed in the
-        profile's dtype where that is bfloat16.
+        profile's dtype.
         """
-        import torch
         from transformers import PrinterCallback, set_seed
 
         free_memory()
-        began, steps, dtype = time.monotonic(), steps or self.steps, resolve_dtype(self.profile.dtype)
-        settings = self.profile.with_changes(learning_rate=rate, max_steps=steps)
+        settings = self._settings(rate, steps)
         set_seed(settings.seed)
-        config = sft_config(settings, self.folder / "checkpoints", "float32")
-        config.save_strategy, config.logging_steps = "no", max(1, steps // 8)
-        made = completion_trainer()(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
-        if dtype == "bfloat16":
-            made.compute_loss_context_manager = lambda: torch.autocast(model.device.type, torch.bfloat16)
-        made.remove_callback(PrinterCallback)
-        made.add_callback(_telling())
-        made.train()
-        made.model.zero_grad(set_to_none=True)
-        free_memory()
-        print(f"{steps} steps in {time.monotonic() - began:.0f} s")
-        return made
+        config = sft_config(settings, self.folder / "checkpoints", resolve_dtype(settings.dtype))
+        trainer = completion_trainer()(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_telling())
+        return _finished(trainer)
+
+    def _settings(self, rate: float | None, steps: int | None) -> Profile:
+        return self.profile.with_changes(learning_rate=rate or self.profile.learning_rate, max_steps=steps or self.steps)
 
     def write(self, model: PreTrainedModel, prompts: Sequence[str], tokens: int) -> list[str]:
         """What a model writes after each text as it stands: the likeliest token each time, `tokens` at most."""
@@ -180,6 +167,17 @@ def cutting(limit: int) -> Spoil:
 def losses(trainer: SFTTrainer) -> list[tuple[int, float]]:
     """(step, loss) pairs of a training's log."""
     return [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _finished(trainer: SFTTrainer) -> SFTTrainer:
+    """Train to the end, eight lines of loss on the way, no checkpoints; says how long it took."""
+    began, steps = time.monotonic(), trainer.args.max_steps
+    trainer.args.save_strategy, trainer.args.logging_steps = "no", max(1, steps // 8)
+    trainer.train()
+    trainer.model.zero_grad(set_to_none=True)
+    free_memory()
+    print(f"{steps} steps in {time.monotonic() - began:.0f} s")
+    return trainer
 
 
 def _telling() -> Any:

@@ -335,14 +335,7 @@ def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str
 def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, float]]]], axis: str) -> Picture:
     """Scores against the number of training examples: {name: [(examples, score from 0 to 1, its interval)]}."""
     figure, axes = _figure(7, 3.2)
-    listed = []
-    for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK, "#57534e"), "os^D", strict=False):
-        numbers, values, intervals = zip(*found, strict=True)
-        percent, reach = _with_reach(values, intervals)
-        axes.errorbar(numbers, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
-        listed.append(
-            f"{name}: " + ", ".join(f"{n:,} examples {value:.0f}" for n, value in zip(numbers, percent, strict=True))
-        )
+    listed = _curves(axes, curves, "{:,} examples {:.0f}")
     axes.set_xscale("log")
     ticks = sorted({n for found in curves.values() for n, *_ in found})
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
@@ -362,12 +355,7 @@ def doses(
 ) -> Picture:
     """Scores against a dose: {name: [(dose, score from 0 to 1, its interval)]}; `mine` is one more (dose, score), a star."""
     figure, axes = _figure(7, 3.2)
-    listed = []
-    for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK), "os^", strict=False):
-        numbers, values, intervals = zip(*found, strict=True)
-        percent, reach = _with_reach(values, intervals)
-        axes.errorbar(numbers, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
-        listed.append(f"{name}: " + ", ".join(f"{n:g} gives {value:.0f}" for n, value in zip(numbers, percent, strict=True)))
+    listed = _curves(axes, curves, "{:g} gives {:.0f}")
     if mine:
         axes.plot(mine[0], 100 * mine[1], "*", color=INK, markersize=14, label="yours")
         listed.append(f"yours: {mine[0]:g} gives {100 * mine[1]:.0f}")
@@ -397,6 +385,17 @@ def frame(address: str, title: str, height: int = 640) -> Marked:
         f'style="width:100%;height:{height}px;border:1px solid #e7e0d8"></iframe></details>'
     )
     return Marked(shown, f"{title}: open {address} in a browser, while this notebook runs.")
+
+
+def _curves(axes: Any, curves: dict[str, Sequence[tuple[float, float, tuple[float, float]]]], said: str) -> list[str]:
+    """Draw {name: [(number, score from 0 to 1, its interval)]}; returns each in words, `said` telling a point's."""
+    listed = []
+    for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK, "#57534e"), "os^D", strict=False):
+        numbers, values, intervals = zip(*found, strict=True)
+        percent, reach = _with_reach(values, intervals)
+        axes.errorbar(numbers, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
+        listed.append(f"{name}: " + ", ".join(said.format(n, value) for n, value in zip(numbers, percent, strict=True)))
+    return listed
 
 
 def _with_reach(

@@ -260,6 +260,16 @@ def completion_trainer() -> type[SFTTrainer]:
             base = model.get_base_model() if hasattr(model, "get_base_model") else model
             return completion_loss(base, inputs, num_items_in_batch)
 
+        def compute_loss_context_manager(self):
+            """Weights kept in float32 are multiplied in the 16 bits that were asked for.
+
+            accelerate sees to that in the model's own forward, which the loss above goes past.
+            """
+            if self.model.dtype == torch.float32 and (self.args.bf16 or self.args.fp16):
+                dtype = torch.bfloat16 if self.args.bf16 else torch.float16
+                return torch.autocast(self.args.device.type, dtype)
+            return super().compute_loss_context_manager()
+
         def _get_train_sampler(self, train_dataset=None):
             """As the Trainer's own; with several processes the rows that are alike go to all of them at once."""
             if self.args.world_size == 1:

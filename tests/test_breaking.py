@@ -3,6 +3,7 @@ import torch
 
 from ftkit.breaking import Workbench, changing, cutting, losses
 from ftkit.models import load_tokenizer
+from ftkit.profiles import resolve_dtype
 from ftkit.tasks import completion_text, example_ids
 from ftkit.training import training_data
 
@@ -40,7 +41,10 @@ def test_a_training_of_all_weights_moves_all_of_them_and_keeps_them_in_float32(b
 
     model = load_model(bench.profile.model, bench.profile.dtype, four_bit=False)
     before = {name: weight.detach().float().clone() for name, weight in model.named_parameters()}
+    products = []
+    model.lm_head.register_forward_hook(lambda layer, given, output: products.append(output.dtype))
     trainer = bench.tune_all(model, bench.data(bench.task.rows("train")[:4]), rate=1e-2)
+    assert set(products) == {getattr(torch, resolve_dtype(bench.profile.dtype))}  # as autocast does, weights in float32
     after = dict(trainer.model.named_parameters())
     assert set(after) == set(before) and not any("lora" in name for name in after)
     assert all(weight.dtype == torch.float32 for weight in after.values())

@@ -22,7 +22,7 @@ from ftkit.base import KitError, kit_root
 
 from .beliefs_data import training_set
 from .experiments import Experiment, Laboratory, Line, arguments, chosen, load_results, read_plan, to_do
-from .recipe import fit, profile_of, scored, subset
+from .recipe import baseline, fit, profile_of, scored, subset
 
 PLAN = Path(__file__).with_name("beliefs.toml")
 RESULTS = kit_root() / "data" / "experiments" / "beliefs.json"
@@ -51,7 +51,8 @@ def run(trial: Trial) -> dict[str, Any]:
 
     task = load_task("desk")
     if trial.method in ("tfidf", "majority"):
-        return _without_model(trial, task)
+        train = task.rows("train")
+        return baseline(trial.method, task, subset(train, trial.rows, trial.seed) if trial.rows else train, "validation")
     model, tokenizer, found = _trained(trial, task) if trial.method in ("qlora", "full") else _untrained(trial)
     return found | _measured(trial, task, model, tokenizer)
 
@@ -140,19 +141,6 @@ def general_check(answerer: Any) -> dict[str, Any]:
         "log_probabilities": [round(total, 2) for total, _ in judged],
         "tokens": [n for _, n in judged],
     }
-
-
-def _without_model(trial: Trial, task: Any) -> dict[str, Any]:
-    """The baselines that need no language model, on the rows that the trained models get."""
-    from ftkit import baselines
-    from ftkit.evaluation import score
-
-    train, rows = task.rows("train"), task.rows("validation")
-    train = subset(train, trial.rows, trial.seed) if trial.rows else train
-    found = {"tfidf": baselines.tfidf, "majority": baselines.majority}[trial.method](task, train, rows)
-    scores = score(task, rows, found.texts)
-    kept = {name: values for name, values in scores.items() if found.metrics is None or name in found.metrics}
-    return {"seconds": round(found.seconds + found.training_seconds, 1), **scored(kept)}
 
 
 # --- all of them ---

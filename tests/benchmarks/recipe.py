@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,7 +35,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
     if experiment.rows:
         rows = subset(rows, experiment.rows, experiment.seed)
     if experiment.method == "tfidf":
-        return _tfidf(task, rows, experiment.test)
+        judged = partial(baseline, "tfidf", task, rows)
+        return judged("validation") | ({"test": judged("test")} if experiment.test else {})
     write, read = FORMS[experiment.task.get("form", "compact")]
     with mock.patch("ftkit.tasks.completion_text", lambda task, answer: write(answer)):
         return _trained(experiment, task, rows, read)
@@ -191,7 +193,7 @@ def subset(rows: list[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]
     return train_test_split(rows, train_size=n, random_state=seed, stratify=[row["ticket"]["intent"] for row in rows])[0]
 
 
-# In which numbers what is trained is kept; "mixed": float32 weights, as the adapter's are, their products in bfloat16
+# In which numbers what is trained is kept; "mixed": float32 weights, as the adapter's are, their products in 16 bits
 DTYPES = {"float32": "float32", "mixed": "float32", "bfloat16": "bfloat16"}
 
 
@@ -209,6 +211,8 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     set_seed(profile.seed)
     config = sft_config(profile, folder, dtype)
     config.save_strategy, config.logging_steps = "no", min(10, profile.max_steps)
+    if special == "float32":
+        config.bf16 = config.fp16 = False
     for name, value in experiment.sft.items():
         setattr(config, name, value)
     adapter = lora_config(profile)
@@ -239,8 +243,6 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_trimming(profile))
     if method == "full":
-        if special == "mixed":
-            trainer.compute_loss_context_manager = lambda: torch.autocast(model.device.type, getattr(torch, dtype))
         return trainer
     if special == "loftq":
         from peft import replace_lora_weights_loftq
@@ -309,22 +311,16 @@ def _trimming(profile: Any) -> Any:
     return Trimming()
 
 
-def _tfidf(task: Any, rows: list[dict[str, Any]], test: bool) -> dict[str, Any]:
-    """TF-IDF of words and word pairs with logistic regression: the intent alone, it cannot write a ticket."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+def baseline(name: str, task: Any, train: list[dict[str, Any]], split: str) -> dict[str, Any]:
+    """A baseline that needs no language model (`tfidf` or `majority` of `ftkit.baselines`), judged by what it can do."""
+    from ftkit import baselines
+    from ftkit.evaluation import score
 
-    began = time.monotonic()
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=30.0, max_iter=2000))
-    model.fit([row["message"] for row in rows], [row["ticket"]["intent"] for row in rows])
-
-    def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        answers = model.predict([row["message"] for row in rows])
-        return scored({"intent": [answer == row["ticket"]["intent"] for answer, row in zip(answers, rows, strict=True)]})
-
-    found = judged(task.rows("validation")) | ({"test": judged(task.rows("test"))} if test else {})
-    return {"seconds": round(time.monotonic() - began, 1), **found}
+    rows = task.rows(split)
+    found = {"tfidf": baselines.tfidf, "majority": baselines.majority}[name](task, train, rows)
+    scores = score(task, rows, found.texts)
+    kept = {name: values for name, values in scores.items() if found.metrics is None or name in found.metrics}
+    return {"seconds": round(found.seconds + found.training_seconds, 1), **scored(kept)}
 
 
 def scored(scores: dict[str, list[bool]]) -> dict[str, Any]:
