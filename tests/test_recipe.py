@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ftkit.base import kit_root
+from ftkit.profiles import read_profiles
 from ftkit.tasks import load_task
 from tests.benchmarks import recipe, recipe_report
 from tests.benchmarks.experiments import Experiment, load_results, read_plan
@@ -15,8 +16,8 @@ def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
     for line in read_plan(recipe.PLAN):
         groups.setdefault(line.group, []).append(line)
-    assert list(groups) == ["recipe", "small", "methods", "closer", "around", "first", "curves"]
-    for name in ("first", "recipe", "small", "closer", "around"):
+    assert list(groups) == ["recipe", "small", "methods", "closer", "longer", "settled", "around", "first", "curves"]
+    for name in ("first", "recipe", "small", "closer", "longer", "around"):
         centre, *lines = groups[name]
         base = vars(centre.experiments[0])
         for line in lines:
@@ -27,6 +28,14 @@ def test_every_change_is_one_change_from_its_groups_centre():
     for lines in groups.values():
         keys = [experiment.key for line in lines for experiment in line.experiments]
         assert len(set(keys)) == len(keys)
+
+
+def test_the_cpu_profile_is_the_recipe_that_the_search_settled_on():
+    (settled,) = (line.experiments[0] for line in read_plan(recipe.PLAN) if line.group == "settled" and not line.expected)
+    profile = read_profiles()["cpu"]
+    steps = {"max_steps": profile.epochs * len(load_task("desk").rows("train")) / profile.examples_per_step}
+    assert settled.profile == {name: getattr(profile, name) for name in settled.profile} | steps
+    assert settled.task == {"system_prompt": load_task("desk").system_prompt} and settled.method == "qlora"
 
 
 def test_the_saved_results_say_what_was_run_and_where():
@@ -66,8 +75,6 @@ def test_an_experiment_trains_with_its_changes_and_is_scored_row_by_row(tiny_cho
 
 @pytest.mark.parametrize("name", recipe.FORMS)
 def test_every_form_of_a_ticket_is_read_back_as_it_was(name):
-    from ftkit.tasks import load_task
-
     write, read = recipe.FORMS[name]
     for row in load_task("desk").rows("validation"):
         assert json.loads(read(write(row["ticket"]))) == row["ticket"]
@@ -81,8 +88,6 @@ def test_tfidf_learns_the_intent_better_from_more_rows():
 
 
 def test_a_subset_is_of_the_seed_and_holds_every_intent():
-    from ftkit.tasks import load_task
-
     rows = load_task("desk").rows("train")
     one, again, other = (recipe.subset(rows, 50, seed) for seed in (1, 1, 2))
     assert one == again != other
