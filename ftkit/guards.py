@@ -289,7 +289,7 @@ def mergeable(model: nn.Module) -> Finding:
     if not trap.ok and "were repacked" in trap.found:
         return trap
     if layers := linear_4bit_layers(model):
-        found = f"{len(layers)} layers are in 4 bits: merging into them rounds most of the adapter away"
+        found = f"{len(layers)} layers are in 4 bits: merging into them rounds much of the adapter away"
         fix = "Dequantize the base first: models.dequantized(base), then the adapter, then merge (merging.merged_model)."
         return Finding("merge", False, found, fix, gate=True)
     return Finding("merge", True, "no layer is in 4 bits")

@@ -171,7 +171,7 @@ def write_text(path: Path, text: str) -> None:
 def fidelity(run: Run, limit: int | None = None, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Let every variant answer the test split and compare each with the adapter on its 4-bit base, message by message.
 
-    Quantizing a merged model again rounds most of the adapter away: the base's values lie on the 16 steps of 4 bits already,
+    Quantizing a merged model again rounds much of the adapter away: the base's values lie on the 16 steps of 4 bits already,
     and the adapter moves most of them by less than half a step.
 
     Saves `merge_fidelity.json` in the run. `limit` takes the first so many rows. One model is in memory at a time.

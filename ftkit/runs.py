@@ -195,8 +195,8 @@ def _card(run: Run, merged: bool) -> str:
         "## Training",
         "\n".join(["| setting | value |", "|---|---|", *(f"| {name} | {getattr(profile, name)} |" for name in settings)]),
         f"{measured['steps']} steps in {measured['seconds']:.0f} s on {record['machine']['processor']}, "
-        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {measured['peak_memory_mb'] / 1000:.1f} GB, last loss "
-        f"{measured['loss']:.3f}.",
+        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {measured['peak_memory_mb'] / 1000:.1f} GB, "
+        f"mean loss of the last steps, on training rows, {_last_loss(run):.3f}.",
         "## Evaluation",
         _scores(run),
         "## Limits",
@@ -273,6 +273,13 @@ def _base_note(run: Run, merged: bool) -> str:
         f"\n\nThe base came from a {source}, not from the hub. The hub's weights of that name may differ a little, and the "
         "adapter then answers otherwise: take the merged model where you can."
     )
+
+
+def _last_loss(run: Run) -> float:
+    """The mean over the last tenth of the loss log: a single entry is of a few rows, and those of like length."""
+    losses = [entry["loss"] for entry in run.log()] or [run.record["training"]["loss"]]
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last)
 
 
 def _scores(run: Run) -> str:

@@ -170,6 +170,7 @@ def test_the_command_prints_the_plan_and_names_a_model_that_cannot_be_had(tmp_pa
         "Qwen/Qwen2.5-7B-Instruct: 7,616 million weights",
         "QLoRA, rank 32",
         "most at once",
+        "time for its 2 epochs",
         "T4, 15 GB",
         "does not fit",
         "Largest batch that fits",

@@ -73,6 +73,8 @@ def test_the_model_card_tells_the_runs_own_figures(tiny_run):
     for figure in (tiny_run.record["task"]["fingerprint"], f"{measured['tokens_per_second']:.0f} tokens/s", "| rank | 8 |"):
         assert figure in text
     assert "Not evaluated yet" in text or "n = 12" in text
+    log = [json.loads(line)["loss"] for line in (kit_root() / "data/reference_run/log.jsonl").read_text().splitlines()]
+    assert len(log) == 146 and f"mean loss of the last steps, on training rows, {sum(log[-14:]) / 14:.3f}." in reference
 
 
 def training_lengths(task, choice):

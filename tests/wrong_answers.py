@@ -307,7 +307,7 @@ WRONG = {
     "break_it.merge": [
         (
             '["load the base in 4 bits", "put the adapter on", "merge", "dequantize the base", "save"]',
-            "most of the adapter is gone",
+            "much of the adapter is gone",
         ),
         (
             '["dequantize the base", "load the base in 4 bits", "put the adapter on", "merge", "save"]',

@@ -163,7 +163,7 @@ def _road(road):
     place = {step: number for number, step in enumerate(road)}
     wrong_if(
         place["merge"] < place["dequantize the base"],
-        "You merge while the base is in 4 bits: the sum is rounded to the 16 steps of 4 bits, and most of the adapter is gone.",
+        "You merge while the base is in 4 bits: the sum is rounded to the 16 steps of 4 bits, and much of the adapter is gone.",
     )
     wrong_if(
         place["dequantize the base"] < place["load the base in 4 bits"],
