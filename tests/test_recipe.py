@@ -124,3 +124,17 @@ def test_methods_are_compared_on_the_test_split_by_message_and_seed():
     assert len(table) == 7 and table["qlora", "intent"][1:] == ("3", "–")
     assert table["full", "whole ticket"][0].startswith("100.0 (") and table["full", "whole ticket"][2].startswith("-50.0 (")
     assert table["lora", "intent"][2] == "+0.0 (+0.0 to +0.0)" and table["tfidf", "intent"][2].startswith("+25.0")
+
+
+def test_loftq_begins_nearer_to_the_weights_than_their_4_bits():
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Params4bit
+
+    torch.manual_seed(0)
+    weight = torch.randn(64, 64)
+    quantized = Params4bit(weight.clone(), requires_grad=False, quant_type="nf4").to("cpu")
+    a, b = recipe._loftq(quantized, weight, 4, 16)
+    lost = weight - dequantize_4bit(quantized.data, quantized.quant_state)
+    assert a.shape == (16, 64) and b.shape == (64, 16)
+    assert (lost - b @ a).norm() < 0.9 * lost.norm()

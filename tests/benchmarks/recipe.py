@@ -247,7 +247,12 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     if special == "loftq":
         from peft import replace_lora_weights_loftq
 
-        replace_lora_weights_loftq(trainer.model, model_path=str(Path(prepare_model(profile.model)) / "model.safetensors"))
+        with mock.patch("peft.utils.loftq_utils._loftq_init_new", _loftq):
+            weights = Path(prepare_model(profile.model)) / "model.safetensors"
+            replace_lora_weights_loftq(trainer.model, model_path=str(weights))
+        for layer in trainer.model.modules():
+            if hasattr(layer, "lora_B"):  # peft leaves out that B A is multiplied by this
+                layer.lora_B["default"].weight.data /= layer.scaling["default"]
     if special == "eva":
         from peft import initialize_lora_eva_weights
 
@@ -272,6 +277,16 @@ def random_weights(model: Any, seed: int) -> Any:
     made = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype).to(model.device)
     made.generation_config = model.generation_config  # which token ends an answer
     return made
+
+
+def _loftq(quantized: Any, weight: Any, bits: int, rank: int) -> tuple[Any, Any]:
+    """A and B nearest to what the 4 bits lost of a weight (LoftQ, arXiv 2310.08659): peft's own step asks for a GPU."""
+    from bitsandbytes.functional import dequantize_4bit
+    from peft.utils.loftq_utils import _low_rank_decomposition
+
+    lost = weight.float() - dequantize_4bit(quantized.data, quantized.quant_state).float()
+    found = _low_rank_decomposition(lost, reduced_rank=rank)
+    return found["R"], found["L"]
 
 
 def _eva(adapter: Any) -> Any:

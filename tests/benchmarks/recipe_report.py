@@ -203,7 +203,8 @@ def shipped(run: Run) -> str:
 def write(page: Path = PAGE) -> None:
     """Write the page, and the plot where there are curves."""
     saved = load_results(RESULTS)
-    about = {name: given["about"] for name, given in tomllib.loads(PLAN.read_text(encoding="utf-8")).items()}
+    plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
+    about, words = ({name: given.get(key, "") for name, given in plan.items()} for key in ("about", "said"))
     lines = read_plan(PLAN)
     parts = []
     for name, title in about.items():
@@ -222,10 +223,11 @@ def write(page: Path = PAGE) -> None:
             )
         if parts and parts[-1] and (tested := on_test(own, saved)):
             heads = ["method", "metric", "test split, %", "seeds", "QLoRA less this, points"]
-            said = (
-                "With all rows (the curves' largest number of them), scored on the test split, which no choice was made by:"
-            )
+            of = "the largest number of rows" if name == "curves" else "all rows"
+            said = f"Trained on {of} and scored on the test split, which no choice was made by:"
             parts.append(f"{said}\n\n{table(heads, tested)}")
+        if parts and parts[-1] and words[name]:
+            parts.append(words[name].strip())
     dates = sorted({result["date"] for result in saved["results"].values()})
     head = (
         "# The recipe, looked for\n\n"
