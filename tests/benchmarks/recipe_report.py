@@ -213,7 +213,7 @@ def write(page: Path = PAGE) -> None:
             parts.append(group(name, title, own, saved))
         elif plot_curves(own, saved, RESULTS.with_name("curves.svg")):
             rows = [
-                (method, str(n), *(f"{100 * share:.1f} ± {100 * half:.1f}" for share, half in values), str(seeds))
+                (method, str(n), *(f"{100 * v[0]:.1f} ± {100 * v[1]:.1f}" if v else "–" for v in values), str(seeds))
                 for method, n, values, seeds in _both(own, saved)
             ]
             parts.append(
@@ -245,11 +245,11 @@ def write(page: Path = PAGE) -> None:
         temporary.write_text("\n\n".join(whole) + "\n", encoding="utf-8")
 
 
-def _both(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, int, list[tuple[float, float]], int]]:
+def _both(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, int, list[tuple[float, float] | None], int]]:
     intent, whole = (curve_points(lines, saved, metric) for metric in ("intent", "exact match"))
     rows = []
     for method, points in intent.items():
         others = {n: (share, half) for n, share, half, _ in whole.get(method, [])}
         for n, share, half, seeds in points:
-            rows.append((method, n, [(share, half), *([others[n]] if n in others else [])], seeds))
+            rows.append((method, n, [(share, half), others.get(n)], seeds))
     return rows
