@@ -138,7 +138,7 @@ def test_loftq_begins_nearer_to_the_weights_than_their_4_bits():
     torch.manual_seed(0)
     weight = torch.randn(64, 64)
     quantized = Params4bit(weight.clone(), requires_grad=False, quant_type="nf4").to("cpu")
-    a, b = recipe._loftq(quantized, weight, 4, 16)
+    a, b = recipe._loftq(quantized, weight, num_bits=4, reduced_rank=16)  # as peft calls it
     lost = weight - dequantize_4bit(quantized.data, quantized.quant_state)
     assert a.shape == (16, 64) and b.shape == (64, 16)
     assert (lost - b @ a).norm() < 0.9 * lost.norm()

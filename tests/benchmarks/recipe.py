@@ -279,13 +279,13 @@ def random_weights(model: Any, seed: int) -> Any:
     return made
 
 
-def _loftq(quantized: Any, weight: Any, bits: int, rank: int) -> tuple[Any, Any]:
+def _loftq(qweight: Any, weight: Any, num_bits: int, reduced_rank: int) -> tuple[Any, Any]:
     """A and B nearest to what the 4 bits lost of a weight (LoftQ, arXiv 2310.08659): peft's own step asks for a GPU."""
     from bitsandbytes.functional import dequantize_4bit
     from peft.utils.loftq_utils import _low_rank_decomposition
 
-    lost = weight.float() - dequantize_4bit(quantized.data, quantized.quant_state).float()
-    found = _low_rank_decomposition(lost, reduced_rank=rank)
+    lost = weight.float() - dequantize_4bit(qweight.data, qweight.quant_state).float()
+    found = _low_rank_decomposition(lost, reduced_rank=reduced_rank)
     return found["R"], found["L"]
 
 
