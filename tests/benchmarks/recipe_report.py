@@ -146,9 +146,11 @@ def plot_curves(lines: list[Line], saved: dict[str, Any], target: Path) -> bool:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
     drawn = False
     for axis, metric in zip(axes, ("intent", "exact match"), strict=True):
-        for method, points in curve_points(lines, saved, metric).items():
+        for number, (method, points) in enumerate(curve_points(lines, saved, metric).items()):
             x, y, half, _ = map(np.array, zip(*points, strict=True))
-            axis.errorbar(x, 100 * y, 100 * half, marker="o", capsize=3, label=method, color=METHODS[method])
+            beside = x * 1.04 ** (number - 1.5)  # so that the bars do not hide each other
+            reach = [100 * np.minimum(half, y), 100 * np.minimum(half, 1 - y)]
+            axis.errorbar(beside, 100 * y, reach, marker="o", capsize=3, label=method, color=METHODS[method])
             drawn = True
         axis.set(xscale="log", xlabel="training rows", title="intent right" if metric == "intent" else "whole ticket right")
         axis.set_xticks([50, 100, 200, 400, 800, 1460], ["50", "100", "200", "400", "800", "1460"])
