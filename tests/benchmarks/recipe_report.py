@@ -206,6 +206,7 @@ def write(page: Path = PAGE) -> None:
     """Write the page, and the plot where there are curves."""
     saved = load_results(RESULTS)
     plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
+    taught = f"## What the search taught\n\n{plan.pop('taught')['said'].strip()}"
     about, words = ({name: given.get(key, "") for name, given in plan.items()} for key in ("about", "said"))
     lines = read_plan(PLAN)
     parts = []
@@ -246,7 +247,7 @@ def write(page: Path = PAGE) -> None:
         f"*{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, two cores without a GPU.*"
     )
     with replacing(page) as temporary:
-        whole = [head, shipped(Run(kit_root() / "data" / "reference_run")), *filter(None, parts)]
+        whole = [head, shipped(Run(kit_root() / "data" / "reference_run")), taught, *filter(None, parts)]
         temporary.write_text("\n\n".join(whole) + "\n", encoding="utf-8")
 
 
