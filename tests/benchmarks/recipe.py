@@ -220,7 +220,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
         setattr(adapter, name, value)
     model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
     if special == "blocks":
-        _quantize_again(model, profile, int(more[0]))
+        _in_blocks(model, int(more[0]))
     if "random" in more:
         model = random_weights(model, profile.seed)
     if kernels.wanted(model.device.type):
@@ -242,6 +242,8 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_trimming(profile))
+    if special == "shuffled":
+        trainer._get_train_sampler = partial(_shuffled, trainer)
     if method == "full":
         return trainer
     if special == "loftq":
@@ -267,6 +269,23 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
             trainer.model, torch.optim.AdamW, lr=profile.learning_rate, loraplus_lr_ratio=float(more[0])
         )
     return trainer
+
+
+def _shuffled(trainer: Any, train_dataset: Any = None) -> Any:
+    """Batches of like length in random order; transformers' own go down in length, fifty batches at a time."""
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class Shuffled(LengthGroupedSampler):
+        def __iter__(self):
+            indices = list(super().__iter__())
+            batches = [indices[i : i + self.batch_size] for i in range(0, len(indices), self.batch_size)]
+            inner = batches[1:-1]  # the longest first, so that memory shows; what may be a smaller batch last
+            order = [0, *(1 + i for i in torch.randperm(len(inner)).tolist()), len(batches) - 1]
+            return iter([row for place in dict.fromkeys(order) for row in batches[place]])
+
+    size = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
+    return Shuffled(size, lengths=trainer.train_dataset[trainer.args.length_column_name])
 
 
 def random_weights(model: Any, seed: int) -> Any:
@@ -297,19 +316,18 @@ def _eva(adapter: Any) -> Any:
     return adapter
 
 
-def _quantize_again(model: Any, profile: Any, block: int) -> None:
-    """Quantize the original weights in blocks of another size."""
-    from bitsandbytes.nn import Params4bit
+def _in_blocks(model: Any, block: int) -> None:
+    """Round the linear layers' weights of an unquantized model to what 4 bits keep of them, in blocks of another size.
 
-    from ftkit.models import linear_4bit_layers, load_model
+    A row as long as the block at a time: on a CPU bitsandbytes 0.50.2 reads wrong values, and says nothing, where a
+    block runs over the end of a row.
+    """
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    original = load_model(profile.model, profile.dtype, four_bit=False)
-    names = {id(module): name for name, module in model.named_modules()}
-    for layer in linear_4bit_layers(model):
-        weight = original.get_submodule(names[id(layer)]).weight.data
-        made = Params4bit(weight, requires_grad=False, quant_type="nf4", blocksize=block, compress_statistics=True)
-        layer.weight = made.to(weight.device)
-        layer.quant_state = layer.weight.quant_state
+    for name, weight in model.named_parameters():
+        if "proj" in name:
+            kept = quantize_4bit(weight.data.reshape(-1, block), blocksize=block, compress_statistics=True, quant_type="nf4")
+            weight.data = dequantize_4bit(*kept).reshape(weight.shape).to(weight.dtype)
 
 
 def _trimming(profile: Any) -> Any:
