@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import sys
 import textwrap
@@ -335,9 +336,10 @@ def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str
 def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, float]]]], axis: str) -> Picture:
     """Scores against the number of training examples: {name: [(examples, score from 0 to 1, its interval)]}."""
     figure, axes = _figure(7, 3.2)
-    listed = _curves(axes, curves, "{:,} examples {:.0f}")
+    listed = _curves(axes, curves, "{:,} examples {:.0f}", beside=1.03)
     axes.set_xscale("log")
-    ticks = sorted({n for found in curves.values() for n, *_ in found})
+    sizes = sorted({n for found in curves.values() for n, *_ in found})
+    ticks = [n for n, after in zip(sizes, [*sizes[1:], math.inf], strict=True) if after > 1.15 * n]  # else they overlap
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axes.minorticks_off()
     axes.set_ylim(0, 100)
@@ -387,13 +389,20 @@ def frame(address: str, title: str, height: int = 640) -> Marked:
     return Marked(shown, f"{title}: open {address} in a browser, while this notebook runs.")
 
 
-def _curves(axes: Any, curves: dict[str, Sequence[tuple[float, float, tuple[float, float]]]], said: str) -> list[str]:
-    """Draw {name: [(number, score from 0 to 1, its interval)]}; returns each in words, `said` telling a point's."""
+def _curves(
+    axes: Any, curves: dict[str, Sequence[tuple[float, float, tuple[float, float]]]], said: str, beside: float = 1.0
+) -> list[str]:
+    """Draw {name: [(number, score from 0 to 1, its interval)]}; returns each in words, `said` telling a point's.
+
+    Each curve is drawn at `beside` times the former's numbers, so that bars do not hide each other on a logarithmic scale.
+    """
     listed = []
-    for (name, found), colour, mark in zip(curves.items(), (ORANGE, BLUE, INK, "#57534e"), "os^D", strict=False):
+    looks = zip(curves.items(), (ORANGE, BLUE, INK, "#57534e"), "os^D", strict=False)
+    for place, ((name, found), colour, mark) in enumerate(looks):
         numbers, values, intervals = zip(*found, strict=True)
         percent, reach = _with_reach(values, intervals)
-        axes.errorbar(numbers, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
+        drawn = [n * beside ** (place - (len(curves) - 1) / 2) for n in numbers]
+        axes.errorbar(drawn, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
         listed.append(f"{name}: " + ", ".join(said.format(n, value) for n, value in zip(numbers, percent, strict=True)))
     return listed
 

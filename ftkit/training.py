@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from .tasks import Task, chat_prompt, completion_text, example_ids, prompt_ids, 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import LoraConfig, PeftModel
+    from torch.utils.data import Sampler
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
 
@@ -172,7 +173,7 @@ def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
         optim="adamw_torch_fused" if on_cpu else profile.optimizer,
         max_length=None,  # lengths were checked: nothing is cut
         completion_only_loss=True,
-        train_sampling_strategy="group_by_length",  # neighbours of like length: little padding
+        train_sampling_strategy="group_by_length",  # see `length_batches`
         length_column_name="length",
         pad_to_multiple_of=PAD_TO,
         gradient_checkpointing=profile.gradient_checkpointing,
@@ -244,6 +245,36 @@ def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any =
     return loss / (carries_loss.sum() if items is None else items)
 
 
+def length_batches(lengths: Sequence[int], size: int, seed: int) -> Sampler:
+    """Row numbers, `size` at a time of like length: little padding. The batches come in random order, another each epoch.
+
+    The longest row comes first, so that too little memory shows at once. transformers' own `group_by_length` lets the
+    lengths go down, fifty batches at a time, and a model learns worse from rows in such an order (RECIPE.md).
+    """
+    import torch
+    from torch.utils.data import Sampler
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    class LengthBatches(Sampler):
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __len__(self) -> int:
+            return len(lengths)
+
+        def __iter__(self) -> Iterator[int]:
+            generator = torch.Generator().manual_seed(seed + self.epoch)  # the same order in every process
+            rows = get_length_grouped_indices(lengths, size, generator=generator)
+            first, *others = [rows[at : at + size] for at in range(0, len(rows), size)]
+            last = [others.pop()] if others else []  # it may be smaller
+            order = torch.randperm(len(others), generator=generator).tolist()
+            return iter([row for batch in (first, *(others[at] for at in order), *last) for row in batch])
+
+    return LengthBatches()
+
+
 def completion_trainer() -> type[SFTTrainer]:
     """SFTTrainer with `completion_loss`: the same loss as trl's own, without work that nobody reads here."""
     import torch
@@ -271,15 +302,12 @@ def completion_trainer() -> type[SFTTrainer]:
             return super().compute_loss_context_manager()
 
         def _get_train_sampler(self, train_dataset=None):
-            """As the Trainer's own; with several processes the rows that are alike go to all of them at once."""
-            if self.args.world_size == 1:
+            """Batches of rows that are alike in length, in random order; with several processes, alike for all of them."""
+            rows, length = self.train_dataset, self.args.length_column_name  # what is given has lost that column
+            if length not in (getattr(rows, "column_names", None) or ()):
                 return super()._get_train_sampler(train_dataset)
-            from transformers.trainer_pt_utils import LengthGroupedSampler
-
             together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            lengths = self.train_dataset[self.args.length_column_name]
-            generator = torch.Generator().manual_seed(self.args.seed)  # the same order in every process
-            return LengthGroupedSampler(together, lengths=lengths, generator=generator)
+            return length_batches(rows[length], together, self.args.seed)
 
         def create_model_card(self, *args, **kwargs):
             """The kit writes its own card, once, for the finished run."""

@@ -57,6 +57,17 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
     assert "wrong: 0 gives 80, 50 gives 40; left out: 0 gives 80; yours: 25 gives 60." in str(PICTURES["doses"]())
 
 
+def test_learning_curves_stand_beside_each_other_and_their_marks_do_not_overlap(monkeypatch):
+    axes = []
+    monkeypatch.setattr(plots, "_drawn", lambda figure, said: axes.extend(figure.axes) or said)
+    half = (0.4, 0.6)
+    said = plots.learning_curve({"a": [(50, 0.5, half), (1460, 0.5, half)], "b": [(50, 0.5, half), (1400, 0.5, half)]}, "%")
+    assert "a: 50 examples 50, 1,460 examples 50; b: 50 examples 50, 1,400 examples 50" in said
+    first, second = (container.lines[0].get_xdata() for container in axes[0].containers)
+    assert first[0] < 50 < second[0]
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["50", "1,460"]
+
+
 def test_a_confusion_matrix_shows_answers_that_are_no_value_only_where_there_are_some():
     drawn = str(PICTURES["confusion"]())
     assert "5 of 8 right" in drawn and "menu answered as none of them (2); book answered as menu (1)" in drawn

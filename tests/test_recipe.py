@@ -1,6 +1,4 @@
-import itertools
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,20 +97,6 @@ def test_weights_in_blocks_of_64_are_those_of_the_4_bit_model_and_larger_blocks_
         if block == 64:
             assert all((found[name] - four[name]).abs().max() < 1e-3 * four[name].abs().max() for name in four)
     assert 1.02 * lost[64] < lost[256] < 1.5 * lost[64]
-
-
-def test_shuffled_batches_are_of_like_length_the_longest_row_first_and_hold_every_row_once():
-    lengths = [20 + 7 * n % 61 for n in range(203)]
-    trainer = SimpleNamespace(
-        args=SimpleNamespace(train_batch_size=2, gradient_accumulation_steps=1, length_column_name="length"),
-        train_dataset={"length": lengths},
-    )
-    order = list(recipe._shuffled(trainer))
-    assert sorted(order) == list(range(203)) and lengths[order[0]] == max(lengths)
-    pairs = [(lengths[a], lengths[b]) for a, b in zip(order[2:-1:2], order[3::2], strict=True)]
-    assert np.mean([abs(a - b) for a, b in pairs]) < 4
-    falls = sum(one[0] >= after[0] for one, after in itertools.pairwise(pairs))
-    assert 0.3 < falls / len(pairs) < 0.7, "the lengths go down"
 
 
 @pytest.mark.parametrize("name", recipe.FORMS)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from ftkit.training import (
     COMPLETE,
     completion_loss,
     last_checkpoint,
+    length_batches,
     make_trainer,
     peak_memory_mb,
     train,
@@ -125,6 +127,30 @@ def test_batches_hold_rows_of_like_length(trainer, tiny_task, tiny_choice):
     assert padded - real < 0.5 * (by_chance - real)
 
 
+def test_batches_of_like_length_come_in_random_order_the_longest_row_first():
+    lengths = [20 + 7 * n % 61 for n in range(203)]
+    batches = length_batches(lengths, 2, seed=17)
+    order = list(batches)
+    assert len(batches) == 203 and sorted(order) == list(range(203)) and lengths[order[0]] == max(lengths)
+    pairs = [(lengths[a], lengths[b]) for a, b in zip(order[2:-1:2], order[3::2], strict=True)]
+    assert sum(abs(a - b) for a, b in pairs) / len(pairs) < 4
+    falls = sum(one[0] >= after[0] for one, after in itertools.pairwise(pairs))
+    assert 0.35 < falls / len(pairs) < 0.65, "the lengths go down"
+    assert list(batches) == order
+    batches.set_epoch(1)
+    assert list(batches) != order != list(length_batches(lengths, 2, seed=3))
+    assert list(length_batches([5], 2, seed=17)) == [0] and sorted(length_batches([5, 6, 7], 2, seed=17)) == [0, 1, 2]
+
+
+def test_the_second_pass_has_an_order_of_its_own(trainer):
+    first, second = [], []
+    for epoch, seen in enumerate((first, second)):
+        batches = trainer.get_train_dataloader()
+        batches.set_epoch(epoch)
+        seen += [tuple(row) for batch in batches for row in batch["input_ids"].tolist()]
+    assert first != second and len(first) == len(second)
+
+
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(tiny_task, tiny_choice, tiny_run, runs):
     again = quietly(tiny_task, tiny_choice, fresh=True)
     for name, weight in adapter_weights(tiny_run).items():
@@ -174,6 +200,21 @@ def test_a_killed_training_is_taken_up_and_ends_the_same(at, tiny_task, tiny_cho
     assert [entry["step"] for entry in run.log()] == [4, 8, 12]
     assert run.log()[-1]["tokens"] == tiny_run.log()[-1]["tokens"]
     assert [r.folder for r in all_runs()] == [run.folder]
+
+
+def test_a_training_stopped_in_its_second_pass_ends_the_same(tiny_task, tiny_choice, runs):
+    twice = Choice(tiny_choice.profile.with_changes(max_steps=24), "a test")  # 12 steps are a pass
+    whole = quietly(tiny_task, twice)
+    assert not quietly(tiny_task, twice, fresh=True, stop_after=16).finished
+    lines = []
+    run = train(tiny_task, twice, say=lines.append)
+    assert any(line.startswith("Going on after step 16") or line.startswith("Going on after step 18") for line in lines), (
+        lines
+    )
+    assert run.folder != whole.folder and run.log()[-1]["tokens"] == whole.log()[-1]["tokens"]
+    assert [entry["loss"] for entry in run.log()] == pytest.approx([entry["loss"] for entry in whole.log()], rel=1e-2)
+    for name, weight in adapter_weights(whole).items():
+        torch.testing.assert_close(adapter_weights(run)[name], weight, rtol=1e-2, atol=1e-4, msg=name)
 
 
 def test_a_checkpoint_cut_off_is_not_taken(tmp_path):

@@ -201,6 +201,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     """The kit's trainer with the experiment's changes."""
     import torch
     from transformers import PrinterCallback, set_seed
+    from trl import SFTTrainer
 
     from ftkit import kernels
     from ftkit.models import load_model, load_tokenizer, prepare_model
@@ -242,8 +243,8 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_trimming(profile))
-    if special == "shuffled":
-        trainer._get_train_sampler = partial(_shuffled, trainer)
+    if special != "shuffled":  # what the other lines were made with: within fifty batches the lengths go down
+        trainer._get_train_sampler = partial(SFTTrainer._get_train_sampler, trainer)
     if method == "full":
         return trainer
     if special == "loftq":
@@ -269,23 +270,6 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
             trainer.model, torch.optim.AdamW, lr=profile.learning_rate, loraplus_lr_ratio=float(more[0])
         )
     return trainer
-
-
-def _shuffled(trainer: Any, train_dataset: Any = None) -> Any:
-    """Batches of like length in random order; transformers' own go down in length, fifty batches at a time."""
-    import torch
-    from transformers.trainer_pt_utils import LengthGroupedSampler
-
-    class Shuffled(LengthGroupedSampler):
-        def __iter__(self):
-            indices = list(super().__iter__())
-            batches = [indices[i : i + self.batch_size] for i in range(0, len(indices), self.batch_size)]
-            inner = batches[1:-1]  # the longest first, so that memory shows; what may be a smaller batch last
-            order = [0, *(1 + i for i in torch.randperm(len(inner)).tolist()), len(batches) - 1]
-            return iter([row for place in dict.fromkeys(order) for row in batches[place]])
-
-    size = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
-    return Shuffled(size, lengths=trainer.train_dataset[trainer.args.length_column_name])
 
 
 def random_weights(model: Any, seed: int) -> Any:
