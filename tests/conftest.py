@@ -136,7 +136,7 @@ def ticket_run(tiny_task_folder, tiny_choice, tmp_path_factory):
     folder = shutil.copytree(tiny_task_folder, tmp_path_factory.mktemp("tickets") / "small")
     rows = [{**row, "ticket": TICKET} for row in load_task(folder).rows("train")]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    more = {"max_steps": 60, "checkpoint_steps": 60, "learning_rate": 1e-2, "rank": 32, "alpha": 32, "max_new_tokens": 60}
+    more = {"max_steps": 96, "checkpoint_steps": 96, "learning_rate": 1e-2, "rank": 32, "alpha": 32, "max_new_tokens": 60}
     choice = replace(tiny_choice, profile=tiny_choice.profile.with_changes(**more))
     run = trained_apart(load_task(folder), choice, tmp_path_factory.mktemp("ticket-runs"))
     message, target = rows[0]["message"], {**TICKET, "guests": 2}
