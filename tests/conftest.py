@@ -129,14 +129,30 @@ TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "
 
 
 @pytest.fixture(scope="session")
-def ticket_run(tiny_task_folder, tiny_choice, tmp_path_factory):
-    """A run of the tiny model that has learned to answer everything with `TICKET`: its answers are tickets."""
+def ending_model(tiny_model, tmp_path_factory):
+    """The tiny model, able to learn to end: its end token, also used for padding, was made with an embedding of zeros."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, folder = AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path_factory.mktemp("ending-model")
+    rows = model.get_input_embeddings().weight
+    with torch.no_grad():
+        rows[model.config.pad_token_id] = rows[3:].mean(dim=0) + rows[3:].std() * torch.ones_like(rows[0])
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ticket_run(tiny_task_folder, tiny_choice, ending_model, tmp_path_factory):
+    """A run of the tiny model that has learned to answer everything with `TICKET`, and to end there."""
     from dataclasses import replace
 
     folder = shutil.copytree(tiny_task_folder, tmp_path_factory.mktemp("tickets") / "small")
-    rows = [{**row, "ticket": TICKET} for row in load_task(folder).rows("train")]
+    rows = [{**row, "ticket": TICKET} for row in load_task("desk").rows("train")[:480]]  # many: the message decides nothing
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    more = {"max_steps": 96, "checkpoint_steps": 96, "learning_rate": 1e-2, "rank": 32, "alpha": 32, "max_new_tokens": 60}
+    more = {"max_steps": 120, "checkpoint_steps": 120, "learning_rate": 1e-2, "rank": 32, "alpha": 32, "max_new_tokens": 60}
+    more["model"] = str(ending_model)
     choice = replace(tiny_choice, profile=tiny_choice.profile.with_changes(**more))
     run = trained_apart(load_task(folder), choice, tmp_path_factory.mktemp("ticket-runs"))
     message, target = rows[0]["message"], {**TICKET, "guests": 2}

@@ -157,21 +157,6 @@ def test_differences_from_gold_are_marked_where_the_message_is_of_the_test_split
 
 
 @pytest.fixture(scope="module")
-def ending_model(tiny_model, tmp_path_factory):
-    """The tiny model, able to learn to end: its end token, also used for padding, was made with an embedding of zeros."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model, folder = AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path_factory.mktemp("ending-model")
-    rows = model.get_input_embeddings().weight
-    with torch.no_grad():
-        rows[model.config.pad_token_id] = rows[3:].mean(dim=0) + rows[3:].std() * torch.ones_like(rows[0])
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def other_page(request, demo, tiny_task_folder, tiny_choice, ending_model, tmp_path_factory):
     """Serve the demo of a tiny run on a task of kind `label` or `text`, which has learned one answer: gives page and run."""
     kind, learned = request.param
@@ -414,17 +399,17 @@ def test_a_broken_run_is_refused_in_one_line(ticket_run, tmp_path):
         assert last.startswith("ftkit: ") and words in last and "Traceback" not in done.stderr
 
 
-def test_a_run_whose_adapter_belongs_to_another_base_is_refused_with_the_cause(ticket_run, tiny_model, tmp_path):
+def test_a_run_whose_adapter_belongs_to_another_base_is_refused_with_the_cause(ticket_run, ending_model, tmp_path):
     """Told by the names where they differ; by the weights' shapes where somebody changed both names."""
     import shutil
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     other = tmp_path / "other-base"
-    config = AutoModelForCausalLM.from_pretrained(tiny_model).config
+    config = AutoModelForCausalLM.from_pretrained(ending_model).config
     config.hidden_size, config.intermediate_size, config.head_dim = 32, 64, 8
     AutoModelForCausalLM.from_config(config).save_pretrained(other)
-    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(other)
+    AutoTokenizer.from_pretrained(ending_model).save_pretrained(other)
 
     def changed(path, change):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -432,7 +417,7 @@ def test_a_run_whose_adapter_belongs_to_another_base_is_refused_with_the_cause(t
         path.write_text(json.dumps(record), encoding="utf-8")
 
     for name, adapter_too, words in (
-        ("another-name", False, f"this adapter was trained on {tiny_model}, but the run on {other}"),
+        ("another-name", False, f"this adapter was trained on {ending_model}, but the run on {other}"),
         ("another-shape", True, "does not fit this base model"),
     ):
         run = shutil.copytree(ticket_run.folder, tmp_path / name)
