@@ -149,9 +149,9 @@ def ticket_run(tiny_task_folder, tiny_choice, ending_model, tmp_path_factory):
     from dataclasses import replace
 
     folder = shutil.copytree(tiny_task_folder, tmp_path_factory.mktemp("tickets") / "small")
-    rows = [{**row, "ticket": TICKET} for row in load_task("desk").rows("train")[:480]]  # many: the message decides nothing
+    rows = [{**row, "ticket": TICKET} for row in load_task("desk").rows("train")[:640]]  # many: the message decides nothing
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    more = {"max_steps": 120, "checkpoint_steps": 120, "learning_rate": 1e-2, "rank": 32, "alpha": 32, "max_new_tokens": 60}
+    more = {"max_steps": 160, "checkpoint_steps": 160, "learning_rate": 5e-3, "rank": 32, "alpha": 32, "max_new_tokens": 60}
     more["model"] = str(ending_model)
     choice = replace(tiny_choice, profile=tiny_choice.profile.with_changes(**more))
     run = trained_apart(load_task(folder), choice, tmp_path_factory.mktemp("ticket-runs"))
