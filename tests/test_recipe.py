@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,11 @@ def test_methods_are_compared_on_the_test_split_by_message_and_seed():
     assert len(table) == 7 and table["qlora", "intent"][1:] == ("3", "–")
     assert table["full", "whole ticket"][0].startswith("100.0 (") and table["full", "whole ticket"][2].startswith("-50.0 (")
     assert table["lora", "intent"][2] == "+0.0 (+0.0 to +0.0)" and table["tfidf", "intent"][2].startswith("+25.0")
+    qlora = next(line for line in lines if line.name.startswith("qlora"))
+    changed = replace(qlora, experiments=tuple(replace(one, special="changed") for one in qlora.experiments))
+    for one in changed.experiments:
+        results[one.key] = {"experiment": vars(one), "test": {"rows": {"intent": "0000", "exact match": "0000"}}}
+    assert {row[:2]: row[2:] for row in recipe_report.on_test([*lines, changed], {"results": results})} == table
 
 
 def test_loftq_begins_nearer_to_the_weights_than_their_4_bits():

@@ -115,7 +115,10 @@ def on_test(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, ...]]:
 
     rows = []
     for metric in ("intent", "exact match"):
-        by_method = {line.experiments[0].method: some for line in lines if (some := scores(line, metric))}
+        by_method: dict[str, dict[int, list[int]]] = {}
+        for line in lines:  # a method's first line: the centre, not a change from it
+            if some := scores(line, metric):
+                by_method.setdefault(line.experiments[0].method, some)
         ours = by_method.get("qlora", {})
         for method, some in by_method.items():
             share, (low, high) = seeds_interval(list(some.values()))
