@@ -248,8 +248,9 @@ def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any =
 def length_batches(lengths: Sequence[int], size: int, seed: int) -> Sampler:
     """Row numbers, `size` at a time of like length: little padding. The batches come in random order, another each epoch.
 
-    The longest row comes first, so that too little memory shows at once. transformers' own `group_by_length` lets the
-    lengths go down, fifty batches at a time, and a model learns worse from rows in such an order (RECIPE.md).
+    The longest row comes first, so that too little memory shows at once. An epoch's order hangs on seed and epoch alone:
+    a training that was stopped in its second epoch goes on with the same rows. transformers' own `group_by_length` draws
+    them from the global random numbers, and lets the lengths go down, fifty batches at a time.
     """
     import torch
     from torch.utils.data import Sampler
