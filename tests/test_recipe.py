@@ -17,7 +17,8 @@ def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
     for line in read_plan(recipe.PLAN):
         groups.setdefault(line.group, []).append(line)
-    assert list(groups) == ["recipe", "small", "methods", "closer", "longer", "settled", "order", "around", "first", "curves"]
+    named = ["recipe", "small", "methods", "closer", "longer", "settled", "order", "around", "first", "curves"]
+    assert list(groups) == named
     for name in ("first", "recipe", "small", "closer", "longer", "around"):
         centre, *lines = groups[name]
         base = vars(centre.experiments[0])

@@ -243,7 +243,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_trimming(profile))
-    if "shuffled" not in (special, *more):  # what the other lines were made with: the lengths go down, fifty batches at a time
+    if "shuffled" not in (special, *more):  # the older order: the lengths go down, fifty batches at a time
         trainer._get_train_sampler = partial(SFTTrainer._get_train_sampler, trainer)
     if method == "full":
         return trainer
