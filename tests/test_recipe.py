@@ -76,7 +76,30 @@ def test_an_experiment_trains_with_its_changes_and_is_scored_row_by_row(tiny_cho
     assert qlora["trained_parameters"] < full["trained_parameters"] / 50
     assert len(mixed["test"]["rows"]["intent"]) == len(load_task("desk").rows("test")) and "test" not in full
     assert len(qlora["rows"]["exact match"]) == 156
-    json.dumps([qlora, full, mixed])
+    assert list(linear["cut"]) == ["16", "64", "256"] and "cut" not in mixed
+    assert 0 < linear["cut"]["16"]["kept"] < linear["cut"]["64"]["kept"] <= 1
+    assert all(len(found["rows"]["exact match"]) == 156 for found in linear["cut"].values())
+    json.dumps([qlora, full, mixed, linear])
+
+
+def test_a_change_is_cut_to_its_largest_directions(tiny_choice):
+    import torch
+
+    from ftkit.models import load_model
+
+    before, model = (load_model(tiny_choice.profile.model, "float32", four_bit=False) for _ in range(2))
+    name = "model.layers.0.mlp.up_proj.weight"
+    now, then = (dict(some.named_parameters())[name].data for some in (model, before))
+    one, two = (torch.eye(len(then))[:, [i]] @ torch.eye(then.shape[1])[[i]] for i in (0, 1))
+    now += 3 * one + 4 * two  # a change of rank 2
+    untouched = model.get_input_embeddings().weight.clone()
+    shares = []
+    for rank, kept in recipe.cut(model, before, [1, 2]):
+        shares.append(kept)
+        left = dict(model.named_parameters())[name].data - then
+        torch.testing.assert_close(left, 4 * two + (3 * one if rank == 2 else 0), atol=1e-5, rtol=0)
+    assert shares == [0.64, 1]
+    assert torch.equal(model.get_input_embeddings().weight, untouched)
 
 
 def test_weights_in_blocks_of_64_are_those_of_the_4_bit_model_and_larger_blocks_lose_more(tiny_choice):
@@ -136,6 +159,26 @@ def test_a_difference_is_paired_by_row_and_seed():
     assert recipe_report.difference([result(9)], centre) is None
     assert recipe_report.difference([result(2)], centre) == (0.0, 0.0, 0.0)
     assert np.array_equal(recipe_report.fields_right(better[0]), [1 / 3, 1, 1 / 3, 1])
+
+
+def test_what_is_left_of_a_cut_change_is_compared_with_all_of_it_and_with_the_centre():
+    centre, _, linear = (line for line in read_plan(recipe.PLAN) if line.group == "order" and line.name in (
+        "the centre", "full fine-tuning, learning rate 2e-4",
+        "full fine-tuning of the linear layers alone, learning rate 2e-4"))  # fmt: skip
+    scores = {"scores": {"intent": 0.5, "exact match": 0.25}}
+
+    def found(one, **rows):
+        return result(one.seed, **rows) | {"experiment": vars(one)} | scores
+
+    saved = {one.key: found(one) for one in centre.experiments}
+    for one in linear.experiments:
+        cut = {"16": {"kept": 0.5, **found(one, intent="0111")}, "64": {"kept": 0.9, **found(one, intent="1111")}}
+        saved[one.key] = {**found(one, intent="1111"), "cut": cut}
+    rows = recipe_report.cut_changes([centre, linear], {"results": saved})
+    assert [row[:2] for row in rows] == [("all of it", "100 %"), ("rank 64", "90 %"), ("rank 16", "50 %")]
+    assert [row[5].split()[0] for row in rows] == ["–", "+0.0", "-4.2"]  # one field of 24 is lost
+    assert [row[6].split()[0] for row in rows] == ["+8.3", "+8.3", "+4.2"]
+    assert recipe_report.cut_changes([centre], {"results": saved}) == []
 
 
 def test_methods_are_compared_on_the_test_split_by_message_and_seed():

@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
 
     from ftkit.evaluation import score
     from ftkit.generation import Answerer
-    from ftkit.models import load_tokenizer
+    from ftkit.models import load_model, load_tokenizer
     from ftkit.tasks import training_example
 
     from .measure import validation_loss
@@ -64,7 +64,31 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
         texts = [read(text) for text in answerer.answer([row[task.message] for row in rows])]
         return scored(score(task, rows, texts))
 
-    return found | judged(rows) | ({"test": judged(_rows(experiment, task, "test"))} if experiment.test else {})
+    found |= judged(rows) | ({"test": judged(_rows(experiment, task, "test"))} if experiment.test else {})
+    if "linear" in experiment.special.split():
+        before = load_model(profile.model, profile.dtype, four_bit=False)
+        found["cut"] = {str(rank): {"kept": kept, **judged(rows)} for rank, kept in cut(model, before, CUTS)}
+    return found
+
+
+CUTS = (16, 64, 256)  # ranks; the narrower side of every layer is 192 or 576
+
+
+def cut(model: Any, before: Any, ranks: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """Leave of each linear layer's change since `before` its `rank` largest directions: the most an adapter could hold.
+
+    Gives (rank, share of the change's squared size that is left) for one rank after the other, the model being so.
+    """
+    import torch
+
+    weights = dict(before.named_parameters())
+    changed = [(now, weights[name].data.float()) for name, now in model.named_parameters() if "proj" in name]
+    parts = [torch.linalg.svd(now.data.float() - then, full_matrices=False) for now, then in changed]
+    whole = sum(float(sizes.square().sum()) for _, sizes, _ in parts)
+    for rank in ranks:
+        for (now, then), (left, sizes, right) in zip(changed, parts, strict=True):
+            now.data = (then + left[:, :rank] * sizes[:rank] @ right[:rank]).to(now.dtype)
+        yield rank, round(sum(float(sizes[:rank].square().sum()) for _, sizes, _ in parts) / whole, 4)
 
 
 def profile_of(experiment: Experiment) -> Any:

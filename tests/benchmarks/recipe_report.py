@@ -132,6 +132,30 @@ def on_test(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def cut_changes(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What full fine-tuning of the linear layers changed, whole and cut to a rank, scored on the validation split.
+
+    Rows (what is left, share of the change's squared size, intent, whole ticket, fields, fields against the whole change,
+    fields against the centre), the differences with 95 % intervals.
+    """
+    centre = results_of(lines[0], saved)
+    rows = []
+    for line in lines:
+        whole = [result for result in results_of(line, saved) if "cut" in result]
+        ranks = list(whole[0]["cut"]) if whole else []
+        left = {"all of it": [{**result, "kept": 1} for result in whole]} if whole else {}
+        left |= {f"rank {r}": [{**w["cut"][r], "experiment": w["experiment"]} for w in whole] for r in reversed(ranks)}
+        for name, found in left.items():
+            gaps = [difference(found, whole) if found[0]["kept"] < 1 else None, difference(found, centre)]
+            rows.append((
+                name, f"{100 * mean(found, 'kept'):.0f} %", f"{100 * mean(found, 'scores', 'intent'):.1f}",
+                f"{100 * mean(found, 'scores', 'exact match'):.1f}",
+                f"{100 * float(np.mean([fields_right(r) for r in found])):.1f}",
+                *(f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})" if gap else "–" for gap in gaps),
+            ))  # fmt: skip
+    return rows
+
+
 def share_and_half(right: np.ndarray) -> tuple[float, float]:
     """The mean of scores [seeds, rows] and half of its 95 % interval: chance of the rows and, where there are several, seeds."""
     share, (low, high) = seeds_interval(right)
@@ -235,6 +259,14 @@ def write(page: Path = PAGE) -> None:
             of = "the largest number of rows" if name == "curves" else "all rows"
             said = f"Trained on {of} and scored on the test split, which no choice was made by:"
             parts.append(f"{said}\n\n{table(heads, tested)}")
+        if cuts := cut_changes(own, saved):
+            heads = ["left of the change", "squared size", "intent, %", "whole ticket, %", "fields, %",
+                     "fields against all of it", "fields against the centre"]  # fmt: skip
+            said = (
+                "What full fine-tuning of the linear layers changed in them, cut to its largest directions (by the singular "
+                "values): the best that an adapter of that rank could hold of it. Validation split:"
+            )
+            parts.append(f"{said}\n\n{table(heads, cuts)}")
         if words[name]:
             parts.append(words[name].strip())
     dates = sorted({result["date"] for result in saved["results"].values()})
