@@ -6,17 +6,20 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from .base import KitError
-from .tasks import Task
+from .tasks import SEPARATORS, Task
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 
+ROOM = 3  # how many times longer than a tuned model's answers may be: a base model goes on with its lists
+
+
 def only_what_fits(task: Task, tokenizer: PreTrainedTokenizerBase, rows: int, vocabulary: int) -> LogitsProcessor:
     """A logits processor for `generate` that forbids every token which breaks the schema of a `json` task.
 
-    For a batch of `rows` greedy answers; logits [rows, vocabulary]. Made new for every batch. The grammar follows the JSON
-    Schema, without blanks, keys in the schema's order (llguidance). Raises `KitError` for other kinds of task.
+    For a batch of `rows` greedy answers; logits [rows, vocabulary]. Made new for every batch. The grammar (llguidance)
+    holds the fields in their order, and lists sorted with nothing named twice. Raises `KitError` for other kinds of task.
     """
     if task.kind != "json":
         raise KitError(f"Only the answers of a json task have a schema to keep to; {task.name} is a {task.kind} task.")
@@ -26,11 +29,7 @@ def only_what_fits(task: Task, tokenizer: PreTrainedTokenizerBase, rows: int, vo
     import torch
     from transformers import LogitsProcessor
 
-    compact = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
-    # a grammar cannot say that no item comes twice, so that rule is left out
-    fields = {f.name: {k: v for k, v in f.schema().items() if k != "uniqueItems"} for f in task.fields}
-    schema = {**task.schema, "properties": fields, "x-guidance": compact}
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
+    grammar = llguidance.LLMatcher.grammar_from_lark(_grammar(task))
     known = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary)
     matchers = [llguidance.LLMatcher(known, grammar) for _ in range(rows)]
     if error := matchers[0].get_error():
@@ -57,3 +56,25 @@ def only_what_fits(task: Task, tokenizer: PreTrainedTokenizerBase, rows: int, vo
             return scores.masked_fill(~allowed, float("-inf"))
 
     return OnlyWhatFits()
+
+
+def _grammar(task: Task) -> str:
+    """The answers that fit, in the form of Lark: fields in their order, written as `completion_text` writes them."""
+
+    def literal(text: str) -> str:
+        return json.dumps(text, ensure_ascii=False)  # Lark quotes as JSON does
+
+    comma, colon = SEPARATORS
+    whole, rules = ['"{"'], []
+    for n, field in enumerate(task.fields):
+        whole.append(f"{literal((comma if n else '') + json.dumps(field.name, ensure_ascii=False) + colon)} f{n}")
+        if field.type != "set":
+            rules.append(f"f{n}: %json {json.dumps(field.schema())}")
+            continue
+        names = sorted(field.values)
+        some = [f"f{n}_{i}" for i in range(len(names))]  # a list that begins with this name: only later ones may follow
+        rules.append(f'f{n}: "[" ({" | ".join(some)})? "]"')
+        for i, name in enumerate(names):
+            later = f" ({literal(comma)} ({' | '.join(some[i + 1 :])}))?" if some[i + 1 :] else ""
+            rules.append(f"f{n}_{i}: {literal(json.dumps(name, ensure_ascii=False))}{later}")
+    return "\n".join([f"start: {' '.join(whole)} " + '"}"', *rules])

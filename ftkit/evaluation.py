@@ -109,11 +109,15 @@ class _Measured:
         answerer = self.answerer
         name = f"{which}, constrained" if fits else which
         settings = self._settings(which, chat_prompt(self.task, "", told=which == BASE)) | {"constrained": fits}
+        most = answerer.max_new_tokens
+        if fits:
+            settings["most"] = most = decoding.ROOM * most
         vocabulary = answerer.model.config.vocab_size
         fitting = partial(decoding.only_what_fits, self.task, answerer.tokenizer, vocabulary=vocabulary) if fits else None
 
         def ask(messages: list[str]) -> list[str]:
-            return answerer.complete([answerer.prompt(message, which) for message in messages], which, fitting=fitting)
+            chats = [answerer.prompt(message, which) for message in messages]
+            return answerer.complete(chats, which, max_new_tokens=most, fitting=fitting)
 
         about = ABOUT[which] + ("; only tokens that fit the schema" if fits else "")
         self._add(name, about, self._predict(name, settings, self.messages, ask))

@@ -308,12 +308,15 @@ def describe_answer(task: Task) -> str:
     return "\n".join(["Answer with one JSON object on one line and nothing else, with these keys in this order:", *lines])
 
 
+SEPARATORS = ",", ":"  # between the fields of an answer, and between a field's name and its value
+
+
 def completion_text(task: Task, answer: Any) -> str:
     """The answer as the model shall write it: a `json` task's object on one line, otherwise the text itself.
 
     No blanks stand between the object's parts: a fifth fewer tokens to learn, and to wait for.
     """
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")) if task.kind == "json" else str(answer)
+    return json.dumps(answer, ensure_ascii=False, separators=SEPARATORS) if task.kind == "json" else str(answer)
 
 
 def training_example(task: Task, row: Row) -> dict[str, Messages]:
