@@ -6,7 +6,7 @@ import pytest
 
 from ftkit.base import kit_root
 from ftkit.profiles import read_profiles
-from ftkit.tasks import load_task
+from ftkit.tasks import completion_text, load_task
 from tests.benchmarks import recipe, recipe_report
 from tests.benchmarks.experiments import Experiment, load_results, read_plan
 
@@ -17,9 +17,9 @@ def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
     for line in read_plan(recipe.PLAN):
         groups.setdefault(line.group, []).append(line)
-    named = ["recipe", "small", "methods", "closer", "longer", "settled", "order", "around", "first", "curves"]
+    named = ["recipe", "small", "methods", "closer", "longer", "settled", "order", "blanks", "around", "first", "curves"]
     assert list(groups) == named
-    for name in ("first", "recipe", "small", "closer", "longer", "settled", "order", "around"):
+    for name in ("first", "recipe", "small", "closer", "longer", "settled", "order", "blanks", "around"):
         centre, *lines = groups[name]
         base = vars(centre.experiments[0])
         for line in lines:
@@ -33,11 +33,15 @@ def test_every_change_is_one_change_from_its_groups_centre():
 
 
 def test_the_cpu_profile_is_the_recipe_that_the_search_settled_on():
-    (settled,) = (line.experiments[0] for line in read_plan(recipe.PLAN) if line.group == "settled" and not line.expected)
+    (settled,) = (line.experiments[0] for line in read_plan(recipe.PLAN) if line.group == "order" and not line.expected)
     profile = read_profiles()["cpu"]
     steps = {"max_steps": profile.epochs * len(load_task("desk").rows("train")) / profile.examples_per_step}
     assert settled.profile == {name: getattr(profile, name) for name in settled.profile} | steps
-    assert settled.task == {"system_prompt": load_task("desk").system_prompt} and settled.method == "qlora"
+    assert settled.task == {"system_prompt": load_task("desk").system_prompt}
+    assert settled.method == "qlora" and settled.special == "shuffled"
+    write, _ = recipe.FORMS["compact"]
+    ticket = load_task("desk").rows("train")[0]["ticket"]
+    assert write(ticket) == completion_text(load_task("desk"), ticket)
 
 
 def test_the_saved_results_say_what_was_run_and_where():
@@ -199,7 +203,10 @@ def test_methods_are_compared_on_the_test_split_by_message_and_seed():
     changed = replace(qlora, experiments=tuple(replace(one, special="changed") for one in qlora.experiments))
     for one in changed.experiments:
         results[one.key] = {"experiment": vars(one), "test": {"rows": {"intent": "0000", "exact match": "0000"}}}
-    assert {row[:2]: row[2:] for row in recipe_report.on_test([*lines, changed], {"results": results})} == table
+    more = {row[:2]: row[2:] for row in recipe_report.on_test([*lines, changed], {"results": results})}
+    own = {key: more.pop(key) for key in list(more) if key[0] == f"qlora, {changed.name}"}
+    assert more == table
+    assert [row[2].split()[0] for row in own.values()] == ["+50.0", "+50.0"]
 
 
 def test_loftq_begins_nearer_to_the_weights_than_their_4_bits():

@@ -48,17 +48,20 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
     from ftkit.evaluation import score
     from ftkit.generation import Answerer
     from ftkit.models import load_model, load_tokenizer
+    from ftkit.runs import SPARE
     from ftkit.tasks import training_example
 
     from .measure import validation_loss
 
     profile = profile_of(experiment)
     tokenizer = load_tokenizer(profile.model)
-    model, found, losses = fit(experiment, [training_example(task, row) for row in rows], tokenizer)
+    examples = [training_example(task, row) for row in rows]
+    model, found, losses = fit(experiment, examples, tokenizer)
     found["loss"] = losses[-1]
+    longest = 1 + max(len(tokenizer(example["completion"][0]["content"])["input_ids"]) for example in examples)
     rows = _rows(experiment, task, "validation")
     found["validation_loss"] = round(validation_loss(model, torch, task, rows, tokenizer), 4)
-    answerer = Answerer(task, model.eval(), tokenizer, 64, profile.max_new_tokens)
+    answerer = Answerer(task, model.eval(), tokenizer, 64, max(profile.max_new_tokens, longest + SPARE))
 
     def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
         texts = [read(text) for text in answerer.answer([row[task.message] for row in rows])]

@@ -104,9 +104,10 @@ def curve_points(lines: list[Line], saved: dict[str, Any], metric: str) -> dict[
 
 
 def on_test(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Scores on the test split where it was asked, and QLoRA's less each other method's, paired by message and seed.
+    """Scores on the test split where it was asked, and QLoRA's less each other line's, paired by message and seed.
 
-    Rows (method, metric, share, QLoRA's difference), with 95 % intervals over messages and seeds.
+    Rows (method, metric, share, seeds, QLoRA's difference), with 95 % intervals over messages and seeds. A method's first
+    line stands for it; its other ones are changes from that and are called so.
     """
 
     def scores(line: Line, metric: str) -> dict[int, list[int]]:
@@ -115,12 +116,13 @@ def on_test(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, ...]]:
 
     rows = []
     for metric in ("intent", "exact match"):
-        by_method: dict[str, dict[int, list[int]]] = {}
-        for line in lines:  # a method's first line: the centre, not a change from it
+        by_name: dict[str, dict[int, list[int]]] = {}
+        for line in lines:
             if some := scores(line, metric):
-                by_method.setdefault(line.experiments[0].method, some)
-        ours = by_method.get("qlora", {})
-        for method, some in by_method.items():
+                method = line.experiments[0].method
+                by_name[f"{method}, {line.name}" if method in by_name else method] = some
+        ours = by_name.get("qlora", {})
+        for method, some in by_name.items():
             share, (low, high) = seeds_interval(list(some.values()))
             common = sorted(set(ours) & set(some)) if method != "qlora" else []
             gap = "–"
