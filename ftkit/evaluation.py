@@ -108,10 +108,9 @@ class _Measured:
         """Base or tuned, as the demo shows them; with `fits` under constrained decoding."""
         answerer = self.answerer
         name = f"{which}, constrained" if fits else which
-        settings = self._settings(which, chat_prompt(self.task, "", told=which == BASE)) | {"constrained": fits}
-        most = answerer.max_new_tokens
-        if fits:
-            settings["most"] = most = decoding.ROOM * most
+        most = answerer.max_new_tokens * (decoding.ROOM if fits else 1)
+        settings = self._settings(which, chat_prompt(self.task, "", told=which == BASE))
+        settings |= {"constrained": fits, "most": most}
         vocabulary = answerer.model.config.vocab_size
         fitting = partial(decoding.only_what_fits, self.task, answerer.tokenizer, vocabulary=vocabulary) if fits else None
 

@@ -58,7 +58,8 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
     examples = [training_example(task, row) for row in rows]
     model, found, losses = fit(experiment, examples, tokenizer)
     found["loss"] = losses[-1]
-    longest = 1 + max(len(tokenizer(example["completion"][0]["content"])["input_ids"]) for example in examples)
+    answers = [example["completion"][0]["content"] for example in examples]  # in this experiment's form
+    longest = 1 + max(len(ids) for ids in tokenizer(answers)["input_ids"])
     rows = _rows(experiment, task, "validation")
     found["validation_loss"] = round(validation_loss(model, torch, task, rows, tokenizer), 4)
     answerer = Answerer(task, model.eval(), tokenizer, 64, max(profile.max_new_tokens, longest + SPARE))
