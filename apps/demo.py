@@ -14,7 +14,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: nothi
 
 import gradio as gr
 
-from ftkit.base import KitError, kit_root
+from ftkit.common.errors import KitError
+from ftkit.common.paths import kit_root
 from ftkit.deployment import (
     DEFAULT_PORT,
     NO,
@@ -33,9 +34,10 @@ from ftkit.deployment import (
     wrong_answers,
 )
 from ftkit.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
-from ftkit.generation import BASE, TUNED, Answer, Answerer
+from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.runs import Run
 from ftkit.serving import doorkeeper
+from ftkit.streaming import Answer
 from ftkit.tasks import Field, Task, parse_answer
 
 EXAMPLES = 6  # of each difficulty

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .generation import TUNED, Answerer
-from .intervals import share_interval
-from .metrics import closed_values, same
-from .tasks import Row, Task, completion_text, labels_of, parse_answer, prompt_text
+from ftkit.generation import TUNED, Answerer
+from ftkit.intervals import share_interval
+from ftkit.metrics import closed_values, same
+from ftkit.tasks import Row, Task, completion_text, labels_of, parse_answer, prompt_text
 
 SMALL = 30  # rows; a share of fewer says little
 WORST = 20

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .base import KitError
-from .checking import simple_model
-from .metrics import row_scores
-from .tasks import Row, Task, completion_text, labels_of
+from ftkit.checking import simple_model
+from ftkit.common.errors import KitError
+from ftkit.metrics import row_scores
+from ftkit.tasks import Row, Task, completion_text, labels_of
 
 SHOTS = (2, 4, 8)  # numbers of examples that the base model is shown, to choose from
 CHOSEN_ON = 48  # validation messages that the number is chosen on

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .base import KitError, kit_root, read_json
-from .intervals import Interval, seeds_interval, share_interval
-from .tasks import Row, Task, read_text
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, read_text
+from ftkit.common.paths import kit_root
+from ftkit.intervals import Interval, seeds_interval, share_interval
+from ftkit.tasks import Row, Task
 
 EVERYDAY = kit_root() / "data" / "experiments" / "everyday.jsonl"
 RESULTS = kit_root() / "data" / "experiments" / "beliefs.json"

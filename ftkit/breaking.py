@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .base import return_freed_memory
-from .merging import free_memory
-from .profiles import Profile, resolve_dtype
-from .tasks import (
+from ftkit.common.machine import resolve_dtype
+from ftkit.common.memory import free_memory, return_freed_memory
+from ftkit.common.profiles import Profile
+from ftkit.tasks import (
     Row,
     Task,
     chat_prompt,
@@ -22,12 +22,13 @@ from .tasks import (
     prompt_text,
     training_example,
 )
-from .training import completion_trainer, make_trainer, sft_config
+from ftkit.training import completion_trainer, make_trainer, sft_config
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTTrainer
+
 
 Spoil = Callable[["SFTTrainer"], None]
 WIDTH = 96  # characters of an answer that are shown

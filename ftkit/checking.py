@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .base import Finding
-from .profiles import Profile
-from .repairs import cut_off, foreign, markup, personal, repair_answer, signature, words
-from .similarity import similar_pairs
-from .tasks import SPLITS, Line, Row, Task, example_ids, labels_of, read_lines
+from ftkit.common.errors import Finding
+from ftkit.common.profiles import Profile
+from ftkit.repairs import cut_off, foreign, markup, personal, repair_answer, signature, words
+from ftkit.similarity import similar_pairs
+from ftkit.tasks import SPLITS, Line, Row, Task, example_ids, labels_of, read_lines
 
 FOLDS = 5
 UNLIKELY = 0.1  # a label's probability, by a model that has not seen the row, below which it is shown
@@ -291,7 +291,7 @@ def _simple_model(checked: Checked) -> Iterator[Finding]:
 
 def _lengths(checked: Checked, profile: Profile) -> Finding:
     """Tokens of prompt and completion under the profile's tokenizer, and how many rows are longer than it takes."""
-    from .models import load_tokenizer
+    from ftkit.models import load_tokenizer
 
     tokenizer = load_tokenizer(profile.model)
     rows = [(split, row) for split in SPLITS for row in checked.rows[split]]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .base import KitError, new_folder, replacing
-from .repairs import repair_answer, repair_text
-from .similarity import similar_pairs
-from .tasks import SPLITS, Row, Task, read_lines
+from ftkit.common.errors import KitError
+from ftkit.common.files import dump, new_folder, write_rows
+from ftkit.repairs import repair_answer, repair_text
+from ftkit.similarity import similar_pairs
+from ftkit.tasks import SPLITS, Row, Task, read_lines
 
 
 @dataclass
@@ -105,15 +103,3 @@ def write_cleaned(task: Task, cleaned: dict[str, Cleaned], folder: Path) -> None
         for name in ("rejected", "log"):
             rows = [{"split": split, **entry} for split in SPLITS for entry in getattr(cleaned[split], name)]
             write_rows(temporary / f"{'cleaning' if name == 'log' else name}.jsonl", rows)
-
-
-def write_rows(path: Path, rows: Iterable[Any]) -> None:
-    """Write JSONL, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(dump(row) + "\n" for row in rows)
-
-
-def dump(value: Any) -> str:
-    """JSON on one line, readable as it is; escaped only where a text holds half a character (a lone surrogate)."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return json.dumps(value, default=str) if re.search("[\ud800-\udfff]", text) else text

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import __version__
-from .base import KitError, kit_root, replacing
-from .cli_export import export
-from .cli_task import ProfileOption
-from .cli_task import app as tasks_app
+from ftkit import __version__
+from ftkit.cli_export import export
+from ftkit.cli_task import ProfileOption
+from ftkit.cli_task import app as tasks_app
+from ftkit.common.errors import KitError
+from ftkit.common.files import replacing
+from ftkit.common.paths import kit_root
 
 if TYPE_CHECKING:
-    from .runs import Run
+    from ftkit.runs import Run
+
 
 app = typer.Typer(
     help="Fine-tune a language model in 4-bit, measure it against its base, and show it.",
@@ -36,7 +39,7 @@ RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name;
 
 def _open(name: str | None) -> Run:
     """The run that is meant; on standard error whether it is the kit's own."""
-    from .runs import open_run
+    from ftkit.runs import open_run
 
     run = open_run(name)
     if name is None and run.is_reference:
@@ -67,7 +70,7 @@ def doctor(
     run: Annotated[str | None, typer.Argument(help="a run's folder or name; left out, this machine is checked")] = None,
 ) -> None:
     """Check this machine, or a run: one line for each thing that may be wrong, with its fix."""
-    from .doctor import examine, examine_run
+    from ftkit.doctor import examine, examine_run
 
     findings = []
     for finding in examine_run(run) if run else examine():
@@ -90,10 +93,10 @@ def train(
 def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Run:
     from dataclasses import replace
 
-    from .checking import gate
-    from .profiles import choose_profile
-    from .tasks import SPLITS, load_task
-    from .training import train as run_training
+    from ftkit.checking import gate
+    from ftkit.common.profiles import choose_profile
+    from ftkit.tasks import SPLITS, load_task
+    from ftkit.training import train as run_training
 
     loaded = load_task(task)
     for split in SPLITS:  # bad rows are named before anything heavy is imported
@@ -128,9 +131,9 @@ def plan(
     """Predict memory and time of a training by full fine-tuning, LoRA and QLoRA; no weights are loaded."""
     from rich.console import Console
 
-    from .planning import example_lengths, plan_table
-    from .profiles import choose_profile
-    from .tasks import load_task
+    from ftkit.common.profiles import choose_profile
+    from ftkit.planning import example_lengths, plan_table
+    from ftkit.tasks import load_task
 
     chosen = choose_profile(profile)
     changes = {key: value for key, value in (("model", model), ("batch_size", batch)) if value}
@@ -160,7 +163,7 @@ def evaluate(
 def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained: bool) -> None:
     from rich.console import Console
 
-    from .evaluation import evaluate as run_evaluation
+    from ftkit.evaluation import evaluate as run_evaluation
 
     print(f"Evaluating {run.name}: every model on the same messages", flush=True)
     _show_evaluation(run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained))
@@ -170,7 +173,7 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
 def _show_evaluation(result: dict) -> None:
     from rich.console import Console
 
-    from .evaluation import sentences, table
+    from ftkit.evaluation import sentences, table
 
     Console().print(table(result))
     for line in sentences(result):
@@ -187,8 +190,8 @@ def compare(
     """Compare two runs' tuned models on the same messages, with intervals."""
     from rich.console import Console
 
-    from .evaluation import compare_runs, comparison_table
-    from .runs import open_run
+    from ftkit.evaluation import compare_runs, comparison_table
+    from ftkit.runs import open_run
 
     found = compare_runs(open_run(first), open_run(second), split, limit=limit)
     Console().print(comparison_table(found))
@@ -204,8 +207,8 @@ def general(
     limit: Annotated[int | None, typer.Option(min=1, help="with --lm-eval: only the first N examples of each task")] = None,
 ) -> None:
     """Ask base and tuned general questions: what the training cost elsewhere."""
-    from . import general as elsewhere
-    from .base import write_json
+    from ftkit import general as elsewhere
+    from ftkit.common.files import write_json
 
     opened = _open(run)
     if not lm_eval:
@@ -233,7 +236,7 @@ def generate(
     base: Annotated[bool, typer.Option("--base", help="let the untouched model answer")] = False,
 ) -> None:
     """Answer one message, or every message of a file."""
-    from .generation import BASE, TUNED
+    from ftkit.generation import BASE, TUNED
 
     given = list(what or [])
     if (input is None) != (output is None):
@@ -262,7 +265,7 @@ def generate(
 
 
 def _answerer(run: Run):
-    from .generation import Answerer
+    from ftkit.generation import Answerer
 
     return Answerer.of_run(run)
 
@@ -310,14 +313,14 @@ def demo(
     ] = None,
 ) -> None:
     """Show a run in the browser: the same message before and after fine-tuning."""
-    from .runs import finished_run
+    from ftkit.runs import finished_run
 
     user, _, password = (auth or "").partition(":")
     if auth and not (user and password):
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
     if run is None and (prepare or fresh):
-        from .profiles import choose_profile
-        from .tasks import load_task
+        from ftkit.common.profiles import choose_profile
+        from ftkit.tasks import load_task
 
         wanted = load_task("desk"), choose_profile(profile).profile
         opened = finished_run(*wanted)
@@ -335,7 +338,7 @@ def demo(
         ):
             raise typer.Exit(code)
     elif (opened.folder / "evaluation.json").is_file():
-        from .evaluation import load_evaluation
+        from ftkit.evaluation import load_evaluation
 
         _show_evaluation(load_evaluation(opened))
     _serve(opened, port, share, (user, password) if auth else None)
@@ -347,7 +350,7 @@ def progress() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from .course import progress_file, progress_rows
+    from ftkit.course import progress_file, progress_rows
 
     grid = Table(title="Your progress", title_justify="left")
     for heading in ("lesson", "exercises solved", "tried", "hints", "solutions seen", "quiz right"):
@@ -371,7 +374,7 @@ def _in_own_process(arguments: list[str]) -> int:
 def _serve(run: Run, port: int, share: bool, auth: tuple[str, str] | None = None) -> None:
     import importlib.util
 
-    from .deployment import free_port
+    from ftkit.deployment import free_port
 
     free = free_port(port)
     if free != port:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .base import KitError
+from ftkit.common.errors import KitError
 
 if TYPE_CHECKING:
-    from .runs import Run
+    from ftkit.runs import Run
+
 
 WAYS = "adapter, merged, space, ollama, gguf, server or hub"
 
@@ -27,7 +28,7 @@ def export(
     public: Annotated[bool, typer.Option("--public", help="with --to hub: for everybody to see, not only for you")] = False,
 ) -> None:
     """Take a run out of the notebook: write an export and prove it against the tuned model."""
-    from .runs import open_run
+    from ftkit.runs import open_run
 
     if (to is None) != fidelity:
         raise KitError(f"Say where to: --to {WAYS}; or --fidelity for the comparison of the ways to merge.")
@@ -37,7 +38,7 @@ def export(
     if fidelity:
         _fidelity(opened, limit)
     elif to == "hub":
-        from .pushing import push
+        from ftkit.pushing import push
 
         print(f"It is at {push(opened, repo, what, not public)}")
     else:
@@ -47,8 +48,8 @@ def export(
 def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
     from rich.console import Console
 
-    from .exporting import doubt, export_folder, table
-    from .exporting import export as write_export
+    from ftkit.exporting import doubt, export_folder, table
+    from ftkit.exporting import export as write_export
 
     result = write_export(run, to, output, verify, _say)
     if result["verification"]:
@@ -69,8 +70,8 @@ def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
 def _fidelity(run: Run, limit: int | None) -> None:
     from rich.console import Console
 
-    from .merging import fidelity as compare
-    from .merging import fidelity_in_words, fidelity_table
+    from ftkit.merging import fidelity as compare
+    from ftkit.merging import fidelity_in_words, fidelity_table
 
     result = compare(run, limit, _say)
     Console().print(fidelity_table(result))

@@ -13,12 +13,12 @@ import sys
 import tomllib
 from collections.abc import Callable
 
-from .base import KitError, kit_root
-from .models import PACKAGE
+from ftkit.common.errors import KitError
+from ftkit.common.paths import kit_root
+from ftkit.models import PACKAGE
 
 # Packages that Colab brings, that the kit may upgrade, and that do not work after half of them was imported before
 UPGRADED = ("datasets", "huggingface_hub", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pyarrow", "gradio")
-
 FIRST_CELL = """# Google Colab: installs the kit, and leaves its torch alone. On your own machine this does nothing.
 import os
 import subprocess

@@ -17,7 +17,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .base import KitError, read_json, runs_dir, write_json
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, write_json
+from ftkit.common.paths import runs_dir
 
 FORMAT = 1
 RIGHT, WRONG, NOT_ATTEMPTED = "right", "not yet", "not attempted"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from .base import KitError
-from .tasks import SEPARATORS, Task
+from ftkit.common.errors import KitError
+from ftkit.tasks import SEPARATORS, Task
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor, PreTrainedTokenizerBase

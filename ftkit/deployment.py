@@ -9,11 +9,14 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from .base import KitError, read_json
-from .evaluation import load_evaluation, same, table
-from .generation import TUNED, Answer
-from .runs import Run
-from .tasks import Field, Task, parse_answer
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json
+from ftkit.evaluation import load_evaluation, table
+from ftkit.generation import TUNED
+from ftkit.metrics import same
+from ftkit.runs import Run
+from ftkit.streaming import Answer
+from ftkit.tasks import Field, Task, parse_answer
 
 DEFAULT_PORT = 7860
 NOTHING, YES, NO = "–", "yes", "no"  # how a form shows null, true and false

@@ -7,12 +7,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 
-from . import guards
-from .base import Finding, KitError, cache_dir, kit_root
-from .deployment import DEFAULT_PORT, free_port
-from .models import INSTALL_PACKAGED, PACKAGED, find_model, quiet_bitsandbytes
-from .profiles import choose_profile, detect_hardware
-from .runs import open_run
+from ftkit import guards
+from ftkit.common.errors import Finding, KitError
+from ftkit.common.machine import detect_hardware
+from ftkit.common.paths import cache_dir, kit_root
+from ftkit.common.profiles import choose_profile
+from ftkit.deployment import DEFAULT_PORT, free_port
+from ftkit.models import INSTALL_PACKAGED, PACKAGED, find_model, quiet_bitsandbytes
+from ftkit.runs import open_run
 
 INSTALL = f'in the kit\'s folder: "{sys.executable}" -m pip install -c constraints.txt -e ".[lab,test]"'
 NEEDED_DISK_GB = 3

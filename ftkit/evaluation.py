@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from . import analysis, baselines, decoding, general
-from .base import KitError, read_json, replacing, write_json
-from .evaluation_page import in_order, page
-from .generation import BASE, TUNED, Answerer
-from .intervals import Paired, bootstrap_interval, compare_scores, compare_shares, in_words, share_interval
-from .metrics import corpus_scores, perplexity, row_scores, same, score
-from .models import weight_bytes
-from .planning import clock
-from .predictions import adapter_digest, predict
-from .runs import Run, versions, write_card
-from .tasks import Row, Task, chat_prompt
+from ftkit import analysis, baselines, decoding, general
+from ftkit.common.console import clock
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, replacing, write_json
+from ftkit.common.machine import versions
+from ftkit.evaluation_page import in_order, page
+from ftkit.generation import BASE, TUNED, Answerer
+from ftkit.intervals import Paired, bootstrap_interval, compare_scores, compare_shares, in_words, share_interval
+from ftkit.metrics import corpus_scores, perplexity, row_scores, same, score
+from ftkit.models import weight_bytes
+from ftkit.predictions import adapter_digest, predict
+from ftkit.runs import Run, write_card
+from ftkit.tasks import Row, Task, chat_prompt
 
 FORMAT = 3
 FEW_SHOT, TFIDF, MAJORITY = "few-shot", "TF-IDF", "majority"
@@ -28,7 +30,6 @@ ABOUT = {
     TUNED: "the model after fine-tuning, told nothing",
 }
 Say = Callable[[str], None]
-
 __all__ = ["FORMAT", "compare_runs", "evaluate", "load_evaluation", "same", "score", "sentences", "table"]
 
 

@@ -6,8 +6,9 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .planning import clock
-from .reports import confusion, figure_of, page_of, picture, table
+from ftkit.common.console import clock
+from ftkit.common.figures import confusion_figure, figure_of, picture
+from ftkit.reports import page_of, table
 
 ORDER = ("majority", "TF-IDF", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
 GREY, ORANGE = "#78716c", "#c2410c"
@@ -30,7 +31,9 @@ def page(record: dict[str, Any], result: dict[str, Any], said: Sequence[str]) ->
         sections.append(("What it cost elsewhere", _general(result["general"])))
     for name, found in result["confusions"].items():
         if len(found["values"]) <= 30:
-            sections.append((f"What is taken for what: {name}", picture(*confusion(found["values"], found["matrix"], name))))
+            sections.append(
+                (f"What is taken for what: {name}", picture(*confusion_figure(found["values"], found["matrix"], name)))
+            )
     sections.append(("Where it is good and where not", _slices(result["slices"])))
     if result.get("calibration"):
         sections.append(("Does it know when it is wrong?", _calibration(result["calibration"])))

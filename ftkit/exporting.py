@@ -15,14 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import guards
-from .base import KitError, cache_dir, new_folder, read_json, write_json
-from .merging import Loaded, agreement, answering, free_memory, load_folder, on_base, place, save_merged, timed, write_text
-from .models import check_adapter, load_tokenizer
-from .predictions import adapter_digest
-from .runs import Run, card
-from .spaces import load_space, write_space
-from .tasks import chat_prompt
+from ftkit import guards
+from ftkit.common.errors import KitError
+from ftkit.common.files import new_folder, place, read_json, write_json, write_text
+from ftkit.common.memory import free_memory
+from ftkit.common.paths import cache_dir
+from ftkit.merging import Loaded, agreement, answering, load_folder, on_base, save_merged, timed
+from ftkit.models import check_adapter, load_tokenizer
+from ftkit.predictions import adapter_digest
+from ftkit.runs import Run, card
+from ftkit.spaces import load_space, write_space
+from ftkit.tasks import chat_prompt
 
 FORMAT = 1
 MESSAGES = 20  # of the test split, to compare an export with the tuned model

@@ -13,14 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import KitError, kit_root
-from .generation import BASE, TUNED, Answerer
-from .intervals import compare_shares, in_words
-from .metrics import perplexity
-from .tasks import read_text
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_text
+from ftkit.common.paths import kit_root
+from ftkit.generation import BASE, TUNED, Answerer
+from ftkit.intervals import compare_shares, in_words
+from ftkit.metrics import perplexity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
 
 KINDS = ("knowledge", "arithmetic", "instruction")
 CHUNK = 256  # tokens of plain English judged together

@@ -11,18 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import guards
-from .base import KitError
-from .models import dequantized, load_adapter, load_model, load_tokenizer
-from .runs import Run
-from .streaming import Answer, Drafts, Streamer, training_answers, without_adapter
-from .tasks import Messages, Task, chat_prompt, prompt_text
+from ftkit import guards
+from ftkit.common.errors import KitError
+from ftkit.models import dequantized, load_adapter, load_model, load_tokenizer
+from ftkit.runs import Run
+from ftkit.streaming import Answer, Drafts, Streamer, training_answers, without_adapter
+from ftkit.tasks import Messages, Task, chat_prompt, prompt_text
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from peft import PeftModel
     from transformers import BatchEncoding, Cache, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
 
 BASE, TUNED = "base", "tuned"
 WORTH_SHARING = 48  # tokens that all prompts must begin with to be computed once

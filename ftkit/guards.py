@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .base import Finding, KitError, read_json
-from .checking import check_task
-from .models import (
+from ftkit.checking import check_task
+from ftkit.common.errors import Finding, KitError
+from ftkit.common.files import read_json
+from ftkit.common.profiles import Profile
+from ftkit.models import (
     INSTALL_PACKAGED,
     PACKAGED,
     check_adapter,
@@ -24,10 +26,9 @@ from .models import (
     packaged_file,
     weights_digest,
 )
-from .predictions import adapter_digest
-from .profiles import Profile
-from .runs import Run
-from .tasks import prompt_ids
+from ftkit.predictions import adapter_digest
+from ftkit.runs import Run
+from ftkit.tasks import prompt_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl import SFTTrainer
 
-Facts = dict[str, Any]
 
+Facts = dict[str, Any]
 ROWS = 32  # examples that are looked at token by token before a training
 RATES = (3e-5, 1.5e-2)  # learning rates of LoRA outside of which next to nothing, or nothing good, is learned
 FALLEN = 0.8  # a training that learned ends with less than so much of its first loss

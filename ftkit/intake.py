@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .base import KitError, new_folder
-from .cleaning import dump, write_rows
-from .similarity import groups
-from .tables import Rejected, Table
-from .tasks import SPLITS, Field, Row, Task
+from ftkit.common.errors import KitError
+from ftkit.common.files import dump, new_folder, write_rows
+from ftkit.similarity import groups
+from ftkit.tables import Rejected, Table
+from ftkit.tasks import SPLITS, Field, Row, Task
 
 MESSAGES = "message text prompt question instruction input sentence review content query utterance comment body email"
 TARGETS = "target label labels answer ticket output completion response reply category class intent sentiment tag topic"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+
 NAME = "ftkit_cpu"
 PACKED = "packing_format_for_cpu"  # bitsandbytes marks weights so that it has rearranged for inference
 LONGEST = 512  # tokens; beyond, the scores [batch, heads, length, length] that are kept would cost more than they save

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import os
-import shutil
 import tempfile
 import time
 import warnings
@@ -14,21 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import guards, intervals
-from .base import KitError, read_json, return_freed_memory, write_json
-from .evaluation import score
-from .generation import TUNED, Answerer
-from .models import dequantized, load_adapter, load_model, load_tokenizer
-from .planning import clock
-from .profiles import detect_hardware
-from .runs import Run
-from .tasks import parse_answer
+from ftkit import guards, intervals
+from ftkit.common.console import clock
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, write_json
+from ftkit.common.machine import detect_hardware
+from ftkit.common.memory import free_memory
+from ftkit.generation import TUNED, Answerer
+from ftkit.metrics import score
+from ftkit.models import dequantized, load_adapter, load_model, load_tokenizer
+from ftkit.runs import Run
+from ftkit.tasks import parse_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
 
+Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
 FORMAT = 1
 VARIANTS = {
     "adapter": "adapter on the 4-bit base",
@@ -113,16 +112,6 @@ def answering(run: Run, load: Callable[[], Loaded]) -> Iterator[Answerer]:
         free_memory()
 
 
-def free_memory() -> None:
-    """Let go of a model that nobody holds any more, down to the system and the GPU."""
-    import torch
-
-    gc.collect()
-    return_freed_memory()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def on_base(run: Run, adapter: Path | None = None, base: str | None = None) -> Loaded:
     """The tuned model itself: the adapter over the 4-bit base, whose weights are dequantized once on a CPU.
 
@@ -149,20 +138,6 @@ def agreement(run: Run, tuned: Sequence[str], others: Sequence[str]) -> dict[str
         "identical": sum(a == b for a, b in pairs) / n,
         "same_answer": sum(parse_answer(task, a) == parse_answer(task, b) for a, b in pairs) / n,
     }
-
-
-def place(source: Path, target: Path) -> None:
-    """Copy a file; of weights a second name for the same file, which takes no room, where the disk can do that."""
-    if source.suffix == ".safetensors":
-        with contextlib.suppress(OSError):
-            os.link(source, target)
-            return
-    shutil.copyfile(source, target)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 with the line ends of Unix, into a folder that is not public yet."""
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 # --- what each way of merging keeps ---

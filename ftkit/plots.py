@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from . import reports
+from ftkit.common.figures import confusion_figure, figure_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 STAGES = (
     ("Pre-trained model", "general skill", "a chef who knows many recipes", "01"),
@@ -329,8 +330,8 @@ def scores(
 
 
 def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str) -> Picture:
-    """How often the answer of the column was given where that of the row is right (see `reports.confusion`)."""
-    return _drawn(*reports.confusion(values, matrix, field))
+    """How often the answer of the column was given where that of the row is right (see `figures.confusion_figure`)."""
+    return _drawn(*confusion_figure(values, matrix, field))
 
 
 def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, float]]]], axis: str) -> Picture:
@@ -430,7 +431,7 @@ def _box(content: str, summary: str) -> str:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    figure, axes = reports.figure_of(width, height)
+    figure, axes = figure_of(width, height)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .base import KitError, replacing
-from .planning import clock
-from .runs import Run
+from ftkit.common.console import clock
+from ftkit.common.errors import KitError
+from ftkit.common.files import replacing
+from ftkit.runs import Run
 
 
 @dataclass(frozen=True)

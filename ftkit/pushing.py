@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .base import KitError, read_json
-from .exporting import doubt, export, export_folder, size_mb
-from .models import hub_answers, hub_said
-from .predictions import adapter_digest
-from .runs import Run
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json
+from ftkit.exporting import doubt, export, export_folder, size_mb
+from ftkit.models import hub_answers, hub_said
+from ftkit.predictions import adapter_digest
+from ftkit.runs import Run
 
 PUSHED = ("adapter", "merged", "space")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import platform
 import re
@@ -14,11 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .base import KitError, kit_root, new_folder, read_json, replacing, runs_dir, write_json
-from .intervals import share_interval
-from .models import find_model
-from .profiles import Profile
-from .tasks import Task, load_task
+from ftkit.common.errors import KitError
+from ftkit.common.files import new_folder, read_json, replacing, write_json
+from ftkit.common.machine import processor_name, versions
+from ftkit.common.paths import kit_root, runs_dir
+from ftkit.common.profiles import Profile
+from ftkit.intervals import share_interval
+from ftkit.models import find_model
+from ftkit.tasks import Task, load_task
 
 FORMAT = 1
 REFERENCE = "reference"  # the name of the kit's own run
@@ -26,16 +28,6 @@ PARTS = ("task", "profile", "training", "versions", "machine")  # objects in `ru
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool}  # of the profile's values
 RESTORE = "Restore it from a copy, or train again."
 SPARE = 4  # tokens that an answer may be longer than the longest in training
-RECORDED_PACKAGES = (
-    "ftkit",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "datasets",
-)
 BASE_LICENCES = {  # of the profiles' models, as their makers state them
     "HuggingFaceTB/SmolLM2-135M-Instruct": "apache-2.0",
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": "apache-2.0",
@@ -345,26 +337,6 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
 def _portable(folder: Path) -> str:
     """A kit's own task by its name (the run then works on every machine), another by its absolute path."""
     return folder.name if folder.parent == kit_root() / "data" else str(folder.resolve())
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that decide a result, with their versions."""
-    found = {"python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def processor_name() -> str:
-    """The processor's name as the system tells it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return re.search(r"model name\s*:\s*(.+)", text).group(1)
-    except (OSError, AttributeError):
-        return platform.processor() or platform.machine()
 
 
 def all_runs() -> list[Run]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+
 REQUEST_BYTES = 1_000_000  # of one request; the longest message and a whole form take a small part of it
 # what the page, gradio_client and a login need. Gradio has more: files, uploads, recordings, other servers' pages
 OPEN = re.compile(

@@ -10,11 +10,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from .base import kit_root, read_json, write_json
-from .merging import Loaded, on_base, place, write_text
-from .models import find_model, prepare_model
-from .runs import BASE_LICENCES, Run, public_name
-from .tasks import Task
+from ftkit.common.files import place, read_json, write_json, write_text
+from ftkit.common.paths import kit_root
+from ftkit.merging import Loaded, on_base
+from ftkit.models import find_model, prepare_model
+from ftkit.runs import BASE_LICENCES, Run, public_name
+from ftkit.tasks import Task
 
 # What of a run may be public: no lock, no feedback of visitors, no other exports
 PUBLIC = (

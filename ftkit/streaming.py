@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .base import KitError
-from .tasks import Task, completion_text
+from ftkit.common.errors import KitError
+from ftkit.tasks import Task, completion_text
 
 if TYPE_CHECKING:
     from peft import PeftModel

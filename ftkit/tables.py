@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .base import KitError
-from .tasks import Row
+from ftkit.common.errors import KitError
+from ftkit.tasks import Row
 
 Rejected = dict[str, Any]  # line, reason, text
 

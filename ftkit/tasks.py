@@ -12,10 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .base import KitError, kit_root
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_text
+from ftkit.common.paths import kit_root
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("json", "label", "text")
@@ -248,18 +251,6 @@ def read_lines(path: Path, task: Task) -> list[Line]:
         else:
             found.append(Line(number, line, row, tuple(task.problems(row))))
     return found
-
-
-def read_text(path: Path) -> str:
-    """A whole text file. Raises `KitError` if it is missing, a folder, or not UTF-8."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise KitError(f"{path} is missing.") from None
-    except UnicodeDecodeError as error:
-        raise KitError(f"{path} is not UTF-8 text (byte {error.start}). Save it again as UTF-8.") from None
-    except OSError as error:
-        raise KitError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def read_rows(path: Path, task: Task) -> tuple[list[Row], list[str]]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import guards, kernels
-from .base import KitError, return_freed_memory, write_json
-from .models import load_adapter, load_model, load_tokenizer, weights_digest
-from .planning import clock, in_words, plan_training
-from .processes import agree, collect, is_first, is_sharded, part, world_size
-from .profiles import PAD_TO, Choice, Profile, detect_hardware, resolve_dtype
-from .runs import Run, new_run, unfinished_run, write_card
-from .tasks import Task, chat_prompt, completion_text, example_ids, prompt_ids, training_example
+from ftkit import guards, kernels
+from ftkit.common.console import clock
+from ftkit.common.errors import KitError
+from ftkit.common.files import write_json
+from ftkit.common.machine import detect_hardware, resolve_dtype
+from ftkit.common.memory import peak_memory_mb, return_freed_memory
+from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
+from ftkit.common.profiles import PAD_TO, Choice, Profile
+from ftkit.models import load_adapter, load_model, load_tokenizer, weights_digest
+from ftkit.planning import in_words, plan_training
+from ftkit.runs import Run, new_run, unfinished_run, write_card
+from ftkit.tasks import Task, chat_prompt, completion_text, example_ids, prompt_ids, training_example
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Sampler
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig, SFTTrainer
+
 
 TRIM_ROWS = 24  # after how many rows memory that glibc keeps is given back; see base.keep_freed_memory
 COMPLETE = "complete"  # written last into a checkpoint: without it the checkpoint was cut off
@@ -459,24 +463,3 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
 def trim_steps(profile: Profile) -> int:
     """After how many steps freed memory is given back: what is kept grows with the rows, not with the steps."""
     return max(1, TRIM_ROWS // profile.examples_per_step)
-
-
-def peak_memory_mb() -> float:
-    """Most memory that this process held at once: on the GPU if there is one, else in RAM. In MB (10**6 bytes)."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved() / 1e6
-    status = Path("/proc/self/status")  # Linux: `ru_maxrss` would count what the process held that started this one
-    if status.is_file() and (found := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):
-        return int(found[1]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 1e6
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

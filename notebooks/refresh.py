@@ -20,8 +20,8 @@ from pathlib import Path
 import nbformat
 
 from ftkit.colab import badge, first_cell
+from ftkit.common.profiles import choose_profile
 from ftkit.course import refreshed
-from ftkit.profiles import choose_profile
 
 HERE = Path(__file__).resolve().parent
 ALL = [*sorted(HERE.glob("[0-9]*.ipynb")), *sorted((HERE / "labs").glob("*.ipynb"))]

@@ -11,9 +11,9 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # processes that sha
 
 import pytest
 
-from ftkit.base import kit_root
+from ftkit.common.paths import kit_root
+from ftkit.common.profiles import Choice, read_profiles
 from ftkit.models import quiet_libraries
-from ftkit.profiles import Choice, read_profiles
 from ftkit.tasks import load_task
 
 CHATML = (

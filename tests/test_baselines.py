@@ -1,7 +1,7 @@
 import pytest
 
-from ftkit.base import KitError
 from ftkit.baselines import choose_shots, majority, shots, tfidf
+from ftkit.common.errors import KitError
 from ftkit.metrics import row_scores
 from ftkit.tasks import Task, completion_text, load_task
 

@@ -8,7 +8,9 @@ import pytest
 
 from ftkit import beliefs as ftkit_beliefs
 from ftkit import general
-from ftkit.base import KitError, kit_root, write_json
+from ftkit.common.errors import KitError
+from ftkit.common.files import write_json
+from ftkit.common.paths import kit_root
 from ftkit.tasks import load_task
 from tests.benchmarks import beliefs, beliefs_data, beliefs_report, recipe, recipe_report
 from tests.benchmarks.beliefs import PLAN, RESULTS, Trial

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from ftkit.base import kit_root, read_json
+from ftkit.common.files import read_json
+from ftkit.common.paths import kit_root
 from tests.benchmarks import gpu, report
 from tests.benchmarks.__main__ import LEVERS, PARTS, RESULTS
 

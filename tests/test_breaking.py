@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from ftkit.breaking import Workbench, changing, cutting, losses
+from ftkit.common.machine import resolve_dtype
 from ftkit.models import load_tokenizer
-from ftkit.profiles import resolve_dtype
 from ftkit.tasks import completion_text, example_ids
 from ftkit.training import training_data
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from ftkit.base import kit_root
 from ftkit.checking import check_task, suspicious
+from ftkit.common.paths import kit_root
 from ftkit.tasks import load_task
 from tests.test_cli import ftkit, refused
 

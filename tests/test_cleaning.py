@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from ftkit.base import KitError
 from ftkit.checking import check_task
 from ftkit.cleaning import clean_task, write_cleaned
+from ftkit.common.errors import KitError
 from ftkit.tasks import load_task
 from tests.test_checking import RAW, edit
 from tests.test_cli import ftkit, refused

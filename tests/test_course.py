@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ftkit.base import KitError, kit_root
+from ftkit.common.errors import KitError
+from ftkit.common.paths import kit_root
 from ftkit.course import (
     NOT_ATTEMPTED,
     RIGHT,

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from ftkit import decoding
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
 from ftkit.decoding import only_what_fits
 from ftkit.generation import BASE, TUNED
 from ftkit.tasks import completion_text

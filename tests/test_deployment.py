@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
 from ftkit.deployment import (
     about_page,
     answer_card,
@@ -19,8 +19,8 @@ from ftkit.deployment import (
     wrong_answers,
 )
 from ftkit.evaluation import FORMAT, table
-from ftkit.generation import Answer
 from ftkit.runs import Run
+from ftkit.streaming import Answer
 from ftkit.tasks import Field, load_task
 
 DESK = load_task("desk")

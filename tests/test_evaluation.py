@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from ftkit.base import KitError
-from ftkit.evaluation import compare_runs, comparison_table, evaluate, load_evaluation, same, score, sentences, table
+from ftkit.common.errors import KitError
+from ftkit.evaluation import compare_runs, comparison_table, evaluate, load_evaluation, sentences, table
 from ftkit.intervals import compare_shares, share_interval
+from ftkit.metrics import same, score
 from ftkit.runs import Run
 from ftkit.tasks import load_task, prompt_text
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from ftkit import exporting, spaces
-from ftkit.base import KitError, kit_root
+from ftkit.common.errors import KitError
+from ftkit.common.paths import kit_root
 from ftkit.exporting import export, load_dtype
 from ftkit.models import load_tokenizer, weights_digest
 from ftkit.runs import Run, card, open_run, write_card

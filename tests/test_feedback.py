@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
 from ftkit.feedback import FeedbackFile, add_feedback, feedback_entry, feedback_files, rows_of_feedback
 from ftkit.runs import Run
 from ftkit.tasks import load_task

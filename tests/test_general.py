@@ -7,8 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from ftkit import general
-from ftkit.base import KitError
 from ftkit.cli import app
+from ftkit.common.errors import KitError
 from ftkit.general import CHUNK, KINDS, english_chunks, general_check, passes, questions, summary
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.runs import Run

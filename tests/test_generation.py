@@ -6,7 +6,7 @@ from functools import wraps
 import pytest
 import torch
 
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models import load_model, load_tokenizer
 from ftkit.streaming import Drafts

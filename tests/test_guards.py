@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ftkit import guards
-from ftkit.base import KitError, kit_root, read_json, write_json
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, write_json
+from ftkit.common.paths import kit_root
+from ftkit.common.profiles import Choice
 from ftkit.generation import Answerer
 from ftkit.merging import merged_model
 from ftkit.models import dequantized, linear_4bit_layers, load_adapter, load_model, load_tokenizer, weights_digest
-from ftkit.profiles import Choice
 from ftkit.runs import Run, all_runs
 from ftkit.tasks import chat_prompt, load_task, prompt_text
 from ftkit.training import make_trainer, train, training_data

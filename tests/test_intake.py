@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ftkit.base import KitError
 from ftkit.checking import check_task
+from ftkit.common.errors import KitError
 from ftkit.intake import choose_columns, guess_kind, make_task, write_task
 from ftkit.similarity import plain
 from ftkit.tables import read_table

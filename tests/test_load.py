@@ -4,7 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ftkit.base import KitError, kit_root, read_json
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json
+from ftkit.common.paths import kit_root
 from tests.benchmarks.load import RESULTS, belongs, load
 
 

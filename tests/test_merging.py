@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ftkit import merging
-from ftkit.base import KitError, kit_root
+from ftkit.common.errors import KitError
+from ftkit.common.paths import kit_root
 from ftkit.models import linear_4bit_layers, load_adapter, load_model
 from ftkit.runs import Run
 

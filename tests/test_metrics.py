@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from ftkit import metrics
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
 from ftkit.intervals import bootstrap_interval, compare_scores
 from ftkit.metrics import corpus_scores, macro_f1, perplexity, row_scores, score, set_f1
 from ftkit.tasks import Task, load_task

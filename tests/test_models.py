@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ftkit import models
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
+from ftkit.common.profiles import read_profiles
 from ftkit.models import (
     find_model,
     linear_4bit_layers,
@@ -14,7 +15,6 @@ from ftkit.models import (
     prepare_model,
     weight_bytes,
 )
-from ftkit.profiles import read_profiles
 from ftkit.tasks import prompt_text
 
 SMOLLM2 = read_profiles()["cpu"].model

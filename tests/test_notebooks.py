@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from ftkit.base import kit_root
+from ftkit.common.paths import kit_root
 from ftkit.course import exercises, labs, lessons, solved
 
 FOLDER = kit_root() / "notebooks"

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
+from ftkit.common.machine import Hardware
+from ftkit.common.profiles import choose_profile, read_profiles
 from ftkit.models import load_model, weight_bytes
 from ftkit.planning import (
     CONFIGS,
@@ -18,7 +20,6 @@ from ftkit.planning import (
     operations_per_token,
     plan_training,
 )
-from ftkit.profiles import Hardware, choose_profile, read_profiles
 from ftkit.tasks import load_task
 from ftkit.training import completion_loss, make_trainer, training_data
 from tests.test_cli import ftkit, refused

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ftkit.base import kit_root
-from ftkit.processes import agree, collect, is_first, world_size
+from ftkit.common.paths import kit_root
+from ftkit.common.processes import agree, collect, is_first, world_size
 from ftkit.runs import Run
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from ftkit.processes import is_first, world_size
-from ftkit.profiles import Choice, read_profiles
+from ftkit.common.processes import is_first, world_size
+from ftkit.common.profiles import Choice, read_profiles
 from ftkit.tasks import load_task
 from ftkit.training import train
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from ftkit import models
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
 from ftkit.exporting import export
 from ftkit.pushing import push
 from ftkit.runs import Run

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ftkit.base import kit_root
-from ftkit.profiles import read_profiles
+from ftkit.common.paths import kit_root
+from ftkit.common.profiles import read_profiles
 from ftkit.tasks import completion_text, load_task
 from tests.benchmarks import recipe, recipe_report
 from tests.benchmarks.experiments import Experiment, load_results, read_plan

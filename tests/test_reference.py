@@ -5,10 +5,11 @@ from dataclasses import asdict
 import pytest
 
 from ftkit import guards
-from ftkit.base import kit_root, read_json
+from ftkit.common.files import read_json
+from ftkit.common.paths import kit_root
+from ftkit.common.profiles import Choice, choose_profile, read_profiles
 from ftkit.evaluation import evaluate, load_evaluation
 from ftkit.generation import TUNED, Answerer
-from ftkit.profiles import Choice, choose_profile, read_profiles
 from ftkit.runs import REFERENCE, Run, finished_run, open_run, reference_run, write_card
 from ftkit.tasks import load_task
 from ftkit.training import train

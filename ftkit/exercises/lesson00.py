@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..course import Exercise, Option, Question, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_if
 
 STAGES = ["pre-trained model", "training data", "fine-tuning", "evaluation", "deployment"]
 
@@ -80,7 +80,6 @@ road = ["pre-trained model", "training data", "fine-tuning", "evaluation", "depl
         function=False,
     ),
 )
-
 QUIZ = (
     Question(
         "What does fine-tuning do?",

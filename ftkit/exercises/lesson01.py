@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..course import Exercise, Option, Question, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_if
 
 
 class Pieces:
@@ -317,7 +317,6 @@ def megabytes(parameters, bits):
         "now you can tell before a download whether a model fits.",
     ),
 )
-
 QUIZ = (
     Question(
         "What does the model give you when it has read a prompt?",

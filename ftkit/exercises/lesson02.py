@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _unusable(unusable):
@@ -369,7 +369,6 @@ def room(lengths):
         "nothing is cut, and little is wasted.",
     ),
 )  # fmt: skip
-
 QUIZ = (
     Question(
         "A test message also stands in the training data. What follows?",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _same(got, want):
@@ -340,7 +340,6 @@ curves = {
         function=False,
     ),
 )
-
 QUIZ = (
     Question(
         "What does QLoRA change while it trains?",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
 
 
 def _same_ticket(same_ticket):
@@ -384,7 +384,6 @@ next_steps = {
         function=False,
     ),
 )
-
 QUIZ = (
     Question(
         "On ten messages that you tried, the tuned model got nine right and the base model seven. What do you know?",

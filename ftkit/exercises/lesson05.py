@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..course import Exercise, NotAttempted, Option, Question, Wrong, wrong_choice, wrong_if
+from ftkit.course import Exercise, NotAttempted, Option, Question, Wrong, wrong_choice, wrong_if
 
 
 def _from_how_many(from_how_many):
@@ -393,7 +393,6 @@ roads = {
         function=False,
     ),
 )
-
 QUIZ = (
     Question(
         "You send a friend the folder `adapter/`, and nothing else. What does the friend have?",

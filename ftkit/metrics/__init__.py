@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..base import KitError
-from ..tasks import Field, Task, parse_answer
+from ftkit.common.errors import KitError
+from ftkit.tasks import Field, Task, parse_answer
 
 NAMES = ("json_fields", "label_scores", "text_scores", "reference_perplexity")
 Row = dict[str, Any]

@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftkit.base import KitError, read_json, write_json
-from ftkit.profiles import detect_hardware, read_profiles
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, write_json
+from ftkit.common.machine import detect_hardware
+from ftkit.common.profiles import read_profiles
 
 from . import report
 

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ftkit.base import KitError, kit_root
+from ftkit.common.errors import KitError
+from ftkit.common.paths import kit_root
 
 from .beliefs_data import training_set
 from .experiments import Experiment, Laboratory, Line, arguments, chosen, load_results, read_plan, to_do
@@ -60,8 +61,8 @@ def run(trial: Trial) -> dict[str, Any]:
 def _trained(trial: Trial, task: Any) -> tuple[Any, Any, dict[str, Any]]:
     import torch
 
+    from ftkit.common.machine import resolve_dtype
     from ftkit.models import load_tokenizer
-    from ftkit.profiles import resolve_dtype
 
     from .measure import validation_loss
 
@@ -88,8 +89,8 @@ def _untrained(trial: Trial) -> tuple[Any, Any, dict[str, Any]]:
 
 def _measured(trial: Trial, task: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
     """What the model answers to the validation split, and to the general questions."""
-    from ftkit.evaluation import score
     from ftkit.generation import Answerer
+    from ftkit.metrics import score
 
     answerer = Answerer(task, model.eval(), tokenizer, BATCH, profile_of(trial).max_new_tokens)
     found: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftkit import beliefs
-from ftkit.base import KitError
+from ftkit.common.errors import KitError
 from ftkit.tasks import Row, Task, training_example
 
 from .recipe import subset

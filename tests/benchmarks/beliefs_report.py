@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ftkit.base import KitError, kit_root, replacing
 from ftkit.beliefs import Point
+from ftkit.common.errors import KitError
+from ftkit.common.files import replacing
+from ftkit.common.paths import kit_root
 
 from .beliefs import PLAN, RESULTS, Trial
 from .experiments import Line, load_results, read_plan

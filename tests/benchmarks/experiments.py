@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftkit.base import KitError, read_json, write_json
-from ftkit.runs import versions
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, write_json
+from ftkit.common.machine import versions
 
 FORMAT = 1
 

@@ -11,9 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ftkit.base import KitError, read_json, write_json
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, write_json
+from ftkit.common.machine import detect_hardware
 from ftkit.models import prepare_model
-from ftkit.profiles import detect_hardware
 
 from .__main__ import HERE, machine, run
 from .measure import PLAIN_BATCH

@@ -24,7 +24,8 @@ from typing import Any
 import httpx
 import psutil
 
-from ftkit.base import KitError, write_json
+from ftkit.common.errors import KitError
+from ftkit.common.files import write_json
 from ftkit.deployment import free_port
 from ftkit.runs import open_run
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ftkit import kernels
-from ftkit.base import return_freed_memory
+from ftkit.common.machine import detect_hardware, resolve_dtype
+from ftkit.common.memory import peak_memory_mb, return_freed_memory
+from ftkit.common.profiles import Profile, read_profiles
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models import keep_weights_unpacked, load_model, load_tokenizer, prepare_model, quiet_libraries
-from ftkit.profiles import Profile, detect_hardware, read_profiles, resolve_dtype
 from ftkit.runs import open_run
 from ftkit.tasks import chat_prompt, completion_text, load_task, prompt_text
 from ftkit.training import (
@@ -22,7 +23,6 @@ from ftkit.training import (
     completion_loss,
     completion_trainer,
     lora_config,
-    peak_memory_mb,
     sft_config,
     training_data,
     trim_steps,

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from ftkit.base import KitError, kit_root
+from ftkit.common.errors import KitError
+from ftkit.common.paths import kit_root
 
 from .experiments import Experiment, Laboratory, arguments, chosen, read_plan
 
@@ -45,8 +46,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
 def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read: Callable[[str], str]) -> dict[str, Any]:
     import torch
 
-    from ftkit.evaluation import score
     from ftkit.generation import Answerer
+    from ftkit.metrics import score
     from ftkit.models import load_model, load_tokenizer
     from ftkit.runs import SPARE
     from ftkit.tasks import training_example
@@ -97,7 +98,7 @@ def cut(model: Any, before: Any, ranks: Sequence[int]) -> Iterator[tuple[int, fl
 
 def profile_of(experiment: Experiment) -> Any:
     """The kit's `cpu` profile with the experiment's seed and changes."""
-    from ftkit.profiles import read_profiles
+    from ftkit.common.profiles import read_profiles
 
     return read_profiles()["cpu"].with_changes(seed=experiment.seed, **experiment.profile)
 
@@ -232,8 +233,8 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     from trl import SFTTrainer
 
     from ftkit import kernels
+    from ftkit.common.machine import resolve_dtype
     from ftkit.models import load_model, load_tokenizer, prepare_model
-    from ftkit.profiles import resolve_dtype
     from ftkit.training import cast_adapter, completion_trainer, lora_config, sft_config
 
     method, dtype, (special, *more) = experiment.method, resolve_dtype(profile.dtype), experiment.special.split() or [""]
@@ -345,7 +346,7 @@ def _in_blocks(model: Any, block: int) -> None:
 def _trimming(profile: Any) -> Any:
     from transformers import TrainerCallback
 
-    from ftkit.base import return_freed_memory
+    from ftkit.common.memory import return_freed_memory
     from ftkit.training import trim_steps
 
     class Trimming(TrainerCallback):
@@ -359,7 +360,7 @@ def _trimming(profile: Any) -> Any:
 def baseline(name: str, task: Any, train: list[dict[str, Any]], split: str) -> dict[str, Any]:
     """A baseline that needs no language model (`tfidf` or `majority` of `ftkit.baselines`), judged by what it can do."""
     from ftkit import baselines
-    from ftkit.evaluation import score
+    from ftkit.metrics import score
 
     rows = task.rows(split)
     found = {"tfidf": baselines.tfidf, "majority": baselines.majority}[name](task, train, rows)

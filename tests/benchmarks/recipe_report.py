@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from ftkit.base import kit_root, replacing
+from ftkit.common.console import clock
+from ftkit.common.files import replacing
+from ftkit.common.paths import kit_root
 from ftkit.evaluation import load_evaluation
 from ftkit.intervals import seeds_interval
-from ftkit.planning import clock
 from ftkit.runs import Run
 
 from .experiments import Line, load_results, read_plan

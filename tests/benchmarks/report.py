@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftkit.base import kit_root, read_json, replacing
+from ftkit.common.files import read_json, replacing
+from ftkit.common.paths import kit_root
 from ftkit.planning import in_words
 
 PAGE = Path(__file__).resolve().parents[2] / "BENCHMARKS.md"
@@ -92,8 +93,8 @@ def seconds_to(losses: list[dict[str, float]], wanted: float) -> float:
 
 def _flops(result: dict[str, Any], rank: int) -> float:
     """Operations a second of a measured training: 4 a frozen weight and 6 a trained one for every real token."""
+    from ftkit.common.profiles import read_profiles
     from ftkit.planning import model_shape, operations_per_token
-    from ftkit.profiles import read_profiles
 
     profile = read_profiles()["cpu"].with_changes(rank=rank)
     return operations_per_token(model_shape(profile.model), "qlora", profile, 105) * result["tokens_per_second"]

@@ -7,7 +7,8 @@ import evaluate
 import numpy as np
 from sklearn.metrics import f1_score
 
-from ftkit import base, metrics
+from ftkit import metrics
+from ftkit.common import errors as base
 
 DESCRIPTION = """
 Scores of JSON answers with known fields; what cannot be read counts as wrong.

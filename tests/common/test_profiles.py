@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from ftkit.base import KitError
-from ftkit.profiles import Hardware, choose_profile, read_profiles, resolve_dtype
+from ftkit.common.errors import KitError
+from ftkit.common.machine import Hardware, resolve_dtype
+from ftkit.common.profiles import choose_profile, read_profiles
 
 CPU = Hardware("cpu", "2 CPU cores", 8)
 T4 = Hardware("cuda", "Tesla T4", 14.6, (7, 5))

@@ -1,6 +1,7 @@
 import pytest
 
-from ftkit.base import KitError, read_json, replacing, write_json
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

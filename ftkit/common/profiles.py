@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .base import KitError
+from ftkit.common.errors import KitError
+from ftkit.common.machine import Hardware, detect_hardware
 
 PROFILES_FILE = Path(__file__).with_name("profiles.toml")
-
 
 # Batches are padded to a multiple of so many tokens: blocks of fewer sizes fit into each other's place in memory, and a
 # GPU's matrix units like multiples of eight.
@@ -62,16 +62,6 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """What the choice depends on. `memory` is in GB, `capability` is CUDA's (major, minor)."""
-
-    device: str
-    name: str
-    memory: float
-    capability: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
 class Choice:
     """A profile together with the reason why it was taken."""
 
@@ -95,19 +85,6 @@ def read_profiles(path: Path = PROFILES_FILE) -> dict[str, Profile]:
         except TypeError as error:
             raise KitError(f"{path}, profile [{name}]: {str(error).split('() ')[-1]}.") from None
     return profiles
-
-
-def detect_hardware() -> Hardware:
-    """Look at the machine: the first CUDA device if there is one, else the CPU."""
-    import torch
-
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        capability = torch.cuda.get_device_capability(0)
-        return Hardware("cuda", properties.name, properties.total_memory / 2**30, capability)
-    import psutil
-
-    return Hardware("cpu", f"{os.cpu_count()} CPU cores", psutil.virtual_memory().total / 2**30)
 
 
 def choose_profile(name: str | None = None, hardware: Hardware | None = None) -> Choice:
@@ -136,22 +113,3 @@ def choose_profile(name: str | None = None, hardware: Hardware | None = None) ->
     if hardware.memory >= 11:
         return Choice(profiles["t4"], f"{found}: room for a model of 1 to 2 billion parameters")
     return Choice(profiles["cpu"], f"{found}: too small for the larger models, the small one trains on it well")
-
-
-def resolve_dtype(dtype: str, hardware: Hardware | None = None) -> str:
-    """Turn a profile's `dtype` into "bfloat16", "float16" or "float32".
-
-    "auto" is bfloat16 only where it is multiplied natively: CUDA capability 8.0 and later, CPUs with AVX512-BF16 or AMX.
-    """
-    if dtype in ("bfloat16", "float16", "float32"):
-        return dtype
-    if dtype != "auto":
-        raise KitError(f"Unknown dtype {dtype!r} in the profile. Known: auto, bfloat16, float16, float32.")
-    import torch
-
-    hardware = hardware or detect_hardware()
-    if hardware.device == "cuda":
-        return "bfloat16" if hardware.capability >= (8, 0) else "float16"
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    native = any(getattr(torch.cpu, test, lambda: False)() for test in tests)
-    return "bfloat16" if native else "float32"

@@ -1,0 +1,33 @@
+"""What every stage needs: the error that learners see, and one line of a check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class KitError(Exception):
+    """A mistake that the reader can mend: one line saying what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a check: a thing, whether it is well, what was found, what to do if not, and the single cases.
+
+    `gate` marks a finding that must stop what comes next; `numbers` holds what a plot of it needs. Where nothing could be
+    looked at, and nothing is known to be wrong, `looked` is False: the line begins with [--].
+    """
+
+    thing: str
+    ok: bool
+    found: str
+    fix: str = ""
+    cases: tuple[str, ...] = ()
+    gate: bool = False
+    numbers: dict[str, Any] = field(default_factory=dict, compare=False)
+    looked: bool = True
+
+    def __str__(self) -> str:
+        mark = "[fix]" if not self.ok else "[ok] " if self.looked else "[--] "
+        line = f"{mark} {self.thing:<13} {self.found}"
+        return line if self.ok or not self.fix else f"{line}\n      -> {self.fix}"

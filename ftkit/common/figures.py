@@ -1,0 +1,65 @@
+"""Figures by matplotlib: made, drawn as SVG, and put into a page with a text that says the same."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def picture(figure: Figure, alternative: str) -> str:
+    """A matplotlib figure as SVG in the page, with a text that says the same to those who do not see it."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
+    svg = text.getvalue()
+    svg = re.sub(
+        r"<svg ", f'<svg role="img" aria-label="{html.escape(alternative, quote=True)}" ', svg[svg.index("<svg") :], count=1
+    )
+    return f"<figure>{svg}<figcaption>{html.escape(alternative)}</figcaption></figure>"
+
+
+def figure_of(width: float, height: float) -> tuple[Figure, Any]:
+    """An empty matplotlib figure and its axes; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def counts_grid(axes: Any, matrix: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Draw counts as a grid of cells, the more the darker, each with its number; a row of `matrix` for each of `rows`."""
+    top = max(map(max, matrix)) or 1
+    axes.imshow([list(row) for row in matrix], cmap="Oranges", vmax=top, aspect="auto")
+    for i, row in enumerate(matrix):
+        for j, count in enumerate(row):
+            if count:
+                color = "white" if count > 0.6 * top else "black"
+                axes.text(j, i, count, ha="center", va="center", fontsize=9, color=color)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+
+
+def confusion_figure(values: Sequence[Any], matrix: Sequence[Sequence[int]], field: str) -> tuple[Figure, str]:
+    """A confusion matrix as a figure, and what it says in words: rows are right values, columns answers.
+
+    `matrix` has one column more than `values`, for answers that are none of them; it is shown where there are any.
+    """
+    values = [str(value) for value in values]
+    answers = [*values, "none of them"] if any(row[-1] for row in matrix) else values
+    figure, axes = figure_of(max(7, 2.2 + 0.44 * len(answers)), 1.8 + 0.34 * len(values))
+    axes.spines[["top", "right"]].set_visible(False)
+    counts_grid(axes, [row[: len(answers)] for row in matrix], values, answers)
+    axes.set_xlabel(f"{field} as answered, number of messages")
+    axes.set_ylabel(f"right {field}")
+    wrong = [
+        (n, values[i], answers[j]) for i, row in enumerate(matrix) for j, n in enumerate(row[: len(answers)]) if n and i != j
+    ]
+    most = sorted(wrong, key=lambda cell: -cell[0])[:3]
+    hits = sum(row[i] for i, row in enumerate(matrix))
+    said = "; ".join(f"{right} answered as {given} ({n})" for n, right, given in most) or "nothing was confused"
+    return figure, f"Confusion matrix of {field}: {hits} of {sum(map(sum, matrix))} right. Most often: {said}."

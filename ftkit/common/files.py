@@ -1,0 +1,107 @@
+"""Files that are never half-written, and JSON and JSON lines read with errors that name the place."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftkit.common.errors import KitError
+
+if TYPE_CHECKING:
+    pass
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success it takes the place of `path`, on failure it is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder`; on success it takes that name, on failure it is removed.
+
+    Raises `KitError` if `folder` is there already.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as indented UTF-8 JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises `KitError` naming the file and the place when it is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KitError(f"{path} is missing.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise KitError(f"{path} is not readable as JSON ({error}). Delete it, or restore it from a copy.") from None
+
+
+def read_text(path: Path) -> str:
+    """A whole text file. Raises `KitError` if it is missing, a folder, or not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise KitError(f"{path} is missing.") from None
+    except UnicodeDecodeError as error:
+        raise KitError(f"{path} is not UTF-8 text (byte {error.start}). Save it again as UTF-8.") from None
+    except OSError as error:
+        raise KitError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write JSONL, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(dump(row) + "\n" for row in rows)
+
+
+def dump(value: Any) -> str:
+    """JSON on one line, readable as it is; escaped only where a text holds half a character (a lone surrogate)."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, default=str) if re.search("[\ud800-\udfff]", text) else text
+
+
+def place(source: Path, target: Path) -> None:
+    """Copy a file; of weights a second name for the same file, which takes no room, where the disk can do that."""
+    if source.suffix == ".safetensors":
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 with the line ends of Unix, into a folder that is not public yet."""
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,30 @@
+"""The kit's folders: its own files, the runs, the cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def kit_root() -> Path:
+    """Folder that holds `apps/` and `data/`: the checkout, or the copy inside an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent
+    return checkout if (checkout / "data").is_dir() and (checkout / "apps").is_dir() else package / "_kit"
+
+
+def runs_dir() -> Path:
+    """Folder of the runs: `$FTKIT_RUNS`, else `runs/` in the checkout, else `runs/` where you are."""
+    if given := os.environ.get("FTKIT_RUNS"):
+        return Path(given).expanduser()
+    root = kit_root()
+    return (Path.cwd() if root.name == "_kit" else root) / "runs"
+
+
+def cache_dir() -> Path:
+    """Folder of prepared models: `$FTKIT_CACHE`, else the platform's cache folder."""
+    if given := os.environ.get("FTKIT_CACHE"):
+        return Path(given).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("ftkit", appauthor=False))
