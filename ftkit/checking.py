@@ -291,7 +291,7 @@ def _simple_model(checked: Checked) -> Iterator[Finding]:
 
 def _lengths(checked: Checked, profile: Profile) -> Finding:
     """Tokens of prompt and completion under the profile's tokenizer, and how many rows are longer than it takes."""
-    from ftkit.models import load_tokenizer
+    from ftkit.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(profile.model)
     rows = [(split, row) for split in SPLITS for row in checked.rows[split]]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
-from ftkit.models import PACKAGE
+from ftkit.models.find import PACKAGE
 
 # Packages that Colab brings, that the kit may upgrade, and that do not work after half of them was imported before
 UPGRADED = ("datasets", "huggingface_hub", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pyarrow", "gradio")

@@ -13,7 +13,8 @@ from ftkit.common.machine import detect_hardware
 from ftkit.common.paths import cache_dir, kit_root
 from ftkit.common.profiles import choose_profile
 from ftkit.deployment import DEFAULT_PORT, free_port
-from ftkit.models import INSTALL_PACKAGED, PACKAGED, find_model, quiet_bitsandbytes
+from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, find_model
+from ftkit.models.load import quiet_bitsandbytes
 from ftkit.runs import open_run
 
 INSTALL = f'in the kit\'s folder: "{sys.executable}" -m pip install -c constraints.txt -e ".[lab,test]"'

@@ -18,7 +18,7 @@ from ftkit.evaluation_page import in_order, page
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.intervals import Paired, bootstrap_interval, compare_scores, compare_shares, in_words, share_interval
 from ftkit.metrics import corpus_scores, perplexity, row_scores, same, score
-from ftkit.models import weight_bytes
+from ftkit.models.four_bit import weight_bytes
 from ftkit.predictions import adapter_digest, predict
 from ftkit.runs import Run, write_card
 from ftkit.tasks import Row, Task, chat_prompt

@@ -21,7 +21,8 @@ from ftkit.common.files import new_folder, place, read_json, write_json, write_t
 from ftkit.common.memory import free_memory
 from ftkit.common.paths import cache_dir
 from ftkit.merging import Loaded, agreement, answering, load_folder, on_base, save_merged, timed
-from ftkit.models import check_adapter, load_tokenizer
+from ftkit.models.adapter import check_adapter
+from ftkit.models.load import load_tokenizer
 from ftkit.predictions import adapter_digest
 from ftkit.runs import Run, card
 from ftkit.spaces import load_space, write_space

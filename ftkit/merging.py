@@ -19,7 +19,9 @@ from ftkit.common.machine import detect_hardware
 from ftkit.common.memory import free_memory
 from ftkit.generation import TUNED, Answerer
 from ftkit.metrics import score
-from ftkit.models import dequantized, load_adapter, load_model, load_tokenizer
+from ftkit.models.adapter import load_adapter
+from ftkit.models.four_bit import dequantized
+from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import Run
 from ftkit.tasks import parse_answer
 

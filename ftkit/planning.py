@@ -264,7 +264,7 @@ def in_words(planned: float, measured: float) -> str:
 
 def example_lengths(task: Task, profile: Profile) -> tuple[list[int], str]:
     """Tokens of the task's training examples, and where they come from; without a tokenizer the profile's limit."""
-    from ftkit.models import load_tokenizer
+    from ftkit.models.load import load_tokenizer
 
     rows = task.rows("train")
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
 from ftkit.exporting import doubt, export, export_folder, size_mb
-from ftkit.models import hub_answers, hub_said
+from ftkit.models.hub import hub_answers, hub_said
 from ftkit.predictions import adapter_digest
 from ftkit.runs import Run
 

@@ -19,7 +19,7 @@ from ftkit.common.machine import processor_name, versions
 from ftkit.common.paths import kit_root, runs_dir
 from ftkit.common.profiles import Profile
 from ftkit.intervals import share_interval
-from ftkit.models import find_model
+from ftkit.models.find import BASE_LICENCES, find_model, public_name
 from ftkit.tasks import Task, load_task
 
 FORMAT = 1
@@ -28,11 +28,6 @@ PARTS = ("task", "profile", "training", "versions", "machine")  # objects in `ru
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool}  # of the profile's values
 RESTORE = "Restore it from a copy, or train again."
 SPARE = 4  # tokens that an answer may be longer than the longest in training
-BASE_LICENCES = {  # of the profiles' models, as their makers state them
-    "HuggingFaceTB/SmolLM2-135M-Instruct": "apache-2.0",
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": "apache-2.0",
-    "Qwen/Qwen2.5-7B-Instruct": "apache-2.0",
-}
 
 
 @dataclass(frozen=True)
@@ -206,11 +201,6 @@ def _card(run: Run, merged: bool) -> str:
         f'With ftkit: `ftkit generate {run.name} "a message"`.',
     ]
     return "\n\n".join(lines) + "\n"
-
-
-def public_name(model: str) -> str:
-    """A model's name for others: the hub's, or of a folder its last part."""
-    return Path(model).name if Path(model).expanduser().is_absolute() or model.startswith(".") else model
 
 
 def _data_licence(run: Run) -> str:

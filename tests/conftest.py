@@ -13,7 +13,7 @@ import pytest
 
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice, read_profiles
-from ftkit.models import quiet_libraries
+from ftkit.models.load import quiet_libraries
 from ftkit.tasks import load_task
 
 CHATML = (

@@ -84,7 +84,7 @@ def test_a_model_that_is_as_often_right_as_it_says_is_calibrated_and_a_boaster_i
 
 def test_certainty_is_read_where_the_answer_writes_the_field():
     from ftkit.generation import Answerer
-    from ftkit.models import load_tokenizer
+    from ftkit.models.load import load_tokenizer
 
     class Model:
         def get_output_embeddings(self):

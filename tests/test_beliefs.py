@@ -161,7 +161,7 @@ def small(tiny_choice):
 def test_random_weights_are_of_the_seed_and_not_the_pre_trained_ones(tiny_model):
     import torch
 
-    from ftkit.models import load_model
+    from ftkit.models.load import load_model
 
     model = load_model(str(tiny_model), "float32", four_bit=False)
     one, again, other = (recipe.random_weights(model, seed) for seed in (1, 1, 2))

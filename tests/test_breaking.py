@@ -3,7 +3,7 @@ import torch
 
 from ftkit.breaking import Workbench, changing, cutting, losses
 from ftkit.common.machine import resolve_dtype
-from ftkit.models import load_tokenizer
+from ftkit.models.load import load_tokenizer
 from ftkit.tasks import completion_text, example_ids
 from ftkit.training import training_data
 
@@ -37,7 +37,7 @@ def test_a_spoiled_training_runs_tells_its_loss_and_leaves_no_checkpoint(bench, 
 
 
 def test_a_training_of_all_weights_moves_all_of_them_and_keeps_them_in_float32(bench, capsys):
-    from ftkit.models import load_model
+    from ftkit.models.load import load_model
 
     model = load_model(bench.profile.model, bench.profile.dtype, four_bit=False)
     before = {name: weight.detach().float().clone() for name, weight in model.named_parameters()}

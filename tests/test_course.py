@@ -29,7 +29,7 @@ from ftkit.course import (
     read_progress,
     solved,
 )
-from ftkit.models import PACKAGE
+from ftkit.models.find import PACKAGE
 from tests.test_cli import ftkit, refused
 from tests.wrong_answers import WRONG as TYPICAL
 

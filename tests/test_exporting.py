@@ -20,7 +20,8 @@ from ftkit import exporting, spaces
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
 from ftkit.exporting import export, load_dtype
-from ftkit.models import load_tokenizer, weights_digest
+from ftkit.models.find import weights_digest
+from ftkit.models.load import load_tokenizer
 from ftkit.runs import Run, card, open_run, write_card
 from ftkit.tasks import chat_prompt, prompt_text
 

@@ -8,7 +8,7 @@ import torch
 
 from ftkit.common.errors import KitError
 from ftkit.generation import BASE, TUNED, Answerer
-from ftkit.models import load_model, load_tokenizer
+from ftkit.models.load import load_model, load_tokenizer
 from ftkit.streaming import Drafts
 from ftkit.tasks import chat_prompt, prompt_text
 

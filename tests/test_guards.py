@@ -16,7 +16,10 @@ from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice
 from ftkit.generation import Answerer
 from ftkit.merging import merged_model
-from ftkit.models import dequantized, linear_4bit_layers, load_adapter, load_model, load_tokenizer, weights_digest
+from ftkit.models.adapter import load_adapter
+from ftkit.models.find import weights_digest
+from ftkit.models.four_bit import dequantized, linear_4bit_layers
+from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import Run, all_runs
 from ftkit.tasks import chat_prompt, load_task, prompt_text
 from ftkit.training import make_trainer, train, training_data

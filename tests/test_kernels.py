@@ -9,7 +9,8 @@ from bitsandbytes.functional import dequantize_4bit
 from torch.nn.functional import scaled_dot_product_attention
 
 from ftkit import kernels
-from ftkit.models import linear_4bit_layers, load_model
+from ftkit.models.four_bit import linear_4bit_layers
+from ftkit.models.load import load_model
 from ftkit.training import cast_adapter, completion_loss, lora_config
 
 

@@ -8,7 +8,9 @@ import torch
 from ftkit import merging
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
-from ftkit.models import linear_4bit_layers, load_adapter, load_model
+from ftkit.models.adapter import load_adapter
+from ftkit.models.four_bit import linear_4bit_layers
+from ftkit.models.load import load_model
 from ftkit.runs import Run
 
 

@@ -312,7 +312,7 @@ def test_the_text_of_two_cells_is_never_the_same():
 
 def test_the_open_mask_is_the_one_that_the_trainer_learns_from(tiny_task, tiny_choice, tmp_path):
     """Lesson 02's exercise against trl: the labels of a batch as `SFTTrainer` collates it."""
-    from ftkit.models import load_tokenizer
+    from ftkit.models.load import load_tokenizer
     from ftkit.tasks import chat_prompt, example_ids, prompt_ids
     from ftkit.training import make_trainer, training_data
 

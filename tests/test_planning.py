@@ -4,7 +4,8 @@ import torch
 from ftkit.common.errors import KitError
 from ftkit.common.machine import Hardware
 from ftkit.common.profiles import choose_profile, read_profiles
-from ftkit.models import load_model, weight_bytes
+from ftkit.models.four_bit import weight_bytes
+from ftkit.models.load import load_model
 from ftkit.planning import (
     CONFIGS,
     METHODS,
@@ -32,7 +33,7 @@ PROFILES = read_profiles()
 
 @pytest.fixture(scope="module")
 def trainer(tiny_task, tiny_choice, tmp_path_factory):
-    from ftkit.models import load_tokenizer
+    from ftkit.models.load import load_tokenizer
 
     data = training_data(tiny_task, load_tokenizer(tiny_choice.profile.model), tiny_choice.profile)
     return make_trainer(tmp_path_factory.mktemp("plan"), data, tiny_choice.profile)

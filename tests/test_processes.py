@@ -86,7 +86,8 @@ def test_the_fsdp_configuration_is_one_that_accelerate_takes():
 def test_under_fsdp_the_four_bit_weights_are_stored_in_the_models_dtype(tiny_model, monkeypatch):
     import torch
 
-    from ftkit.models import linear_4bit_layers, load_model
+    from ftkit.models.four_bit import linear_4bit_layers
+    from ftkit.models.load import load_model
 
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     layers = linear_4bit_layers(load_model(str(tiny_model), "bfloat16"))

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ftkit import models
 from ftkit.common.errors import KitError
 from ftkit.exporting import export
+from ftkit.models.find import prepare_model, readable
 from ftkit.pushing import push
 from ftkit.runs import Run
 
@@ -260,14 +260,14 @@ def test_a_model_that_the_hub_does_not_give_is_told_in_one_line(hub, monkeypatch
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     hub.refuses = {"": status}
     with pytest.raises(KitError, match=words) as refused:
-        models.prepare_model("somebody/something")
+        prepare_model("somebody/something")
     assert "hf_secret" not in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["a b", "x/y/z", "somebody/.."])
 def test_a_name_that_no_model_can_have_is_refused(name):
     with pytest.raises(KitError, match="neither a model's folder nor a name on the hub"):
-        models.prepare_model(name)
+        prepare_model(name)
 
 
 def test_a_network_that_goes_while_weights_are_fetched_is_told():
@@ -275,6 +275,6 @@ def test_a_network_that_goes_while_weights_are_fetched_is_told():
 
     with (
         pytest.raises(KitError, match="somebody/x could not be had from the hub: there is no connection"),
-        models.readable("somebody/x"),
+        readable("somebody/x"),
     ):
         raise httpx.ConnectError("Bearer hf_secret")

@@ -89,7 +89,7 @@ def test_an_experiment_trains_with_its_changes_and_is_scored_row_by_row(tiny_cho
 def test_a_change_is_cut_to_its_largest_directions(tiny_choice):
     import torch
 
-    from ftkit.models import load_model
+    from ftkit.models.load import load_model
 
     before, model = (load_model(tiny_choice.profile.model, "float32", four_bit=False) for _ in range(2))
     name = "model.layers.0.mlp.up_proj.weight"
@@ -107,7 +107,8 @@ def test_a_change_is_cut_to_its_largest_directions(tiny_choice):
 
 
 def test_weights_in_blocks_of_64_are_those_of_the_4_bit_model_and_larger_blocks_lose_more(tiny_choice):
-    from ftkit.models import dequantized, load_model
+    from ftkit.models.four_bit import dequantized
+    from ftkit.models.load import load_model
 
     def weights(model):
         return {name: weight.detach().float() for name, weight in model.named_parameters() if "proj" in name}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ftkit.common.errors import KitError
 from ftkit.common.profiles import read_profiles
-from ftkit.models import load_tokenizer
+from ftkit.models.load import load_tokenizer
 from ftkit.tasks import (
     chat_prompt,
     completion_text,
@@ -137,7 +137,7 @@ def test_training_and_generation_read_the_same_prompt_ids(tiny_task, tmp_path):
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    from ftkit.models import load_model
+    from ftkit.models.load import load_model
 
     name = read_profiles()["cpu"].model
     tokenizer = load_tokenizer(name)

@@ -16,7 +16,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import PAD_TO, Choice
-from ftkit.models import load_tokenizer
+from ftkit.models.load import load_tokenizer
 from ftkit.runs import Run, all_runs, open_run, unfinished_run
 from ftkit.tasks import load_task
 from ftkit.training import (
@@ -310,7 +310,7 @@ def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run
 
     from ftkit import training
     from ftkit.generation import Answerer
-    from ftkit.models import load_tokenizer
+    from ftkit.models.load import load_tokenizer
     from ftkit.runs import SPARE, Run
 
     tokenizer = load_tokenizer(tiny_run.profile.model)

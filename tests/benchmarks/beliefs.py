@@ -62,7 +62,7 @@ def _trained(trial: Trial, task: Any) -> tuple[Any, Any, dict[str, Any]]:
     import torch
 
     from ftkit.common.machine import resolve_dtype
-    from ftkit.models import load_tokenizer
+    from ftkit.models.load import load_tokenizer
 
     from .measure import validation_loss
 
@@ -81,7 +81,8 @@ def _trained(trial: Trial, task: Any) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _untrained(trial: Trial) -> tuple[Any, Any, dict[str, Any]]:
-    from ftkit.models import dequantized, load_model, load_tokenizer
+    from ftkit.models.four_bit import dequantized
+    from ftkit.models.load import load_model, load_tokenizer
 
     profile = profile_of(trial)
     return dequantized(load_model(profile.model, profile.dtype)), load_tokenizer(profile.model), {}

@@ -14,7 +14,7 @@ from typing import Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.machine import detect_hardware
-from ftkit.models import prepare_model
+from ftkit.models.find import prepare_model
 
 from .__main__ import HERE, machine, run
 from .measure import PLAIN_BATCH

@@ -48,7 +48,7 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
 
     from ftkit.generation import Answerer
     from ftkit.metrics import score
-    from ftkit.models import load_model, load_tokenizer
+    from ftkit.models.load import load_model, load_tokenizer
     from ftkit.runs import SPARE
     from ftkit.tasks import training_example
 
@@ -107,7 +107,7 @@ def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tupl
     """Train on examples (dicts of the chats `prompt` and `completion`): the model, what it took, the logged losses."""
     from datasets import Dataset
 
-    from ftkit.models import quiet_libraries
+    from ftkit.models.load import quiet_libraries
     from ftkit.training import cast_adapter
 
     quiet_libraries()
@@ -234,7 +234,8 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
 
     from ftkit import kernels
     from ftkit.common.machine import resolve_dtype
-    from ftkit.models import load_model, load_tokenizer, prepare_model
+    from ftkit.models.find import prepare_model
+    from ftkit.models.load import load_model, load_tokenizer
     from ftkit.training import cast_adapter, completion_trainer, lora_config, sft_config
 
     method, dtype, (special, *more) = experiment.method, resolve_dtype(profile.dtype), experiment.special.split() or [""]

@@ -3,18 +3,13 @@ import time
 import pytest
 import torch
 
-from ftkit import models
 from ftkit.common.errors import KitError
 from ftkit.common.profiles import read_profiles
-from ftkit.models import (
-    find_model,
-    linear_4bit_layers,
-    load_adapter,
-    load_model,
-    load_tokenizer,
-    prepare_model,
-    weight_bytes,
-)
+from ftkit.models.adapter import load_adapter
+from ftkit.models.find import cached_folder, find_model, prepare_model
+from ftkit.models.four_bit import linear_4bit_layers, weight_bytes
+from ftkit.models.hub import hub_answers
+from ftkit.models.load import load_model, load_tokenizer
 from ftkit.tasks import prompt_text
 
 SMOLLM2 = read_profiles()["cpu"].model
@@ -86,7 +81,7 @@ def test_sources_come_in_order(tiny_model, monkeypatch, tmp_path):
     assert find_model(str(tiny_model)).kind == "folder"
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path))
     assert find_model(SMOLLM2).kind == "package"
-    models.cached_folder(SMOLLM2).mkdir(parents=True)
+    cached_folder(SMOLLM2).mkdir(parents=True)
     assert find_model(SMOLLM2).kind == "cache"
     assert find_model("somebody/something").kind == "hub"
     with pytest.raises(KitError, match=r"no config\.json"):
@@ -105,15 +100,13 @@ def test_an_interrupted_preparation_leaves_no_broken_cache(monkeypatch, tmp_path
     monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", interrupted)  # the weights are written by then
     with pytest.raises(KeyboardInterrupt):
         prepare_model(SMOLLM2)
-    assert not models.cached_folder(SMOLLM2).exists()
-    killed = models.cached_folder(SMOLLM2).parent / f".{models.cached_folder(SMOLLM2).name}.killed"
+    assert not cached_folder(SMOLLM2).exists()
+    killed = cached_folder(SMOLLM2).parent / f".{cached_folder(SMOLLM2).name}.killed"
     killed.mkdir()  # what a kill -9 leaves
     monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", whole)
     folder = prepare_model(SMOLLM2)
-    assert {p.name for p in models.cached_folder(SMOLLM2).parent.iterdir() if p.is_dir()} == {
-        models.cached_folder(SMOLLM2).name
-    }
-    assert sorted(p.suffix for p in models.cached_folder(SMOLLM2).glob("model.*")) == [".safetensors"]
+    assert {p.name for p in cached_folder(SMOLLM2).parent.iterdir() if p.is_dir()} == {cached_folder(SMOLLM2).name}
+    assert sorted(p.suffix for p in cached_folder(SMOLLM2).glob("model.*")) == [".safetensors"]
     assert load_model(folder, device="cpu").get_input_embeddings().weight.shape[0] == len(load_tokenizer(folder))
 
 
@@ -134,7 +127,7 @@ def test_a_hub_that_does_not_answer_is_waited_for_only_seconds(monkeypatch):
         deaf.listen()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         began = time.monotonic()
-        assert not models.hub_answers(timeout=1)
+        assert not hub_answers(timeout=1)
         assert time.monotonic() - began < 3
 
 

@@ -1,0 +1,104 @@
+"""Loading a tokenizer and a base model, by default in 4 bits (lessons 01 and 03)."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftkit.common.errors import KitError
+from ftkit.common.machine import detect_hardware, resolve_dtype
+from ftkit.common.memory import keep_freed_memory
+from ftkit.common.processes import is_sharded, local_rank
+from ftkit.models.find import prepare_model, readable
+from ftkit.models.four_bit import keep_weights_unpacked
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # one of them holds the words
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer, padding on the left as generation needs it. Raises `KitError` without a chat template."""
+    from transformers import AutoTokenizer
+
+    quiet_libraries()
+    place = prepare_model(name)
+    if Path(place).is_dir() and not any((Path(place) / file).is_file() for file in TOKENIZERS):
+        raise KitError(f"{place} holds no tokenizer (tokenizer.json is missing). Copy the model's folder again.")
+    with readable(name):
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
+    if not tokenizer.chat_template:
+        raise KitError(f"{name} has no chat template: take the instruct version of the model.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: str | None = None) -> PreTrainedModel:
+    """Load a base model, by default in 4-bit: NF4 with double quantization, computing in `dtype` (lesson 03).
+
+    `device` is "cpu" or "cuda"; left out, CUDA is used if there is a GPU. Weights come only from safetensors, code never
+    from the hub. NF4 and double quantization: QLoRA, arXiv 2305.14314, section 3.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quiet_libraries()
+    place = prepare_model(name)
+    hardware = detect_hardware()
+    device = device or hardware.device
+    compute = getattr(torch, resolve_dtype(dtype, hardware))
+    if device == "cpu":
+        keep_freed_memory()
+    quantization = None
+    if four_bit:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+            bnb_4bit_quant_storage=compute if is_sharded() else torch.uint8,  # FSDP shards tensors of one dtype
+        )
+    with readable(name):
+        model = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=compute,
+            attn_implementation=attention_for(device, compute),
+            quantization_config=quantization,
+            device_map=None if is_sharded() else {"": local_rank() if device == "cuda" else device},
+            use_safetensors=True,
+            local_files_only=Path(place).is_dir(),
+        )
+    return keep_weights_unpacked(model)
+
+
+def attention_for(device: str, dtype: torch.dtype) -> str:
+    """The attention that transformers shall use: FlashAttention 2 where it is installed, on a GPU in 16 bits; else sdpa."""
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    flash = device == "cuda" and dtype in (torch.bfloat16, torch.float16) and is_flash_attn_2_available()
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' notices that tell a learner nothing out of the output. Downloads still show their progress."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    quiet_bitsandbytes()
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
+def quiet_bitsandbytes() -> None:
+    """Drop its notice that an optional kernel is not to be had from the hub: its own code serves without it."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
