@@ -16,6 +16,8 @@ import gradio as gr
 
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
+from ftkit.data.prompt import parse_answer
+from ftkit.data.task import Field, Task
 from ftkit.deployment import (
     DEFAULT_PORT,
     NO,
@@ -38,7 +40,6 @@ from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.runs import Run
 from ftkit.serving import doorkeeper
 from ftkit.streaming import Answer
-from ftkit.tasks import Field, Task, parse_answer
 
 EXAMPLES = 6  # of each difficulty
 WAITING = 6  # requests that may wait; one more is told that the demo is busy

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ftkit.data.prompt import completion_text, parse_answer, prompt_text
+from ftkit.data.task import Row, Task, labels_of
 from ftkit.generation import TUNED, Answerer
 from ftkit.intervals import share_interval
 from ftkit.metrics import closed_values, same
-from ftkit.tasks import Row, Task, completion_text, labels_of, parse_answer, prompt_text
 
 SMALL = 30  # rows; a share of fewer says little
 WORST = 20

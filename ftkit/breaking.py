@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import free_memory, return_freed_memory
 from ftkit.common.profiles import Profile
-from ftkit.tasks import (
-    Row,
-    Task,
+from ftkit.data.prompt import (
     chat_prompt,
     completion_text,
     example_ids,
@@ -22,6 +20,7 @@ from ftkit.tasks import (
     prompt_text,
     training_example,
 )
+from ftkit.data.task import Row, Task
 from ftkit.training import completion_trainer, make_trainer, sft_config
 
 if TYPE_CHECKING:

@@ -93,9 +93,9 @@ def train(
 def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Run:
     from dataclasses import replace
 
-    from ftkit.checking import gate
     from ftkit.common.profiles import choose_profile
-    from ftkit.tasks import SPLITS, load_task
+    from ftkit.data.check import gate
+    from ftkit.data.task import SPLITS, load_task
     from ftkit.training import train as run_training
 
     loaded = load_task(task)
@@ -132,8 +132,8 @@ def plan(
     from rich.console import Console
 
     from ftkit.common.profiles import choose_profile
+    from ftkit.data.task import load_task
     from ftkit.planning import example_lengths, plan_table
-    from ftkit.tasks import load_task
 
     chosen = choose_profile(profile)
     changes = {key: value for key, value in (("model", model), ("batch_size", batch)) if value}
@@ -320,7 +320,7 @@ def demo(
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
     if run is None and (prepare or fresh):
         from ftkit.common.profiles import choose_profile
-        from ftkit.tasks import load_task
+        from ftkit.data.task import load_task
 
         wanted = load_task("desk"), choose_profile(profile).profile
         opened = finished_run(*wanted)

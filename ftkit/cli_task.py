@@ -15,7 +15,7 @@ from ftkit.common.paths import runs_dir
 
 if TYPE_CHECKING:
     from ftkit.common.errors import Finding
-    from ftkit.tasks import Task
+    from ftkit.data.task import Task
 
 
 app = typer.Typer(help="Make, check and clean the data of a task.", no_args_is_help=True)
@@ -32,7 +32,7 @@ TaskArgument = Annotated[
 
 def _opened(name: str) -> tuple[Task, Path | None]:
     """The task, and the file to take in the place of its training split."""
-    from ftkit.tasks import load_task
+    from ftkit.data.task import load_task
 
     path = Path(name).expanduser()
     if path.suffix == ".jsonl":
@@ -50,8 +50,8 @@ def check(
     profile: ProfileOption = None,
 ) -> None:
     """Check a task's rows, a line for each kind of fault; exit code 1 for invalid rows or leakage between splits."""
-    from ftkit.checking import check_task
     from ftkit.common.profiles import choose_profile
+    from ftkit.data.check import check_task
 
     opened, train = _opened(task)
     findings = []
@@ -60,7 +60,7 @@ def check(
         _print_cases(finding, cases)
         findings.append(finding)
     _print_counts(findings)
-    from ftkit.reports import data_report
+    from ftkit.data.report import data_report
 
     name = opened.name if train is None else f"{opened.name}, {train.name}"
     page = page or runs_dir() / "checks" / f"{opened.folder.resolve().name}{'-' + train.stem if train else ''}.html"
@@ -107,7 +107,7 @@ def clean(
     """Apply the safe repairs and write the result to a new folder; the original stays as it is."""
     from collections import Counter
 
-    from ftkit.cleaning import clean_task, write_cleaned
+    from ftkit.data.clean import clean_task, write_cleaned
 
     opened, train = _opened(task)
     cleaned = clean_task(opened, train)
@@ -147,9 +147,9 @@ def new(
     seed: Annotated[int, typer.Option(help="of the split")] = 17,
 ) -> None:
     """Make a task folder of a file: columns and kind guessed, bad rows set aside with the reason, splits made."""
-    from ftkit.intake import choose_columns, make_task, write_task
-    from ftkit.tables import read_table
-    from ftkit.tasks import KINDS
+    from ftkit.data.formats import read_table
+    from ftkit.data.new_task import choose_columns, make_task, write_task
+    from ftkit.data.task import KINDS
 
     folder = Path(name).expanduser()
     if folder.exists():
@@ -182,9 +182,9 @@ def add_feedback(
     in_place: Annotated[bool, typer.Option("--in-place", help="replace the task's own train.jsonl instead")] = False,
 ) -> None:
     """Make training rows of the demo's feedback, through the data gate; what is refused is listed with its reason."""
+    from ftkit.data.task import load_task
     from ftkit.feedback import add_feedback as write
     from ftkit.feedback import feedback_files, rows_of_feedback
-    from ftkit.tasks import load_task
 
     if (to is None) != in_place:
         raise KitError("Say where the result goes: --to FOLDER for a new task folder, or --in-place.")

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
-from ftkit.tasks import SEPARATORS, Task
+from ftkit.data.prompt import SEPARATORS
+from ftkit.data.task import Task
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor, PreTrainedTokenizerBase

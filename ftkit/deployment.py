@@ -11,12 +11,13 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
+from ftkit.data.prompt import parse_answer
+from ftkit.data.task import Field, Task
 from ftkit.evaluation import load_evaluation, table
 from ftkit.generation import TUNED
 from ftkit.metrics import same
 from ftkit.runs import Run
 from ftkit.streaming import Answer
-from ftkit.tasks import Field, Task, parse_answer
 
 DEFAULT_PORT = 7860
 NOTHING, YES, NO = "–", "yes", "no"  # how a form shows null, true and false

@@ -14,6 +14,8 @@ from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, replacing, write_json
 from ftkit.common.machine import versions
+from ftkit.data.prompt import chat_prompt
+from ftkit.data.task import Row, Task
 from ftkit.evaluation_page import in_order, page
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.intervals import Paired, bootstrap_interval, compare_scores, compare_shares, in_words, share_interval
@@ -21,7 +23,6 @@ from ftkit.metrics import corpus_scores, perplexity, row_scores, same, score
 from ftkit.models.four_bit import weight_bytes
 from ftkit.predictions import adapter_digest, predict
 from ftkit.runs import Run, write_card
-from ftkit.tasks import Row, Task, chat_prompt
 
 FORMAT = 3
 FEW_SHOT, TFIDF, MAJORITY = "few-shot", "TF-IDF", "majority"

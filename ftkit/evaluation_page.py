@@ -8,7 +8,7 @@ from typing import Any
 
 from ftkit.common.console import clock
 from ftkit.common.figures import confusion_figure, figure_of, picture
-from ftkit.reports import page_of, table
+from ftkit.data.report import page_of, table
 
 ORDER = ("majority", "TF-IDF", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
 GREY, ORANGE = "#78716c", "#c2410c"

@@ -20,13 +20,13 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import new_folder, place, read_json, write_json, write_text
 from ftkit.common.memory import free_memory
 from ftkit.common.paths import cache_dir
+from ftkit.data.prompt import chat_prompt
 from ftkit.merging import Loaded, agreement, answering, load_folder, on_base, save_merged, timed
 from ftkit.models.adapter import check_adapter
 from ftkit.models.load import load_tokenizer
 from ftkit.predictions import adapter_digest
 from ftkit.runs import Run, card
 from ftkit.spaces import load_space, write_space
-from ftkit.tasks import chat_prompt
 
 FORMAT = 1
 MESSAGES = 20  # of the test split, to compare an export with the tuned model

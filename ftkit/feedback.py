@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ftkit.checking import gate
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump, new_folder, read_text, write_rows
-from ftkit.repairs import personal
+from ftkit.data.check import gate
+from ftkit.data.faults import personal
+from ftkit.data.similarity import similar_pairs
+from ftkit.data.task import SPLITS, Row, Task, load_task
 from ftkit.runs import Run
-from ftkit.similarity import similar_pairs
-from ftkit.tasks import SPLITS, Row, Task, load_task
 
 RIGHT, CORRECTED = "right", "corrected"
 FILE_BYTES = 1_000_000  # a file is put away at this size

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit.checking import check_task
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.files import read_json
 from ftkit.common.profiles import Profile
+from ftkit.data.check import check_task
+from ftkit.data.prompt import prompt_ids
 from ftkit.models.adapter import check_adapter
 from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, packaged_file, weights_digest
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_tokenizer
 from ftkit.predictions import adapter_digest
 from ftkit.runs import Run
-from ftkit.tasks import prompt_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,13 +17,13 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.machine import detect_hardware
 from ftkit.common.memory import free_memory
+from ftkit.data.prompt import parse_answer
 from ftkit.generation import TUNED, Answerer
 from ftkit.metrics import score
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import dequantized
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import Run
-from ftkit.tasks import parse_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

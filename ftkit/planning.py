@@ -14,7 +14,8 @@ from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.machine import Hardware, detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
-from ftkit.tasks import Task, example_ids
+from ftkit.data.prompt import example_ids
+from ftkit.data.task import Task
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

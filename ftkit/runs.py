@@ -18,9 +18,9 @@ from ftkit.common.files import new_folder, read_json, replacing, write_json
 from ftkit.common.machine import processor_name, versions
 from ftkit.common.paths import kit_root, runs_dir
 from ftkit.common.profiles import Profile
+from ftkit.data.task import Task, load_task
 from ftkit.intervals import share_interval
 from ftkit.models.find import BASE_LICENCES, find_model, public_name
-from ftkit.tasks import Task, load_task
 
 FORMAT = 1
 REFERENCE = "reference"  # the name of the kit's own run

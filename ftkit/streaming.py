@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
-from ftkit.tasks import Task, completion_text
+from ftkit.data.prompt import completion_text
+from ftkit.data.task import Task
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -18,12 +18,13 @@ from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.memory import peak_memory_mb, return_freed_memory
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
 from ftkit.common.profiles import PAD_TO, Choice, Profile
+from ftkit.data.prompt import chat_prompt, completion_text, example_ids, prompt_ids, training_example
+from ftkit.data.task import Task
 from ftkit.models.adapter import load_adapter
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.planning import in_words, plan_training
 from ftkit.runs import Run, new_run, unfinished_run, write_card
-from ftkit.tasks import Task, chat_prompt, completion_text, example_ids, prompt_ids, training_example
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,8 +13,8 @@ import pytest
 
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice, read_profiles
+from ftkit.data.task import load_task
 from ftkit.models.load import quiet_libraries
-from ftkit.tasks import load_task
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"

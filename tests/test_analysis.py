@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ftkit import analysis
+from ftkit.data.prompt import completion_text
+from ftkit.data.task import load_task
 from ftkit.metrics import row_scores
-from ftkit.tasks import completion_text, load_task
 
 DESK = load_task("desk")
 ROWS = DESK.rows("validation")[:60]

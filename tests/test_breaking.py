@@ -3,8 +3,8 @@ import torch
 
 from ftkit.breaking import Workbench, changing, cutting, losses
 from ftkit.common.machine import resolve_dtype
+from ftkit.data.prompt import completion_text, example_ids
 from ftkit.models.load import load_tokenizer
-from ftkit.tasks import completion_text, example_ids
 from ftkit.training import training_data
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from ftkit import decoding
 from ftkit.common.errors import KitError
+from ftkit.data.prompt import completion_text
 from ftkit.decoding import only_what_fits
 from ftkit.generation import BASE, TUNED
-from ftkit.tasks import completion_text
 
 
 @pytest.mark.parametrize("which", [BASE, TUNED])

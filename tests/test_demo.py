@@ -19,11 +19,11 @@ from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError
 
 from ftkit.common.paths import kit_root
+from ftkit.data.task import load_task
 from ftkit.deployment import free_port
 from ftkit.feedback import FeedbackFile
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.streaming import Answer
-from ftkit.tasks import load_task
 
 from .conftest import TICKET, trained_apart
 

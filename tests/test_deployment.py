@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ftkit.common.errors import KitError
+from ftkit.data.task import Field, load_task
 from ftkit.deployment import (
     about_page,
     answer_card,
@@ -21,7 +22,6 @@ from ftkit.deployment import (
 from ftkit.evaluation import FORMAT, table
 from ftkit.runs import Run
 from ftkit.streaming import Answer
-from ftkit.tasks import Field, load_task
 
 DESK = load_task("desk")
 TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": None, "time": "19:30", "allergens": ["eggs", "nuts"]}

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from ftkit.common.errors import KitError
+from ftkit.data.prompt import prompt_text
+from ftkit.data.task import load_task
 from ftkit.evaluation import compare_runs, comparison_table, evaluate, load_evaluation, sentences, table
 from ftkit.intervals import compare_shares, share_interval
 from ftkit.metrics import same, score
 from ftkit.runs import Run
-from ftkit.tasks import load_task, prompt_text
 
 DESK = load_task("desk")
 TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": None, "allergens": []}

@@ -19,11 +19,11 @@ import torch
 from ftkit import exporting, spaces
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
+from ftkit.data.prompt import chat_prompt, prompt_text
 from ftkit.exporting import export, load_dtype
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_tokenizer
 from ftkit.runs import Run, card, open_run, write_card
-from ftkit.tasks import chat_prompt, prompt_text
 
 SLOW = os.environ.get("FTKIT_SLOW") == "1"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ftkit.common.errors import KitError
+from ftkit.data.task import load_task
 from ftkit.feedback import FeedbackFile, add_feedback, feedback_entry, feedback_files, rows_of_feedback
 from ftkit.runs import Run
-from ftkit.tasks import load_task
 
 TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": "20:00", "allergens": ["nuts"]}
 RUN = Run(Path("a-run"))

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ftkit.common.errors import KitError
+from ftkit.data.prompt import chat_prompt, prompt_text
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.streaming import Drafts
-from ftkit.tasks import chat_prompt, prompt_text
 
 
 @pytest.fixture(scope="module")

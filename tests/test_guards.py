@@ -14,6 +14,8 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice
+from ftkit.data.prompt import chat_prompt, prompt_text
+from ftkit.data.task import load_task
 from ftkit.generation import Answerer
 from ftkit.merging import merged_model
 from ftkit.models.adapter import load_adapter
@@ -21,7 +23,6 @@ from ftkit.models.find import weights_digest
 from ftkit.models.four_bit import dequantized, linear_4bit_layers
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import Run, all_runs
-from ftkit.tasks import chat_prompt, load_task, prompt_text
 from ftkit.training import make_trainer, train, training_data
 from tests.test_cli import ftkit, refused
 

@@ -12,9 +12,9 @@ from sklearn.metrics import f1_score
 
 from ftkit import metrics
 from ftkit.common.errors import KitError
+from ftkit.data.task import Task, load_task
 from ftkit.intervals import bootstrap_interval, compare_scores
 from ftkit.metrics import corpus_scores, macro_f1, perplexity, row_scores, score, set_f1
-from ftkit.tasks import Task, load_task
 
 DESK = load_task("desk")
 LABELS = Task(folder=Path(), name="l", kind="label", system_prompt="", labels=("a", "b", "c"))

@@ -39,8 +39,8 @@ AGREEMENT = {
         assert weight_bytes(same) == weight_bytes(loaded)
     """,
     "02": """
-        from ftkit.checking import suspicious
-        from ftkit.tasks import prompt_ids
+        from ftkit.data import suspicious
+        from ftkit.data import prompt_ids
         assert ids == example_ids(tokenizer, desk, row)
         assert ids[:prompt_length] == prompt_ids(tokenizer, prompt)
         assert labels == mask(ids[:prompt_length], ids[prompt_length:])
@@ -53,7 +53,7 @@ AGREEMENT = {
         assert all(settled[kind] == (0 if kind in open_kinds else count) for kind, count in planted.items())
     """,
     "03": """
-        from ftkit.tasks import example_ids
+        from ftkit.data import example_ids
         again = make_trainer(scratch / "agreement", with_lengths, profile)
         inside = again.model.get_base_model().config
         assert inside.quantization_config.to_dict() == four_bit.to_dict()
@@ -75,7 +75,7 @@ AGREEMENT = {
         import math
         from ftkit import baselines
         from ftkit.intervals import bootstrap_interval
-        from ftkit.tasks import parse_answer
+        from ftkit.data import parse_answer
         opened, measured = scored(texts[TUNED], rows), result["models"][TUNED]["scores"]
         assert set(opened) == set(measured)
         assert all(math.isclose(opened[name], measured[name]["value"]) for name in measured)
@@ -312,8 +312,8 @@ def test_the_text_of_two_cells_is_never_the_same():
 
 def test_the_open_mask_is_the_one_that_the_trainer_learns_from(tiny_task, tiny_choice, tmp_path):
     """Lesson 02's exercise against trl: the labels of a batch as `SFTTrainer` collates it."""
+    from ftkit.data.prompt import chat_prompt, example_ids, prompt_ids
     from ftkit.models.load import load_tokenizer
-    from ftkit.tasks import chat_prompt, example_ids, prompt_ids
     from ftkit.training import make_trainer, training_data
 
     names = {}

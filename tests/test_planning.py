@@ -4,6 +4,7 @@ import torch
 from ftkit.common.errors import KitError
 from ftkit.common.machine import Hardware
 from ftkit.common.profiles import choose_profile, read_profiles
+from ftkit.data.task import load_task
 from ftkit.models.four_bit import weight_bytes
 from ftkit.models.load import load_model
 from ftkit.planning import (
@@ -21,7 +22,6 @@ from ftkit.planning import (
     operations_per_token,
     plan_training,
 )
-from ftkit.tasks import load_task
 from ftkit.training import completion_loss, make_trainer, training_data
 from tests.test_cli import ftkit, refused
 

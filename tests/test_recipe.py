@@ -6,7 +6,8 @@ import pytest
 
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import read_profiles
-from ftkit.tasks import completion_text, load_task
+from ftkit.data.prompt import completion_text
+from ftkit.data.task import load_task
 from tests.benchmarks import recipe, recipe_report
 from tests.benchmarks.experiments import Experiment, load_results, read_plan
 

@@ -8,10 +8,10 @@ from ftkit import guards
 from ftkit.common.files import read_json
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice, choose_profile, read_profiles
+from ftkit.data.task import load_task
 from ftkit.evaluation import evaluate, load_evaluation
 from ftkit.generation import TUNED, Answerer
 from ftkit.runs import REFERENCE, Run, finished_run, open_run, reference_run, write_card
-from ftkit.tasks import load_task
 from ftkit.training import train
 
 SHIPPED = Run(kit_root() / "data" / "reference_run")

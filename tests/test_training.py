@@ -16,9 +16,9 @@ from ftkit.common.errors import KitError
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import PAD_TO, Choice
+from ftkit.data.task import load_task
 from ftkit.models.load import load_tokenizer
 from ftkit.runs import Run, all_runs, open_run, unfinished_run
-from ftkit.tasks import load_task
 from ftkit.training import (
     COMPLETE,
     completion_loss,
@@ -164,7 +164,7 @@ KILLED = """
 import json, os, signal, sys
 import ftkit.training as training
 from ftkit.common.profiles import Choice, Profile
-from ftkit.tasks import load_task
+from ftkit.data.task import load_task
 
 calls, loss = 0, training.completion_loss
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ftkit.common.errors import KitError
-from ftkit.tasks import Field, Task, parse_answer
+from ftkit.data.prompt import parse_answer
+from ftkit.data.task import Field, Task
 
 NAMES = ("json_fields", "label_scores", "text_scores", "reference_perplexity")
 Row = dict[str, Any]

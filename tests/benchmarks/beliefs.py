@@ -48,7 +48,7 @@ class Trial(Experiment):
 
 def run(trial: Trial) -> dict[str, Any]:
     """One experiment: figures, and every validation row's own score in every metric as a string of 0 and 1."""
-    from ftkit.tasks import load_task
+    from ftkit.data.task import load_task
 
     task = load_task("desk")
     if trial.method in ("tfidf", "majority"):
@@ -109,7 +109,7 @@ def _measured(trial: Trial, task: Any, model: Any, tokenizer: Any) -> dict[str, 
 def _answers(trial: Trial, task: Any, answerer: Any, messages: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Answers to messages; for `few-shot` also the number of examples that was chosen, as lesson 04 chooses it."""
     from ftkit.baselines import choose_shots, shots
-    from ftkit.tasks import chat_prompt
+    from ftkit.data.prompt import chat_prompt
 
     if trial.method not in ("base", "few-shot"):
         return answerer.answer(messages), {}
@@ -151,7 +151,7 @@ def general_check(answerer: Any) -> dict[str, Any]:
 def head(lines: Sequence[Line]) -> dict[str, Any]:
     """What stands before the results: whose rows the 0 and 1 are of, and which experiments belong to which line."""
     from ftkit import general
-    from ftkit.tasks import load_task
+    from ftkit.data.task import load_task
 
     task = load_task("desk")
     table = tomllib.loads(PLAN.read_text(encoding="utf-8"))

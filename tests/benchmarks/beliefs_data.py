@@ -9,7 +9,8 @@ from typing import Any
 
 from ftkit import beliefs
 from ftkit.common.errors import KitError
-from ftkit.tasks import Row, Task, training_example
+from ftkit.data.prompt import training_example
+from ftkit.data.task import Row, Task
 
 from .recipe import subset
 

@@ -14,12 +14,13 @@ from ftkit import kernels
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.memory import peak_memory_mb, return_freed_memory
 from ftkit.common.profiles import Profile, read_profiles
+from ftkit.data.prompt import chat_prompt, completion_text, prompt_text
+from ftkit.data.task import load_task
 from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models.find import prepare_model
 from ftkit.models.four_bit import keep_weights_unpacked
 from ftkit.models.load import load_model, load_tokenizer, quiet_libraries
 from ftkit.runs import open_run
-from ftkit.tasks import chat_prompt, completion_text, load_task, prompt_text
 from ftkit.training import (
     cast_adapter,
     completion_loss,

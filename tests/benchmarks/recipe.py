@@ -39,18 +39,18 @@ def run(experiment: Experiment) -> dict[str, Any]:
         judged = partial(baseline, "tfidf", task, rows)
         return judged("validation") | ({"test": judged("test")} if experiment.test else {})
     write, read = FORMS[experiment.task.get("form", "compact")]
-    with mock.patch("ftkit.tasks.completion_text", lambda task, answer: write(answer)):
+    with mock.patch("ftkit.data.prompt.completion_text", lambda task, answer: write(answer)):
         return _trained(experiment, task, rows, read)
 
 
 def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read: Callable[[str], str]) -> dict[str, Any]:
     import torch
 
+    from ftkit.data.prompt import training_example
     from ftkit.generation import Answerer
     from ftkit.metrics import score
     from ftkit.models.load import load_model, load_tokenizer
     from ftkit.runs import SPARE
-    from ftkit.tasks import training_example
 
     from .measure import validation_loss
 
@@ -138,7 +138,7 @@ def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tupl
 
 def _task(experiment: Experiment) -> Any:
     """The desk, with its prompt changed."""
-    from ftkit.tasks import load_task
+    from ftkit.data.task import load_task
 
     changes = {name: value for name, value in experiment.task.items() if name not in ("order", "form")}
     task = load_task("desk")

@@ -5,12 +5,12 @@ import torch
 
 from ftkit.common.errors import KitError
 from ftkit.common.profiles import read_profiles
+from ftkit.data.prompt import prompt_text
 from ftkit.models.adapter import load_adapter
 from ftkit.models.find import cached_folder, find_model, prepare_model
 from ftkit.models.four_bit import linear_4bit_layers, weight_bytes
 from ftkit.models.hub import hub_answers
 from ftkit.models.load import load_model, load_tokenizer
-from ftkit.tasks import prompt_text
 
 SMOLLM2 = read_profiles()["cpu"].model
 

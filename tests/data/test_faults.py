@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftkit.repairs import cut_off, foreign, markup, personal, repair_answer, repair_text, signature, spelled_like
-from ftkit.tasks import load_task
+from ftkit.data.faults import cut_off, foreign, markup, personal, repair_answer, repair_text, signature, spelled_like
+from ftkit.data.task import load_task
 
 DESK = load_task("desk")
 TICKET = {

@@ -12,9 +12,10 @@ from typing import Any
 
 from ftkit.common.errors import Finding
 from ftkit.common.profiles import Profile
-from ftkit.repairs import cut_off, foreign, markup, personal, repair_answer, signature, words
-from ftkit.similarity import similar_pairs
-from ftkit.tasks import SPLITS, Line, Row, Task, example_ids, labels_of, read_lines
+from ftkit.data.faults import cut_off, foreign, markup, personal, repair_answer, signature, words
+from ftkit.data.prompt import example_ids
+from ftkit.data.similarity import similar_pairs
+from ftkit.data.task import SPLITS, Line, Row, Task, labels_of, read_lines
 
 FOLDS = 5
 UNLIKELY = 0.1  # a label's probability, by a model that has not seen the row, below which it is shown

@@ -8,17 +8,9 @@ from hypothesis import strategies as st
 
 from ftkit.common.errors import KitError
 from ftkit.common.profiles import read_profiles
+from ftkit.data.prompt import chat_prompt, completion_text, describe_answer, parse_answer, prompt_ids, training_example
+from ftkit.data.task import load_task, read_rows
 from ftkit.models.load import load_tokenizer
-from ftkit.tasks import (
-    chat_prompt,
-    completion_text,
-    describe_answer,
-    load_task,
-    parse_answer,
-    prompt_ids,
-    read_rows,
-    training_example,
-)
 
 DESK = load_task("desk")
 GOOD = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": "19:30", "allergens": ["nuts"]}

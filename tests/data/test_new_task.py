@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ftkit.checking import check_task
 from ftkit.common.errors import KitError
-from ftkit.intake import choose_columns, guess_kind, make_task, write_task
-from ftkit.similarity import plain
-from ftkit.tables import read_table
-from ftkit.tasks import SPLITS, load_task
+from ftkit.data.check import check_task
+from ftkit.data.formats import read_table
+from ftkit.data.new_task import choose_columns, guess_kind, make_task, write_task
+from ftkit.data.similarity import plain
+from ftkit.data.task import SPLITS, load_task
 from tests.test_cli import ftkit, refused
 
 DESK = load_task("desk")

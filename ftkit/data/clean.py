@@ -9,9 +9,9 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump, new_folder, write_rows
-from ftkit.repairs import repair_answer, repair_text
-from ftkit.similarity import similar_pairs
-from ftkit.tasks import SPLITS, Row, Task, read_lines
+from ftkit.data.faults import repair_answer, repair_text
+from ftkit.data.similarity import similar_pairs
+from ftkit.data.task import SPLITS, Row, Task, read_lines
 
 
 @dataclass

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from ftkit.checking import check_task
-from ftkit.cleaning import clean_task, write_cleaned
 from ftkit.common.errors import KitError
-from ftkit.tasks import load_task
-from tests.test_checking import RAW, edit
+from ftkit.data.check import check_task
+from ftkit.data.clean import clean_task, write_cleaned
+from ftkit.data.task import load_task
+from tests.data.test_check import RAW, edit
 from tests.test_cli import ftkit, refused
 
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from ftkit.checking import check_task, suspicious
 from ftkit.common.paths import kit_root
-from ftkit.tasks import load_task
+from ftkit.data.check import check_task, suspicious
+from ftkit.data.task import load_task
 from tests.test_cli import ftkit, refused
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump, new_folder, write_rows
-from ftkit.similarity import groups
-from ftkit.tables import Rejected, Table
-from ftkit.tasks import SPLITS, Field, Row, Task
+from ftkit.data.formats import Rejected, Table
+from ftkit.data.similarity import groups
+from ftkit.data.task import SPLITS, Field, Row, Task
 
 MESSAGES = "message text prompt question instruction input sentence review content query utterance comment body email"
 TARGETS = "target label labels answer ticket output completion response reply category class intent sentiment tag topic"

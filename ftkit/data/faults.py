@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from ftkit.tasks import Field, Task
+from ftkit.data.task import Field, Task
 
 TAG = re.compile(
     r"<!--.*?-->|</?(?:a|b|blockquote|body|br|center|div|em|font|h[1-6]|head|hr|html|i|img|li|meta|ol|p|pre|script|small|span|"

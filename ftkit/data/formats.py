@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.tasks import Row
+from ftkit.data.task import Row
 
 Rejected = dict[str, Any]  # line, reason, text
 

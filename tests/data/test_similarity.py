@@ -1,5 +1,5 @@
-from ftkit.similarity import NEAR, groups, plain, shingles, similar_pairs
-from ftkit.tasks import load_task
+from ftkit.data.similarity import NEAR, groups, plain, shingles, similar_pairs
+from ftkit.data.task import load_task
 
 
 def test_every_near_duplicate_is_found_that_comparing_all_pairs_finds():
