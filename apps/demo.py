@@ -37,7 +37,7 @@ from ftkit.deployment import (
 )
 from ftkit.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
 from ftkit.generation import BASE, TUNED, Answerer
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 from ftkit.serving import doorkeeper
 from ftkit.streaming import Answer
 

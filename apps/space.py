@@ -19,7 +19,7 @@ def main() -> None:
     sys.path.insert(0, str(HERE))
     import gradio as gr
 
-    from ftkit.runs import open_run
+    from ftkit.runs.run import open_run
 
     spec = importlib.util.spec_from_file_location("ftkit_demo", HERE / "apps" / "demo.py")
     demo = importlib.util.module_from_spec(spec)

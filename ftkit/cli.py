@@ -20,7 +20,7 @@ from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
 
 if TYPE_CHECKING:
-    from ftkit.runs import Run
+    from ftkit.runs.run import Run
 
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name;
 
 def _open(name: str | None) -> Run:
     """The run that is meant; on standard error whether it is the kit's own."""
-    from ftkit.runs import open_run
+    from ftkit.runs.run import open_run
 
     run = open_run(name)
     if name is None and run.is_reference:
@@ -191,7 +191,7 @@ def compare(
     from rich.console import Console
 
     from ftkit.evaluation import compare_runs, comparison_table
-    from ftkit.runs import open_run
+    from ftkit.runs.run import open_run
 
     found = compare_runs(open_run(first), open_run(second), split, limit=limit)
     Console().print(comparison_table(found))
@@ -313,7 +313,7 @@ def demo(
     ] = None,
 ) -> None:
     """Show a run in the browser: the same message before and after fine-tuning."""
-    from ftkit.runs import finished_run
+    from ftkit.runs.run import finished_run
 
     user, _, password = (auth or "").partition(":")
     if auth and not (user and password):

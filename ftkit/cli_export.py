@@ -10,7 +10,7 @@ import typer
 from ftkit.common.errors import KitError
 
 if TYPE_CHECKING:
-    from ftkit.runs import Run
+    from ftkit.runs.run import Run
 
 
 WAYS = "adapter, merged, space, ollama, gguf, server or hub"
@@ -28,7 +28,7 @@ def export(
     public: Annotated[bool, typer.Option("--public", help="with --to hub: for everybody to see, not only for you")] = False,
 ) -> None:
     """Take a run out of the notebook: write an export and prove it against the tuned model."""
-    from ftkit.runs import open_run
+    from ftkit.runs.run import open_run
 
     if (to is None) != fidelity:
         raise KitError(f"Say where to: --to {WAYS}; or --fidelity for the comparison of the ways to merge.")

@@ -16,7 +16,7 @@ from ftkit.data.task import Field, Task
 from ftkit.evaluation import load_evaluation, table
 from ftkit.generation import TUNED
 from ftkit.metrics import same
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 from ftkit.streaming import Answer
 
 DEFAULT_PORT = 7860

@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 
-from ftkit import guards
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.machine import detect_hardware
 from ftkit.common.paths import cache_dir, kit_root
@@ -15,7 +14,8 @@ from ftkit.common.profiles import choose_profile
 from ftkit.deployment import DEFAULT_PORT, free_port
 from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, find_model
 from ftkit.models.load import quiet_bitsandbytes
-from ftkit.runs import open_run
+from ftkit.runs import guards
+from ftkit.runs.run import open_run
 
 INSTALL = f'in the kit\'s folder: "{sys.executable}" -m pip install -c constraints.txt -e ".[lab,test]"'
 NEEDED_DISK_GB = 3

@@ -21,8 +21,9 @@ from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.intervals import Paired, bootstrap_interval, compare_scores, compare_shares, in_words, share_interval
 from ftkit.metrics import corpus_scores, perplexity, row_scores, same, score
 from ftkit.models.four_bit import weight_bytes
-from ftkit.predictions import adapter_digest, predict
-from ftkit.runs import Run, write_card
+from ftkit.predictions import predict
+from ftkit.runs.card import write_card
+from ftkit.runs.run import Run, adapter_digest
 
 FORMAT = 3
 FEW_SHOT, TFIDF, MAJORITY = "few-shot", "TF-IDF", "majority"

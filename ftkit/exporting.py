@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ftkit import guards
 from ftkit.common.errors import KitError
 from ftkit.common.files import new_folder, place, read_json, write_json, write_text
 from ftkit.common.memory import free_memory
@@ -24,8 +23,9 @@ from ftkit.data.prompt import chat_prompt
 from ftkit.merging import Loaded, agreement, answering, load_folder, on_base, save_merged, timed
 from ftkit.models.adapter import check_adapter
 from ftkit.models.load import load_tokenizer
-from ftkit.predictions import adapter_digest
-from ftkit.runs import Run, card
+from ftkit.runs import guards
+from ftkit.runs.card import card
+from ftkit.runs.run import Run, adapter_digest
 from ftkit.spaces import load_space, write_space
 
 FORMAT = 1

@@ -18,7 +18,7 @@ from ftkit.data.check import gate
 from ftkit.data.faults import personal
 from ftkit.data.similarity import similar_pairs
 from ftkit.data.task import SPLITS, Row, Task, load_task
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 RIGHT, CORRECTED = "right", "corrected"
 FILE_BYTES = 1_000_000  # a file is put away at this size

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ftkit import guards
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import Messages, chat_prompt, prompt_text
 from ftkit.data.task import Task
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import dequantized
 from ftkit.models.load import load_model, load_tokenizer
-from ftkit.runs import Run
+from ftkit.runs import guards
+from ftkit.runs.run import Run
 from ftkit.streaming import Answer, Drafts, Streamer, training_answers, without_adapter
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit import guards, intervals
+from ftkit import intervals
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
@@ -23,7 +23,8 @@ from ftkit.metrics import score
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import dequantized
 from ftkit.models.load import load_model, load_tokenizer
-from ftkit.runs import Run
+from ftkit.runs import guards
+from ftkit.runs.run import Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.console import clock
-from ftkit.common.errors import KitError
 from ftkit.common.files import replacing
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -22,18 +20,6 @@ class Predictions:
 
     texts: list[str]
     seconds: float
-
-
-def adapter_digest(run: Run) -> str:
-    """SHA-256 of the adapter's weights (first 16 hexadecimal digits): whose answers predictions are.
-
-    Raises `KitError` if there are none.
-    """
-    path = run.adapter / "adapter_model.safetensors"
-    if not path.is_file():
-        raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def predict(

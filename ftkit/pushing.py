@@ -11,8 +11,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
 from ftkit.exporting import doubt, export, export_folder, size_mb
 from ftkit.models.hub import hub_answers, hub_said
-from ftkit.predictions import adapter_digest
-from ftkit.runs import Run
+from ftkit.runs.run import Run, adapter_digest
 
 PUSHED = ("adapter", "merged", "space")
 

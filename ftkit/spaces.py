@@ -15,7 +15,7 @@ from ftkit.common.paths import kit_root
 from ftkit.data.task import Task
 from ftkit.merging import Loaded, on_base
 from ftkit.models.find import BASE_LICENCES, find_model, prepare_model, public_name
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 # What of a run may be public: no lock, no feedback of visitors, no other exports
 PUBLIC = (

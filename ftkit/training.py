@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit import guards, kernels
+from ftkit import kernels
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_json
@@ -24,7 +24,9 @@ from ftkit.models.adapter import load_adapter
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.planning import in_words, plan_training
-from ftkit.runs import Run, new_run, unfinished_run, write_card
+from ftkit.runs import guards
+from ftkit.runs.card import write_card
+from ftkit.runs.run import Run, new_run, unfinished_run
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -20,7 +20,7 @@ from ftkit.deployment import (
     wrong_answers,
 )
 from ftkit.evaluation import FORMAT, table
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 from ftkit.streaming import Answer
 
 DESK = load_task("desk")

@@ -14,7 +14,7 @@ from ftkit.data.task import load_task
 from ftkit.evaluation import compare_runs, comparison_table, evaluate, load_evaluation, sentences, table
 from ftkit.intervals import compare_shares, share_interval
 from ftkit.metrics import same, score
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 DESK = load_task("desk")
 TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": None, "allergens": []}

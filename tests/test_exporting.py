@@ -23,7 +23,8 @@ from ftkit.data.prompt import chat_prompt, prompt_text
 from ftkit.exporting import export, load_dtype
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_tokenizer
-from ftkit.runs import Run, card, open_run, write_card
+from ftkit.runs.card import card, write_card
+from ftkit.runs.run import Run, open_run
 
 SLOW = os.environ.get("FTKIT_SLOW") == "1"
 

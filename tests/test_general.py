@@ -11,7 +11,7 @@ from ftkit.cli import app
 from ftkit.common.errors import KitError
 from ftkit.general import CHUNK, KINDS, english_chunks, general_check, passes, questions, summary
 from ftkit.generation import BASE, TUNED, Answerer
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ftkit.common.paths import kit_root
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_model
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import json
 
-from ftkit.predictions import adapter_digest, predict
-from ftkit.runs import Run
+from ftkit.predictions import predict
+from ftkit.runs.run import Run, adapter_digest
 
 
 def ask(asked):

@@ -8,7 +8,7 @@ import yaml
 
 from ftkit.common.paths import kit_root
 from ftkit.common.processes import agree, collect, is_first, world_size
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 SCRIPT = """
 import sys

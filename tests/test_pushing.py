@@ -16,7 +16,7 @@ from ftkit.common.errors import KitError
 from ftkit.exporting import export
 from ftkit.models.find import prepare_model, readable
 from ftkit.pushing import push
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 TOKEN = "hf_secretsecretsecret"
 

@@ -18,7 +18,7 @@ from ftkit.common.paths import kit_root
 from ftkit.common.profiles import PAD_TO, Choice
 from ftkit.data.task import load_task
 from ftkit.models.load import load_tokenizer
-from ftkit.runs import Run, all_runs, open_run, unfinished_run
+from ftkit.runs.run import Run, all_runs, open_run, unfinished_run
 from ftkit.training import (
     COMPLETE,
     completion_loss,
@@ -274,7 +274,7 @@ def test_a_saved_adapter_that_differs_from_the_trained_one_is_an_error(tiny_task
 
 
 def test_runs_are_found_by_name_and_the_newest_finished_one_is_taken(tiny_run, runs, monkeypatch):
-    monkeypatch.setattr("ftkit.runs.reference_run", lambda: None)  # a kit without its own run
+    monkeypatch.setattr("ftkit.runs.run.reference_run", lambda: None)  # a kit without its own run
     with pytest.raises(KitError, match=r"no finished run .* ftkit train"):
         open_run()
     for name, created, status in (
@@ -311,7 +311,7 @@ def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run
     from ftkit import training
     from ftkit.generation import Answerer
     from ftkit.models.load import load_tokenizer
-    from ftkit.runs import SPARE, Run
+    from ftkit.runs.run import SPARE, Run
 
     tokenizer = load_tokenizer(tiny_run.profile.model)
     texts = [json.dumps(row["ticket"], separators=(",", ":")) + tokenizer.eos_token for row in tiny_task.rows("train")]

@@ -27,7 +27,7 @@ import psutil
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_json
 from ftkit.deployment import free_port
-from ftkit.runs import open_run
+from ftkit.runs.run import open_run
 
 USERS, SECONDS, MESSAGES = 40, 120, 5
 LAST_ANSWERS = 120  # seconds that those who wait at the end are still given

@@ -20,7 +20,7 @@ from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.models.find import prepare_model
 from ftkit.models.four_bit import keep_weights_unpacked
 from ftkit.models.load import load_model, load_tokenizer, quiet_libraries
-from ftkit.runs import open_run
+from ftkit.runs.run import open_run
 from ftkit.training import (
     cast_adapter,
     completion_loss,

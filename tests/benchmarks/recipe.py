@@ -50,7 +50,7 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
     from ftkit.generation import Answerer
     from ftkit.metrics import score
     from ftkit.models.load import load_model, load_tokenizer
-    from ftkit.runs import SPARE
+    from ftkit.runs.run import SPARE
 
     from .measure import validation_loss
 

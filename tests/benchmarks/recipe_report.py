@@ -14,7 +14,7 @@ from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
 from ftkit.evaluation import load_evaluation
 from ftkit.intervals import seeds_interval
-from ftkit.runs import Run
+from ftkit.runs.run import Run
 
 from .experiments import Line, load_results, read_plan
 from .recipe import PLAN, RESULTS

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftkit import guards
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.paths import kit_root
@@ -22,7 +21,8 @@ from ftkit.models.adapter import load_adapter
 from ftkit.models.find import weights_digest
 from ftkit.models.four_bit import dequantized, linear_4bit_layers
 from ftkit.models.load import load_model, load_tokenizer
-from ftkit.runs import Run, all_runs
+from ftkit.runs import guards
+from ftkit.runs.run import Run, all_runs
 from ftkit.training import make_trainer, train, training_data
 from tests.test_cli import ftkit, refused
 
@@ -384,7 +384,7 @@ def test_merging_into_four_bits_is_found(tiny_run):
     ],
 )
 def test_an_export_that_lost_the_tuned_model_is_found(run, record, words):
-    from ftkit.predictions import adapter_digest
+    from ftkit.runs.run import adapter_digest
 
     write_json(run.folder / "exports" / "merged" / "export.json", {"adapter": adapter_digest(run), **record})
     found = of_run(run)

@@ -4,14 +4,15 @@ from dataclasses import asdict
 
 import pytest
 
-from ftkit import guards
 from ftkit.common.files import read_json
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice, choose_profile, read_profiles
 from ftkit.data.task import load_task
 from ftkit.evaluation import evaluate, load_evaluation
 from ftkit.generation import TUNED, Answerer
-from ftkit.runs import REFERENCE, Run, finished_run, open_run, reference_run, write_card
+from ftkit.runs import guards
+from ftkit.runs.card import write_card
+from ftkit.runs.run import REFERENCE, Run, finished_run, open_run, reference_run
 from ftkit.training import train
 
 SHIPPED = Run(kit_root() / "data" / "reference_run")

@@ -22,8 +22,7 @@ from ftkit.models.adapter import check_adapter
 from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, packaged_file, weights_digest
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_tokenizer
-from ftkit.predictions import adapter_digest
-from ftkit.runs import Run
+from ftkit.runs.run import Run, adapter_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,0 +1,15 @@
+"""A run's folder: what every stage after the data reads, and adds its part to.
+
+Read `run` (the folder and its records), `guards` (mistakes that raise no error), `card` (the model card). Lessons 03 to 05
+open runs; the lab "Break it" makes the mistakes that the guards catch.
+"""
+
+from ftkit.common.faces import face
+
+__getattr__, __dir__ = face(
+    __name__,
+    {
+        "run": "Run finished_run open_run",
+        "card": "card",
+    },
+)
