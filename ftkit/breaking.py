@@ -21,7 +21,7 @@ from ftkit.data.prompt import (
     training_example,
 )
 from ftkit.data.task import Row, Task
-from ftkit.training import completion_trainer, make_trainer, sft_config
+from ftkit.training.trainer import completion_trainer, make_trainer, sft_config
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -96,7 +96,7 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     from ftkit.common.profiles import choose_profile
     from ftkit.data.check import gate
     from ftkit.data.task import SPLITS, load_task
-    from ftkit.training import train as run_training
+    from ftkit.training.finetune import train as run_training
 
     loaded = load_task(task)
     for split in SPLITS:  # bad rows are named before anything heavy is imported
@@ -133,7 +133,7 @@ def plan(
 
     from ftkit.common.profiles import choose_profile
     from ftkit.data.task import load_task
-    from ftkit.planning import example_lengths, plan_table
+    from ftkit.training.plan import example_lengths, plan_table
 
     chosen = choose_profile(profile)
     changes = {key: value for key, value in (("model", model), ("batch_size", batch)) if value}

@@ -98,7 +98,7 @@ def tiny_choice(tiny_model):
 
 def trained_apart(task, choice, folder):
     """A new run, in a folder of runs of its own: no test finds another test's run."""
-    from ftkit.training import train
+    from ftkit.training.finetune import train
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTKIT_RUNS", str(folder))

@@ -5,7 +5,7 @@ from ftkit.breaking import Workbench, changing, cutting, losses
 from ftkit.common.machine import resolve_dtype
 from ftkit.data.prompt import completion_text, example_ids
 from ftkit.models.load import load_tokenizer
-from ftkit.training import training_data
+from ftkit.training.trainer import training_data
 
 
 @pytest.fixture(scope="module")

@@ -205,7 +205,7 @@ def test_a_run_without_evaluation_says_how_to_get_one(tiny_run, tmp_path):
 def test_tasks_of_other_kinds_are_evaluated_by_their_own_metrics(kind, tiny_choice, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from ftkit.training import train
+    from ftkit.training.finetune import train
 
     monkeypatch.setenv("FTKIT_RUNS", str(tmp_path / "runs"))
     folder = tmp_path / kind

@@ -314,7 +314,7 @@ def test_the_open_mask_is_the_one_that_the_trainer_learns_from(tiny_task, tiny_c
     """Lesson 02's exercise against trl: the labels of a batch as `SFTTrainer` collates it."""
     from ftkit.data.prompt import chat_prompt, example_ids, prompt_ids
     from ftkit.models.load import load_tokenizer
-    from ftkit.training import make_trainer, training_data
+    from ftkit.training.trainer import make_trainer, training_data
 
     names = {}
     exec(exercises("02").mask.solution_code, names)

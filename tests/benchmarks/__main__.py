@@ -152,7 +152,7 @@ def stream(pairs: int) -> dict[str, Any]:
 
 def growth(_: int) -> dict[str, Any]:
     """Time and memory against the number of examples, their length, the rank, the batch, and the method; and the plan."""
-    from ftkit.planning import plan_training
+    from ftkit.training.plan import plan_training
 
     settings = {  # 56 steps: the second round of lengths has begun, from the longest on, and memory stands where it stays
         "examples": [{"examples": 112 * k, "steps": 56 * k} for k in (1, 2, 4)],

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftkit import kernels
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.memory import peak_memory_mb, return_freed_memory
 from ftkit.common.profiles import Profile, read_profiles
@@ -21,14 +20,15 @@ from ftkit.models.find import prepare_model
 from ftkit.models.four_bit import keep_weights_unpacked
 from ftkit.models.load import load_model, load_tokenizer, quiet_libraries
 from ftkit.runs.run import open_run
-from ftkit.training import (
+from ftkit.training import cpu_kernels as kernels
+from ftkit.training.progress import trim_steps
+from ftkit.training.trainer import (
     cast_adapter,
     completion_loss,
     completion_trainer,
     lora_config,
     sft_config,
     training_data,
-    trim_steps,
 )
 
 

@@ -108,7 +108,7 @@ def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tupl
     from datasets import Dataset
 
     from ftkit.models.load import quiet_libraries
-    from ftkit.training import cast_adapter
+    from ftkit.training.trainer import cast_adapter
 
     quiet_libraries()
     profile = profile_of(experiment)
@@ -232,11 +232,11 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     from transformers import PrinterCallback, set_seed
     from trl import SFTTrainer
 
-    from ftkit import kernels
     from ftkit.common.machine import resolve_dtype
     from ftkit.models.find import prepare_model
     from ftkit.models.load import load_model, load_tokenizer
-    from ftkit.training import cast_adapter, completion_trainer, lora_config, sft_config
+    from ftkit.training import cpu_kernels as kernels
+    from ftkit.training.trainer import cast_adapter, completion_trainer, lora_config, sft_config
 
     method, dtype, (special, *more) = experiment.method, resolve_dtype(profile.dtype), experiment.special.split() or [""]
     set_seed(profile.seed)
@@ -348,7 +348,7 @@ def _trimming(profile: Any) -> Any:
     from transformers import TrainerCallback
 
     from ftkit.common.memory import return_freed_memory
-    from ftkit.training import trim_steps
+    from ftkit.training.progress import trim_steps
 
     class Trimming(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

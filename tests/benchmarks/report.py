@@ -9,7 +9,7 @@ from typing import Any
 
 from ftkit.common.files import read_json, replacing
 from ftkit.common.paths import kit_root
-from ftkit.planning import in_words
+from ftkit.training.plan import in_words
 
 PAGE = Path(__file__).resolve().parents[2] / "BENCHMARKS.md"
 
@@ -94,7 +94,7 @@ def seconds_to(losses: list[dict[str, float]], wanted: float) -> float:
 def _flops(result: dict[str, Any], rank: int) -> float:
     """Operations a second of a measured training: 4 a frozen weight and 6 a trained one for every real token."""
     from ftkit.common.profiles import read_profiles
-    from ftkit.planning import model_shape, operations_per_token
+    from ftkit.training.plan import model_shape, operations_per_token
 
     profile = read_profiles()["cpu"].with_changes(rank=rank)
     return operations_per_token(model_shape(profile.model), "qlora", profile, 105) * result["tokens_per_second"]

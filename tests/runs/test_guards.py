@@ -23,7 +23,8 @@ from ftkit.models.four_bit import dequantized, linear_4bit_layers
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
 from ftkit.runs.run import Run, all_runs
-from ftkit.training import make_trainer, train, training_data
+from ftkit.training.finetune import train
+from ftkit.training.trainer import make_trainer, training_data
 from tests.test_cli import ftkit, refused
 
 THINGS = ["template", "end token", "loss mask", "learning rate", "leakage", "base", "adapter", "merge", "lengths"]
@@ -208,10 +209,11 @@ def test_a_batch_without_any_loss_is_found(trainer, dataset, tiny_choice):
 
 
 def test_a_broken_training_is_stopped_before_its_first_step(tiny_task, tiny_choice, tokenizer, tmp_path, monkeypatch):
-    from ftkit import training
+    from ftkit.training import finetune as training
+    from ftkit.training.trainer import make_trainer
 
     monkeypatch.setenv("FTKIT_RUNS", str(tmp_path))
-    whole = training.make_trainer
+    whole = make_trainer
 
     def broken(*arguments):
         trainer = whole(*arguments)

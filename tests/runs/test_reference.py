@@ -13,7 +13,7 @@ from ftkit.generation import TUNED, Answerer
 from ftkit.runs import guards
 from ftkit.runs.card import write_card
 from ftkit.runs.run import REFERENCE, Run, finished_run, open_run, reference_run
-from ftkit.training import train
+from ftkit.training.finetune import train
 
 SHIPPED = Run(kit_root() / "data" / "reference_run")
 DESK = load_task("desk")

@@ -19,15 +19,9 @@ from ftkit.common.profiles import PAD_TO, Choice
 from ftkit.data.task import load_task
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.run import Run, all_runs, open_run, unfinished_run
-from ftkit.training import (
-    COMPLETE,
-    completion_loss,
-    last_checkpoint,
-    length_batches,
-    make_trainer,
-    train,
-    training_data,
-)
+from ftkit.training.finetune import last_checkpoint, train
+from ftkit.training.progress import COMPLETE
+from ftkit.training.trainer import completion_loss, length_batches, make_trainer, training_data
 
 
 def quietly(*args, **kwargs):
@@ -162,11 +156,12 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(tiny_task
 
 KILLED = """
 import json, os, signal, sys
-import ftkit.training as training
+from ftkit.training import trainer
+from ftkit.training.finetune import train
 from ftkit.common.profiles import Choice, Profile
 from ftkit.data.task import load_task
 
-calls, loss = 0, training.completion_loss
+calls, loss = 0, trainer.completion_loss
 
 def killing(*args, **kwargs):
     global calls
@@ -175,9 +170,9 @@ def killing(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return loss(*args, **kwargs)
 
-training.completion_loss = killing
+trainer.completion_loss = killing
 profile = Profile(**json.loads(sys.argv[2]))
-training.train(load_task(sys.argv[1]), Choice(profile, "a test"))
+train(load_task(sys.argv[1]), Choice(profile, "a test"))
 """
 
 
@@ -259,7 +254,7 @@ def test_an_adapter_that_learned_nothing_is_an_error(tiny_task, tiny_choice, run
 def test_a_saved_adapter_that_differs_from_the_trained_one_is_an_error(tiny_task, tiny_choice, runs, monkeypatch):
     from safetensors.torch import save_file
 
-    import ftkit.training as training
+    import ftkit.training.finetune as training
 
     save = training.save_adapter
 
@@ -308,15 +303,15 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run, tiny_task, tmp_path):
     import shutil
 
-    from ftkit import training
     from ftkit.generation import Answerer
     from ftkit.models.load import load_tokenizer
     from ftkit.runs.run import SPARE, Run
+    from ftkit.training.trainer import longest_completion
 
     tokenizer = load_tokenizer(tiny_run.profile.model)
     texts = [json.dumps(row["ticket"], separators=(",", ":")) + tokenizer.eos_token for row in tiny_task.rows("train")]
     longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-    assert training.longest_completion(tiny_task, tokenizer) == longest > tiny_run.profile.max_new_tokens
+    assert longest_completion(tiny_task, tokenizer) == longest > tiny_run.profile.max_new_tokens
     copy = Run(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
     record = copy.record["training"]
     copy.update(training={**record, "longest_completion": longest})
@@ -335,6 +330,6 @@ def test_the_peak_on_a_gpu_is_what_the_allocator_took_as_the_plan_counts_it(monk
 
 def test_the_peak_is_this_process_s_own_and_not_that_of_the_one_that_started_it():
     held = bytearray(b"x" * 1_500_000_000)  # more than Python with torch takes
-    code = "from ftkit.training import peak_memory_mb; print(peak_memory_mb())"
+    code = "from ftkit.common.memory import peak_memory_mb; print(peak_memory_mb())"
     own = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert 50 < own < 1_200 and len(held) == 1_500_000_000

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit import kernels
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.machine import Hardware, detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import example_ids
 from ftkit.data.task import Task
+from ftkit.training import cpu_kernels as kernels
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -8,10 +8,10 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from torch.nn.functional import scaled_dot_product_attention
 
-from ftkit import kernels
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_model
-from ftkit.training import cast_adapter, completion_loss, lora_config
+from ftkit.training import cpu_kernels as kernels
+from ftkit.training.trainer import cast_adapter, completion_loss, lora_config
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "length"), [(4, 4, 7), (9, 3, 33), (8, 1, 64)])

@@ -16,7 +16,7 @@ from pathlib import Path
 from ftkit.common.processes import is_first, world_size
 from ftkit.common.profiles import Choice, read_profiles
 from ftkit.data.task import load_task
-from ftkit.training import train
+from ftkit.training.finetune import train
 
 task, model, batch = load_task(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 profile = read_profiles()["ci"].with_changes(

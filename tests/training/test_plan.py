@@ -7,7 +7,7 @@ from ftkit.common.profiles import choose_profile, read_profiles
 from ftkit.data.task import load_task
 from ftkit.models.four_bit import weight_bytes
 from ftkit.models.load import load_model
-from ftkit.planning import (
+from ftkit.training.plan import (
     CONFIGS,
     METHODS,
     MOST_EXAMPLES,
@@ -22,7 +22,7 @@ from ftkit.planning import (
     operations_per_token,
     plan_training,
 )
-from ftkit.training import completion_loss, make_trainer, training_data
+from ftkit.training.trainer import completion_loss, make_trainer, training_data
 from tests.test_cli import ftkit, refused
 
 CPU = Hardware("cpu", "a laptop", 16.0)

@@ -1,0 +1,189 @@
+"""Fine-tuning: QLoRA with trl's SFTTrainer over a 4-bit base, resumable, measured, and checked after saving (lesson 03)."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftkit.common.console import clock
+from ftkit.common.errors import KitError
+from ftkit.common.machine import resolve_dtype
+from ftkit.common.memory import peak_memory_mb
+from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
+from ftkit.common.profiles import Choice, Profile
+from ftkit.data.prompt import chat_prompt, prompt_ids
+from ftkit.data.task import Task
+from ftkit.models.adapter import load_adapter
+from ftkit.models.find import weights_digest
+from ftkit.models.load import load_model, load_tokenizer
+from ftkit.runs import guards
+from ftkit.runs.card import write_card
+from ftkit.runs.run import Run, new_run, unfinished_run
+from ftkit.training.plan import in_words, plan_training
+from ftkit.training.progress import COMPLETE, _progress
+from ftkit.training.trainer import cast_adapter, longest_completion, make_trainer, training_data
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
+    from trl import SFTTrainer
+
+
+def train(
+    task: Task,
+    choice: Choice,
+    fresh: bool = False,
+    say: Callable[[str], None] = print,
+    stop_after: int | None = None,
+) -> Run:
+    """Fine-tune a base model on a task and return the finished run (lesson 03 builds this step by step).
+
+    A run that was stopped midway, with the same data and profile, is taken up from its last checkpoint unless `fresh`.
+    `say` gets the progress lines. `stop_after` ends after so many steps as if interrupted (for lessons and tests).
+    Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
+    """
+    profile = choice.profile
+    dataset = training_data(task, load_tokenizer(profile.model), profile)
+    if not is_first():
+        run = _train(Run(Path(agree(None))), task, choice, dataset, lambda line: None, stop_after)
+        part()
+        return run
+    run = None if fresh else unfinished_run(task, profile)
+    if run:
+        say(f"Taking up {run.name}, which was stopped midway (--fresh starts anew).")
+    else:
+        run = new_run(task, profile, choice.reason)
+    with run.claimed():
+        agree(str(run.folder))
+        run = _train(run, task, choice, dataset, say, stop_after)
+    part()
+    return run
+
+
+def _train(
+    run: Run, task: Task, choice: Choice, dataset: Dataset, say: Callable[[str], None], stop_after: int | None
+) -> Run:
+    profile = choice.profile
+    say(f"Profile {profile.name}: {choice.reason}.")
+    together = f", {world_size()} processes together" if world_size() > 1 else ""
+    say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {task.name}{together}; run {run.name}")
+    plan = plan_training(profile, dataset["length"])
+    say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
+    trainer = make_trainer(run.folder / "checkpoints", dataset, profile)
+    facts = guards.what_is_learned(trainer, dataset) | {"base": weights_digest(profile.model)}
+    guards.require(guards.at_start(facts, trainer, profile), say)
+    progress = _progress(run, profile, dataset, say, stop_after)
+    trainer.add_callback(progress)
+    checkpoint = last_checkpoint(run)
+    progress.start_at(checkpoint)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop_after and trainer.state.global_step < trainer.state.max_steps:
+        return run
+    peak = peak_memory_mb()
+    finish(trainer, run, task)
+    if not is_first():
+        return run
+    run.update(
+        status="finished",
+        guards=facts,
+        training={
+            "steps": trainer.state.global_step,
+            "examples": len(dataset),
+            "loss": run.log()[-1]["loss"] if run.log() else result.training_loss,
+            "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 1),
+            "tokens_per_second": round(progress.tokens / progress.seconds, 1),
+            "peak_memory_mb": round(peak),
+            "planned_memory_mb": round(plan.peak_mb),
+            "memory_against_plan": in_words(round(plan.peak_mb), round(peak)),
+            "processes": world_size(),
+            "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            "dtype": resolve_dtype(profile.dtype),
+            "longest_completion": longest_completion(task, load_tokenizer(profile.model)),
+        },
+    )
+    write_card(run)
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    measured = run.record["training"]
+    say(
+        f"Finished: {measured['steps']} steps in {clock(measured['seconds'])}, "
+        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {peak / 1000:.1f} GB "
+        f"({measured['memory_against_plan']}). "
+        "The saved adapter, loaded again, gives the same logits."
+    )
+    guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.log())], say)
+    return run
+
+
+def finish(trainer: SFTTrainer, run: Run, task: Task) -> None:
+    """Save the adapter and check it; with several processes the first does, after all of them hold the same adapter.
+
+    Raises `KitError` if they do not: then the gradients were not shared.
+    """
+    model, profile = trainer.model, run.profile
+    if is_sharded():  # every process gives its part; a model spread over cards is not loaded again on one of them
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        trainer.save_model(str(run.adapter))
+        return
+    if len(set(collect(_digest(model)))) > 1:
+        raise KitError(f"{run.name}: the processes ended with different adapters. Train again in one process.")
+    if is_first():
+        save_adapter(model, run, profile)
+        check_saved_adapter(model, run, task)
+    collect("saved")
+
+
+def _digest(model: PeftModel) -> str:
+    """A fingerprint of the trainable weights."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            digest.update(name.encode() + parameter.detach().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def last_checkpoint(run: Run) -> Path | None:
+    """The newest checkpoint of a run that was written to its end, or None."""
+    complete = [mark.parent for mark in (run.folder / "checkpoints").glob(f"checkpoint-*/{COMPLETE}")]
+    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def save_adapter(model: PeftModel, run: Run, profile: Profile) -> None:
+    """Save the adapter as safetensors, the folder complete or not there. Raises `KitError` if nothing was learned.
+
+    The weights are rounded to the dtype that the model computes in, here and in memory: half the size, the same answers.
+    """
+    import torch
+
+    cast_adapter(model, getattr(torch, resolve_dtype(profile.dtype)))
+    learned = any(bool(p.any()) for name, p in model.named_parameters() if "lora_B" in name)
+    if not learned:
+        raise KitError(f"{run.name}: all adapter weights are zero, nothing was learned. Is the learning rate 0?")
+    # the name of the base, not this machine's path to it
+    model.peft_config["default"].base_model_name_or_path = profile.model
+    temporary = run.folder / ".adapter"
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary, save_embedding_layers=False)
+    (temporary / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(run.adapter, ignore_errors=True)
+    temporary.rename(run.adapter)
+
+
+def check_saved_adapter(model: PeftModel, run: Run, task: Task) -> None:
+    """Load the saved adapter over a fresh base: it must give the logits of the model in memory, or `KitError`."""
+    import torch
+
+    profile = run.profile
+    again = load_adapter(load_model(profile.model, profile.dtype), run.adapter)
+    message = task.rows("validation")[0][task.message]
+    ids = torch.tensor([prompt_ids(load_tokenizer(profile.model), chat_prompt(task, message))])
+    with torch.inference_mode():
+        here, there = (m.eval()(ids.to(m.device)).logits[0, -1].float() for m in (model, again))
+    if not torch.allclose(here, there, atol=1e-2, rtol=1e-2):
+        gap = float((here - there).abs().max())
+        raise KitError(f"{run.adapter}: loaded again it gives other logits (largest gap {gap:.3g}). Train again.")
