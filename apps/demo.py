@@ -35,11 +35,11 @@ from ftkit.deployment import (
     target_of_form,
     wrong_answers,
 )
+from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.stream import Answer
 from ftkit.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
-from ftkit.generation import BASE, TUNED, Answerer
 from ftkit.runs.run import Run
 from ftkit.serving import doorkeeper
-from ftkit.streaming import Answer
 
 EXAMPLES = 6  # of each difficulty
 WAITING = 6  # requests that may wait; one more is told that the demo is busy

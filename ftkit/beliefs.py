@@ -20,7 +20,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, read_text
 from ftkit.common.paths import kit_root
 from ftkit.data.task import Row, Task
-from ftkit.intervals import Interval, seeds_interval, share_interval
+from ftkit.evaluation.intervals import Interval, seeds_interval, share_interval
 
 EVERYDAY = kit_root() / "data" / "experiments" / "everyday.jsonl"
 RESULTS = kit_root() / "data" / "experiments" / "beliefs.json"

@@ -163,7 +163,7 @@ def evaluate(
 def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained: bool) -> None:
     from rich.console import Console
 
-    from ftkit.evaluation import evaluate as run_evaluation
+    from ftkit.evaluation.measure import evaluate as run_evaluation
 
     print(f"Evaluating {run.name}: every model on the same messages", flush=True)
     _show_evaluation(run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained))
@@ -173,7 +173,7 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
 def _show_evaluation(result: dict) -> None:
     from rich.console import Console
 
-    from ftkit.evaluation import sentences, table
+    from ftkit.evaluation.measure import sentences, table
 
     Console().print(table(result))
     for line in sentences(result):
@@ -190,7 +190,7 @@ def compare(
     """Compare two runs' tuned models on the same messages, with intervals."""
     from rich.console import Console
 
-    from ftkit.evaluation import compare_runs, comparison_table
+    from ftkit.evaluation.measure import compare_runs, comparison_table
     from ftkit.runs.run import open_run
 
     found = compare_runs(open_run(first), open_run(second), split, limit=limit)
@@ -207,8 +207,8 @@ def general(
     limit: Annotated[int | None, typer.Option(min=1, help="with --lm-eval: only the first N examples of each task")] = None,
 ) -> None:
     """Ask base and tuned general questions: what the training cost elsewhere."""
-    from ftkit import general as elsewhere
     from ftkit.common.files import write_json
+    from ftkit.evaluation import forgetting as elsewhere
 
     opened = _open(run)
     if not lm_eval:
@@ -236,7 +236,7 @@ def generate(
     base: Annotated[bool, typer.Option("--base", help="let the untouched model answer")] = False,
 ) -> None:
     """Answer one message, or every message of a file."""
-    from ftkit.generation import BASE, TUNED
+    from ftkit.evaluation.answer import BASE, TUNED
 
     given = list(what or [])
     if (input is None) != (output is None):
@@ -265,7 +265,7 @@ def generate(
 
 
 def _answerer(run: Run):
-    from ftkit.generation import Answerer
+    from ftkit.evaluation.answer import Answerer
 
     return Answerer.of_run(run)
 
@@ -338,7 +338,7 @@ def demo(
         ):
             raise typer.Exit(code)
     elif (opened.folder / "evaluation.json").is_file():
-        from ftkit.evaluation import load_evaluation
+        from ftkit.evaluation.measure import load_evaluation
 
         _show_evaluation(load_evaluation(opened))
     _serve(opened, port, share, (user, password) if auth else None)

@@ -13,11 +13,11 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Field, Task
-from ftkit.evaluation import load_evaluation, table
-from ftkit.generation import TUNED
-from ftkit.metrics import same
+from ftkit.evaluation.answer import TUNED
+from ftkit.evaluation.measure import load_evaluation, table
+from ftkit.evaluation.metrics import same
+from ftkit.evaluation.stream import Answer
 from ftkit.runs.run import Run
-from ftkit.streaming import Answer
 
 DEFAULT_PORT = 7860
 NOTHING, YES, NO = "–", "yes", "no"  # how a form shows null, true and false

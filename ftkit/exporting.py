@@ -20,7 +20,8 @@ from ftkit.common.files import new_folder, place, read_json, write_json, write_t
 from ftkit.common.memory import free_memory
 from ftkit.common.paths import cache_dir
 from ftkit.data.prompt import chat_prompt
-from ftkit.merging import Loaded, agreement, answering, load_folder, on_base, save_merged, timed
+from ftkit.evaluation.answer import Loaded, on_base
+from ftkit.merging import agreement, answering, load_folder, save_merged, timed
 from ftkit.models.adapter import check_adapter
 from ftkit.models.load import load_tokenizer
 from ftkit.runs import guards

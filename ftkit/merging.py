@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit import intervals
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.machine import detect_hardware
 from ftkit.common.memory import free_memory
 from ftkit.data.prompt import parse_answer
-from ftkit.generation import TUNED, Answerer
-from ftkit.metrics import score
+from ftkit.evaluation import intervals
+from ftkit.evaluation.answer import TUNED, Answerer, Loaded, on_base
+from ftkit.evaluation.metrics import score
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import dequantized
 from ftkit.models.load import load_model, load_tokenizer
@@ -27,10 +27,9 @@ from ftkit.runs import guards
 from ftkit.runs.run import Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
-Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
 FORMAT = 1
 VARIANTS = {
     "adapter": "adapter on the 4-bit base",
@@ -113,17 +112,6 @@ def answering(run: Run, load: Callable[[], Loaded]) -> Iterator[Answerer]:
         if answerer is not None:
             answerer.model = None
         free_memory()
-
-
-def on_base(run: Run, adapter: Path | None = None, base: str | None = None) -> Loaded:
-    """The tuned model itself: the adapter over the 4-bit base, whose weights are dequantized once on a CPU.
-
-    `adapter` and `base` name copies elsewhere, in an export.
-    """
-    model = load_model(base or run.profile.model, run.profile.dtype)
-    model = dequantized(model) if model.device.type == "cpu" else model
-    tuned = load_adapter(model, adapter or run.adapter, base=None if adapter else run.profile.model)
-    return tuned.eval(), load_tokenizer(base or run.profile.model)
 
 
 def timed(answerer: Answerer, messages: Sequence[str], progress: Any = None) -> tuple[list[str], float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ftkit.common.files import place, read_json, write_json, write_text
 from ftkit.common.paths import kit_root
 from ftkit.data.task import Task
-from ftkit.merging import Loaded, on_base
+from ftkit.evaluation.answer import Loaded, on_base
 from ftkit.models.find import BASE_LICENCES, find_model, prepare_model, public_name
 from ftkit.runs.run import Run
 

@@ -114,7 +114,7 @@ def tiny_run(tiny_task, tiny_choice, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def answerer(tiny_run):
-    from ftkit.generation import Answerer
+    from ftkit.evaluation.answer import Answerer
 
     return Answerer.of_run(tiny_run)
 
@@ -183,7 +183,7 @@ def ticket_page(demo, ticket_run):
 @pytest.fixture(scope="session")
 def moody_page(demo, ticket_run):
     """The demo of `ticket_run` served, with a model that has moods: its `answerer` says which."""
-    from ftkit.generation import Answerer
+    from ftkit.evaluation.answer import Answerer
 
     class Moody(Answerer):
         """Fails midway at a message with "fail" in it, waits for `go` at one with "wait"; counts its streams."""

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from ftkit import beliefs as ftkit_beliefs
-from ftkit import general
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_json
 from ftkit.common.paths import kit_root
 from ftkit.data.task import load_task
+from ftkit.evaluation import forgetting as general
 from tests.benchmarks import beliefs, beliefs_data, beliefs_report, recipe, recipe_report
 from tests.benchmarks.beliefs import PLAN, RESULTS, Trial
 from tests.benchmarks.experiments import Laboratory, chosen, load_results, read_plan, to_do

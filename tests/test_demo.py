@@ -21,9 +21,9 @@ from gradio_client.utils import QueueError
 from ftkit.common.paths import kit_root
 from ftkit.data.task import load_task
 from ftkit.deployment import free_port
+from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.stream import Answer
 from ftkit.feedback import FeedbackFile
-from ftkit.generation import BASE, TUNED, Answerer
-from ftkit.streaming import Answer
 
 from .conftest import TICKET, trained_apart
 

@@ -19,9 +19,9 @@ from ftkit.deployment import (
     target_of_form,
     wrong_answers,
 )
-from ftkit.evaluation import FORMAT, table
+from ftkit.evaluation.measure import FORMAT, table
+from ftkit.evaluation.stream import Answer
 from ftkit.runs.run import Run
-from ftkit.streaming import Answer
 
 DESK = load_task("desk")
 TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": None, "time": "19:30", "allergens": ["eggs", "nuts"]}

@@ -8,6 +8,7 @@ import torch
 from ftkit import merging
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
+from ftkit.evaluation.answer import on_base
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_model
@@ -133,7 +134,7 @@ def test_without_a_comparison_the_way_to_one_is_told(tmp_path):
 def test_a_variants_memory_is_free_before_the_next_is_loaded(tiny_run):
     import weakref
 
-    with merging.answering(tiny_run, lambda: merging.on_base(tiny_run)) as answerer:
+    with merging.answering(tiny_run, lambda: on_base(tiny_run)) as answerer:
         model = weakref.ref(answerer.model)
         assert not linear_4bit_layers(answerer.model) or answerer.model.device.type != "cpu"
     gc.collect()

@@ -74,7 +74,7 @@ AGREEMENT = {
     "04": """
         import math
         from ftkit import baselines
-        from ftkit.intervals import bootstrap_interval
+        from ftkit.evaluation import bootstrap_interval
         from ftkit.data import parse_answer
         opened, measured = scored(texts[TUNED], rows), result["models"][TUNED]["scores"]
         assert set(opened) == set(measured)

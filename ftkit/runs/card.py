@@ -9,7 +9,7 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, replacing
-from ftkit.intervals import share_interval
+from ftkit.evaluation.intervals import share_interval
 from ftkit.models.find import BASE_LICENCES, public_name
 from ftkit.runs.run import RESTORE, Run
 

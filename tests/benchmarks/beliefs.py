@@ -90,8 +90,8 @@ def _untrained(trial: Trial) -> tuple[Any, Any, dict[str, Any]]:
 
 def _measured(trial: Trial, task: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
     """What the model answers to the validation split, and to the general questions."""
-    from ftkit.generation import Answerer
-    from ftkit.metrics import score
+    from ftkit.evaluation.answer import Answerer
+    from ftkit.evaluation.metrics import score
 
     answerer = Answerer(task, model.eval(), tokenizer, BATCH, profile_of(trial).max_new_tokens)
     found: dict[str, Any] = {}
@@ -108,8 +108,8 @@ def _measured(trial: Trial, task: Any, model: Any, tokenizer: Any) -> dict[str, 
 
 def _answers(trial: Trial, task: Any, answerer: Any, messages: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Answers to messages; for `few-shot` also the number of examples that was chosen, as lesson 04 chooses it."""
-    from ftkit.baselines import choose_shots, shots
     from ftkit.data.prompt import chat_prompt
+    from ftkit.evaluation.baselines import choose_shots, shots
 
     if trial.method not in ("base", "few-shot"):
         return answerer.answer(messages), {}
@@ -126,11 +126,11 @@ def _answers(trial: Trial, task: Any, answerer: Any, messages: list[str]) -> tup
 
 
 def general_check(answerer: Any) -> dict[str, Any]:
-    """The general check (`ftkit.general`) of one model: which questions it answers rightly, and how likely English is to it.
+    """The general check (`ftkit.evaluation.forgetting`) of one model: which questions it answers rightly, and how likely English is to it.
 
     `right`: a 0 or 1 for each question; `log_probabilities`: the sum for each chunk of English, `tokens` its length.
     """
-    from ftkit import general
+    from ftkit.evaluation import forgetting as general
 
     asked = general.questions()
     chats = [[{"role": "user", "content": question["prompt"]}] for question in asked]
@@ -150,8 +150,8 @@ def general_check(answerer: Any) -> dict[str, Any]:
 
 def head(lines: Sequence[Line]) -> dict[str, Any]:
     """What stands before the results: whose rows the 0 and 1 are of, and which experiments belong to which line."""
-    from ftkit import general
     from ftkit.data.task import load_task
+    from ftkit.evaluation import forgetting as general
 
     task = load_task("desk")
     table = tomllib.loads(PLAN.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from ftkit.common.memory import peak_memory_mb, return_freed_memory
 from ftkit.common.profiles import Profile, read_profiles
 from ftkit.data.prompt import chat_prompt, completion_text, prompt_text
 from ftkit.data.task import load_task
-from ftkit.generation import BASE, TUNED, Answerer
+from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.models.find import prepare_model
 from ftkit.models.four_bit import keep_weights_unpacked
 from ftkit.models.load import load_model, load_tokenizer, quiet_libraries

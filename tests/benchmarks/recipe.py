@@ -47,8 +47,8 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
     import torch
 
     from ftkit.data.prompt import training_example
-    from ftkit.generation import Answerer
-    from ftkit.metrics import score
+    from ftkit.evaluation.answer import Answerer
+    from ftkit.evaluation.metrics import score
     from ftkit.models.load import load_model, load_tokenizer
     from ftkit.runs.run import SPARE
 
@@ -359,9 +359,9 @@ def _trimming(profile: Any) -> Any:
 
 
 def baseline(name: str, task: Any, train: list[dict[str, Any]], split: str) -> dict[str, Any]:
-    """A baseline that needs no language model (`tfidf` or `majority` of `ftkit.baselines`), judged by what it can do."""
-    from ftkit import baselines
-    from ftkit.metrics import score
+    """A baseline that needs no language model (`tfidf` or `majority` of `ftkit.evaluation.baselines`), judged by what it can do."""
+    from ftkit.evaluation import baselines
+    from ftkit.evaluation.metrics import score
 
     rows = task.rows(split)
     found = {"tfidf": baselines.tfidf, "majority": baselines.majority}[name](task, train, rows)

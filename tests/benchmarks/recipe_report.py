@@ -12,8 +12,8 @@ from scipy.stats import norm
 from ftkit.common.console import clock
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
-from ftkit.evaluation import load_evaluation
-from ftkit.intervals import seeds_interval
+from ftkit.evaluation.intervals import seeds_interval
+from ftkit.evaluation.measure import load_evaluation
 from ftkit.runs.run import Run
 
 from .experiments import Line, load_results, read_plan

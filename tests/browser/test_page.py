@@ -165,7 +165,7 @@ def test_html_and_script_in_a_message_are_text(opened, attack):
 
 def test_what_the_model_writes_is_inert_in_the_page(opened, ticket_run, demo):
     from ftkit.deployment import answer_card
-    from ftkit.streaming import Answer
+    from ftkit.evaluation.stream import Answer
 
     attack = "<img src=x onerror=alert(1)>${alert(2)}{{value}}"
     card = answer_card(ticket_run.task, Answer("tuned", json.dumps({"intent": attack, attack: 1}), finished=True))

@@ -15,7 +15,7 @@ from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice
 from ftkit.data.prompt import chat_prompt, prompt_text
 from ftkit.data.task import load_task
-from ftkit.generation import Answerer
+from ftkit.evaluation.answer import Answerer
 from ftkit.merging import merged_model
 from ftkit.models.adapter import load_adapter
 from ftkit.models.find import weights_digest

@@ -303,7 +303,7 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run, tiny_task, tmp_path):
     import shutil
 
-    from ftkit.generation import Answerer
+    from ftkit.evaluation.answer import Answerer
     from ftkit.models.load import load_tokenizer
     from ftkit.runs.run import SPARE, Run
     from ftkit.training.trainer import longest_completion

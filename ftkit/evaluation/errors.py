@@ -9,9 +9,9 @@ import numpy as np
 
 from ftkit.data.prompt import completion_text, parse_answer, prompt_text
 from ftkit.data.task import Row, Task, labels_of
-from ftkit.generation import TUNED, Answerer
-from ftkit.intervals import share_interval
-from ftkit.metrics import closed_values, same
+from ftkit.evaluation.answer import TUNED, Answerer
+from ftkit.evaluation.intervals import share_interval
+from ftkit.evaluation.metrics import closed_values, same
 
 SMALL = 30  # rows; a share of fewer says little
 WORST = 20

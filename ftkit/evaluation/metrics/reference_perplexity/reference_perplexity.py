@@ -4,7 +4,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from ftkit import metrics
+from ftkit.evaluation import metrics
 
 DESCRIPTION = """
 Perplexity of the references: how many tokens, on average, the model would have to choose between at each step.

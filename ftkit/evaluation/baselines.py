@@ -16,7 +16,7 @@ from ftkit.common.errors import KitError
 from ftkit.data.check import simple_model
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import Row, Task, labels_of
-from ftkit.metrics import row_scores
+from ftkit.evaluation.metrics import row_scores
 
 SHOTS = (2, 4, 8)  # numbers of examples that the base model is shown, to choose from
 CHOSEN_ON = 48  # validation messages that the number is chosen on

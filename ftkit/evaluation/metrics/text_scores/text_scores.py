@@ -5,7 +5,7 @@ import evaluate
 import numpy as np
 from sacrebleu.metrics import CHRF
 
-from ftkit import metrics
+from ftkit.evaluation import metrics
 
 DESCRIPTION = """
 Scores of free texts against one reference each; blanks around an answer do not count.

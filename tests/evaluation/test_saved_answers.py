@@ -1,6 +1,6 @@
 import json
 
-from ftkit.predictions import predict
+from ftkit.evaluation.saved_answers import predict
 from ftkit.runs.run import Run, adapter_digest
 
 

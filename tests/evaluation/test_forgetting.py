@@ -6,11 +6,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ftkit import general
 from ftkit.cli import app
 from ftkit.common.errors import KitError
-from ftkit.general import CHUNK, KINDS, english_chunks, general_check, passes, questions, summary
-from ftkit.generation import BASE, TUNED, Answerer
+from ftkit.evaluation import forgetting as general
+from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.forgetting import CHUNK, KINDS, english_chunks, general_check, passes, questions, summary
 from ftkit.runs.run import Run
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_text
 from ftkit.common.paths import kit_root
-from ftkit.generation import BASE, TUNED, Answerer
-from ftkit.intervals import compare_shares, in_words
-from ftkit.metrics import perplexity
+from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.intervals import compare_shares, in_words
+from ftkit.evaluation.metrics import perplexity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

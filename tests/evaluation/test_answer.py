@@ -8,9 +8,9 @@ import torch
 
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import chat_prompt, prompt_text
-from ftkit.generation import BASE, TUNED, Answerer
+from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.stream import Drafts
 from ftkit.models.load import load_model, load_tokenizer
-from ftkit.streaming import Drafts
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_a_shared_beginning_is_computed_once_and_changes_no_answer(tiny_model, t
     shared = alone.complete(chats)
     assert lengths[0][0] == 1 and lengths[0][1] > 100  # the beginning, once
     assert max(length for rows, length in lengths[1:]) < lengths[0][1]
-    monkeypatch.setattr("ftkit.generation.WORTH_SHARING", 10**6)
+    monkeypatch.setattr("ftkit.evaluation.answer.WORTH_SHARING", 10**6)
     assert alone.complete(chats) == shared
     assert len(set(shared)) > 1
 

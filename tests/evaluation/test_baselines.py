@@ -1,10 +1,10 @@
 import pytest
 
-from ftkit.baselines import choose_shots, majority, shots, tfidf
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import Task, load_task
-from ftkit.metrics import row_scores
+from ftkit.evaluation.baselines import choose_shots, majority, shots, tfidf
+from ftkit.evaluation.metrics import row_scores
 
 DESK = load_task("desk")
 LABELS = Task(folder=DESK.folder, name="l", kind="label", system_prompt="", target="label", labels=("good", "bad"))

@@ -7,8 +7,8 @@ import evaluate
 import numpy as np
 from sklearn.metrics import f1_score
 
-from ftkit import metrics
 from ftkit.common import errors as base
+from ftkit.evaluation import metrics
 
 DESCRIPTION = """
 Scores of JSON answers with known fields; what cannot be read counts as wrong.
@@ -25,7 +25,7 @@ Scores of JSON answers with known fields; what cannot be read counts as wrong.
 """
 INPUTS = """
 predictions: the texts as the model wrote them. references: the right objects as JSON text, with all fields.
-fields: the task's [[fields]] as JSON text or a list of dicts (ftkit.metrics.fields_text(task)).
+fields: the task's [[fields]] as JSON text or a list of dicts (ftkit.evaluation.metrics.fields_text(task)).
 Returns {metric: score from 0 to 1}.
 """
 
@@ -44,7 +44,9 @@ class JsonFields(metrics.AnyText, evaluate.Metric):
 
     def _compute(self, predictions, references, fields=None, **others):
         if fields is None:
-            raise base.KitError("json_fields needs the task's fields: compute(..., fields=ftkit.metrics.fields_text(task)).")
+            raise base.KitError(
+                "json_fields needs the task's fields: compute(..., fields=ftkit.evaluation.metrics.fields_text(task))."
+            )
         task = metrics.task_of_fields(fields)
         rows = [{task.target: _reference(task, i, text)} for i, text in enumerate(references)]
         scores = {name: float(np.mean(values)) for name, values in metrics.row_scores(task, rows, predictions).items()}

@@ -7,7 +7,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from ftkit import metrics
+from ftkit.evaluation import metrics
 
 DESCRIPTION = """
 Scores of answers that are one of several labels; blanks around an answer do not count.

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 
-from ftkit import decoding
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import completion_text
-from ftkit.decoding import only_what_fits
-from ftkit.generation import BASE, TUNED
+from ftkit.evaluation import constrained as decoding
+from ftkit.evaluation.answer import BASE, TUNED
+from ftkit.evaluation.constrained import only_what_fits
 
 
 @pytest.mark.parametrize("which", [BASE, TUNED])

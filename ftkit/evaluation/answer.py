@@ -9,17 +9,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import Messages, chat_prompt, prompt_text
 from ftkit.data.task import Task
+from ftkit.evaluation.stream import Answer, Drafts, Streamer, training_answers, without_adapter
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import dequantized
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
 from ftkit.runs.run import Run
-from ftkit.streaming import Answer, Drafts, Streamer, training_answers, without_adapter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +99,7 @@ class Answerer:
         """Go on with any chats, greedily, in batches of like length; the texts come back in the order of `chats`.
 
         What all chats begin with is computed once. `max_new_tokens` left out is the profile's. `progress` is called with
-        (done, all) after every batch. `fitting` makes a logits processor for so many rows (see `ftkit.decoding`).
+        (done, all) after every batch. `fitting` makes a logits processor for so many rows (see `constrained`).
         """
         _check_side(which)
         prompts = [prompt_text(self.tokenizer, chat) for chat in chats]
@@ -331,3 +332,17 @@ def _laid_out(head: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor,
     for 64 rows of a model of 135 million weights.
     """
     return tuple(tensor.contiguous() for tensor in given)
+
+
+Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+
+
+def on_base(run: Run, adapter: Path | None = None, base: str | None = None) -> Loaded:
+    """The tuned model itself: the adapter over the 4-bit base, whose weights are dequantized once on a CPU.
+
+    `adapter` and `base` name copies elsewhere, in an export.
+    """
+    model = load_model(base or run.profile.model, run.profile.dtype)
+    model = dequantized(model) if model.device.type == "cpu" else model
+    tuned = load_adapter(model, adapter or run.adapter, base=None if adapter else run.profile.model)
+    return tuned.eval(), load_tokenizer(base or run.profile.model)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from ftkit import metrics
 from ftkit.common.errors import KitError
 from ftkit.data.task import Task, load_task
-from ftkit.intervals import bootstrap_interval, compare_scores
-from ftkit.metrics import corpus_scores, macro_f1, perplexity, row_scores, score, set_f1
+from ftkit.evaluation import metrics
+from ftkit.evaluation.intervals import bootstrap_interval, compare_scores
+from ftkit.evaluation.metrics import corpus_scores, macro_f1, perplexity, row_scores, score, set_f1
 
 DESK = load_task("desk")
 LABELS = Task(folder=Path(), name="l", kind="label", system_prompt="", labels=("a", "b", "c"))

@@ -11,9 +11,9 @@ from rich.console import Console
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import prompt_text
 from ftkit.data.task import load_task
-from ftkit.evaluation import compare_runs, comparison_table, evaluate, load_evaluation, sentences, table
-from ftkit.intervals import compare_shares, share_interval
-from ftkit.metrics import same, score
+from ftkit.evaluation.intervals import compare_shares, share_interval
+from ftkit.evaluation.measure import compare_runs, comparison_table, evaluate, load_evaluation, sentences, table
+from ftkit.evaluation.metrics import same, score
 from ftkit.runs.run import Run
 
 DESK = load_task("desk")
@@ -136,7 +136,7 @@ def test_the_evaluation_is_told_in_a_table_in_words_on_the_card_and_on_a_page(ev
 
 
 def test_a_second_evaluation_asks_no_model_and_finds_the_same(evaluated, monkeypatch):
-    from ftkit.generation import Answerer
+    from ftkit.evaluation.answer import Answerer
 
     run, result, _ = evaluated
     monkeypatch.setattr(Answerer, "_generate", None)
@@ -172,7 +172,7 @@ def test_an_adapter_that_was_never_trained_is_no_detectable_difference(tiny_run,
     import torch
     from safetensors.torch import load_file, save_file
 
-    from ftkit.generation import BASE, TUNED, Answerer
+    from ftkit.evaluation.answer import BASE, TUNED, Answerer
 
     run = Run(shutil.copytree(tiny_run.folder, tmp_path / "untrained"))
     path = run.adapter / "adapter_model.safetensors"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from ftkit.intervals import (
+from ftkit.evaluation.intervals import (
     DETECTED,
     bootstrap_interval,
     compare_scores,
@@ -89,7 +89,7 @@ def test_wilsons_interval_covers_the_truth_as_promised(share):
 
 
 def test_the_bootstraps_interval_covers_the_truth_as_promised(monkeypatch):
-    monkeypatch.setattr("ftkit.intervals.RESAMPLES", 600)
+    monkeypatch.setattr("ftkit.evaluation.intervals.RESAMPLES", 600)
     rng = np.random.default_rng(5)
     covered = 0
     for _ in range(500):

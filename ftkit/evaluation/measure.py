@@ -9,19 +9,29 @@ from typing import Any
 
 import numpy as np
 
-from ftkit import analysis, baselines, decoding, general
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, replacing, write_json
 from ftkit.common.machine import versions
 from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import Row, Task
-from ftkit.evaluation_page import in_order, page
-from ftkit.generation import BASE, TUNED, Answerer
-from ftkit.intervals import Paired, bootstrap_interval, compare_scores, compare_shares, in_words, share_interval
-from ftkit.metrics import corpus_scores, perplexity, row_scores, same, score
+from ftkit.evaluation import baselines
+from ftkit.evaluation import constrained as decoding
+from ftkit.evaluation import errors as analysis
+from ftkit.evaluation import forgetting as general
+from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.intervals import (
+    Paired,
+    bootstrap_interval,
+    compare_scores,
+    compare_shares,
+    in_words,
+    share_interval,
+)
+from ftkit.evaluation.metrics import corpus_scores, perplexity, row_scores, same, score
+from ftkit.evaluation.report import in_order, page
+from ftkit.evaluation.saved_answers import predict
 from ftkit.models.four_bit import weight_bytes
-from ftkit.predictions import predict
 from ftkit.runs.card import write_card
 from ftkit.runs.run import Run, adapter_digest
 

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from ftkit import analysis
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import load_task
-from ftkit.metrics import row_scores
+from ftkit.evaluation import errors as analysis
+from ftkit.evaluation.metrics import row_scores
 
 DESK = load_task("desk")
 ROWS = DESK.rows("validation")[:60]
@@ -84,7 +84,7 @@ def test_a_model_that_is_as_often_right_as_it_says_is_calibrated_and_a_boaster_i
 
 
 def test_certainty_is_read_where_the_answer_writes_the_field():
-    from ftkit.generation import Answerer
+    from ftkit.evaluation.answer import Answerer
     from ftkit.models.load import load_tokenizer
 
     class Model:

@@ -100,7 +100,7 @@ def row_scores(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[st
 
 
 def corpus_scores(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Statistic]:
-    """The metrics that are no mean over rows, as `ftkit.intervals` takes them: {metric: indices [..., k] -> scores [...]}.
+    """The metrics that are no mean over rows, as `intervals` takes them: {metric: indices [..., k] -> scores [...]}.
 
     For a `json` task `<field> macro-F1` for each field of type choice, for a `label` task `macro-F1`. On all rows:
     `corpus_scores(...)[metric](np.arange(len(rows)))`.

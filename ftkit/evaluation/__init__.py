@@ -1,0 +1,20 @@
+"""Stage 04, evaluation: answers by base and tuned, scores with intervals, baselines, and what was forgotten.
+
+Read `answer` (base and tuned in one model), `metrics/` (how right an answer is), `intervals` (how sure a score is),
+`baselines`, `errors`, `forgetting`, then `measure` (all of it into `evaluation.json`) and `report`. `saved_answers` keeps
+what was computed, `stream` serves the demo, `constrained` holds answers to the schema. Lesson 04 builds it.
+"""
+
+from ftkit.common.faces import face
+
+__getattr__, __dir__ = face(
+    __name__,
+    {
+        "answer": "BASE TUNED Answerer on_base",
+        "stream": "Answer",
+        "constrained": "ROOM only_what_fits",
+        "intervals": "bootstrap_interval compare_shares in_words seeds_interval share_interval",
+        "metrics": "score",
+        "measure": "evaluate load_evaluation",
+    },
+)
