@@ -18,28 +18,22 @@ from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Field, Task
-from ftkit.deployment import (
-    DEFAULT_PORT,
-    NO,
-    NOTHING,
+from ftkit.deployment.demo_page import (
     STYLE,
-    YES,
     about_page,
     answer_card,
     answer_in_words,
     escape,
     evaluation_page,
-    form_of_answer,
-    free_port,
     gallery,
-    target_of_form,
     wrong_answers,
 )
+from ftkit.deployment.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
+from ftkit.deployment.form import NO, NOTHING, YES, form_of_answer, target_of_form
+from ftkit.deployment.gatekeeper import DEFAULT_PORT, doorkeeper, free_port
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Answer
-from ftkit.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
 from ftkit.runs.run import Run
-from ftkit.serving import doorkeeper
 
 EXAMPLES = 6  # of each difficulty
 WAITING = 6  # requests that may wait; one more is told that the demo is busy

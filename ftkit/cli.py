@@ -374,7 +374,7 @@ def _in_own_process(arguments: list[str]) -> int:
 def _serve(run: Run, port: int, share: bool, auth: tuple[str, str] | None = None) -> None:
     import importlib.util
 
-    from ftkit.deployment import free_port
+    from ftkit.deployment.gatekeeper import free_port
 
     free = free_port(port)
     if free != port:

@@ -38,7 +38,7 @@ def export(
     if fidelity:
         _fidelity(opened, limit)
     elif to == "hub":
-        from ftkit.pushing import push
+        from ftkit.deployment.roads.hub import push
 
         print(f"It is at {push(opened, repo, what, not public)}")
     else:
@@ -48,8 +48,9 @@ def export(
 def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
     from rich.console import Console
 
-    from ftkit.exporting import doubt, export_folder, table
-    from ftkit.exporting import export as write_export
+    from ftkit.deployment.roads.export import doubt, table
+    from ftkit.deployment.roads.export import export as write_export
+    from ftkit.deployment.roads.merged import export_folder
 
     result = write_export(run, to, output, verify, _say)
     if result["verification"]:
@@ -70,8 +71,8 @@ def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
 def _fidelity(run: Run, limit: int | None) -> None:
     from rich.console import Console
 
-    from ftkit.merging import fidelity as compare
-    from ftkit.merging import fidelity_in_words, fidelity_table
+    from ftkit.deployment.fidelity import fidelity as compare
+    from ftkit.deployment.fidelity import fidelity_in_words, fidelity_table
 
     result = compare(run, limit, _say)
     Console().print(fidelity_table(result))

@@ -183,8 +183,8 @@ def add_feedback(
 ) -> None:
     """Make training rows of the demo's feedback, through the data gate; what is refused is listed with its reason."""
     from ftkit.data.task import load_task
-    from ftkit.feedback import add_feedback as write
-    from ftkit.feedback import feedback_files, rows_of_feedback
+    from ftkit.deployment.feedback import add_feedback as write
+    from ftkit.deployment.feedback import feedback_files, rows_of_feedback
 
     if (to is None) != in_place:
         raise KitError("Say where the result goes: --to FOLDER for a new task folder, or --in-place.")

@@ -11,7 +11,7 @@ from ftkit.common.errors import Finding, KitError
 from ftkit.common.machine import detect_hardware
 from ftkit.common.paths import cache_dir, kit_root
 from ftkit.common.profiles import choose_profile
-from ftkit.deployment import DEFAULT_PORT, free_port
+from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port
 from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, find_model
 from ftkit.models.load import quiet_bitsandbytes
 from ftkit.runs import guards

@@ -20,10 +20,10 @@ from gradio_client.utils import QueueError
 
 from ftkit.common.paths import kit_root
 from ftkit.data.task import load_task
-from ftkit.deployment import free_port
+from ftkit.deployment.feedback import FeedbackFile
+from ftkit.deployment.gatekeeper import free_port
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Answer
-from ftkit.feedback import FeedbackFile
 
 from .conftest import TICKET, trained_apart
 

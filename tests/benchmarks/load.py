@@ -26,7 +26,7 @@ import psutil
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_json
-from ftkit.deployment import free_port
+from ftkit.deployment.gatekeeper import free_port
 from ftkit.runs.run import open_run
 
 USERS, SECONDS, MESSAGES = 40, 120, 5

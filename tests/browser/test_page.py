@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from ftkit.feedback import FeedbackFile
+from ftkit.deployment.feedback import FeedbackFile
 
 MESSAGE = "A table for four on friday at eight please, one of us cannot eat nuts."
 
@@ -164,7 +164,7 @@ def test_html_and_script_in_a_message_are_text(opened, attack):
 
 
 def test_what_the_model_writes_is_inert_in_the_page(opened, ticket_run, demo):
-    from ftkit.deployment import answer_card
+    from ftkit.deployment.demo_page import answer_card
     from ftkit.evaluation.stream import Answer
 
     attack = "<img src=x onerror=alert(1)>${alert(2)}{{value}}"

@@ -15,8 +15,8 @@ from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice
 from ftkit.data.prompt import chat_prompt, prompt_text
 from ftkit.data.task import load_task
+from ftkit.deployment.merge import merged_model
 from ftkit.evaluation.answer import Answerer
-from ftkit.merging import merged_model
 from ftkit.models.adapter import load_adapter
 from ftkit.models.find import weights_digest
 from ftkit.models.four_bit import dequantized, linear_4bit_layers
@@ -415,7 +415,7 @@ def test_answers_that_may_not_be_as_long_as_in_training_are_found():
 
 
 def test_an_export_may_write_as_much_as_the_longest_training_answer(run, tmp_path):
-    from ftkit.merging import save_merged
+    from ftkit.deployment.merge import save_merged
 
     run.update(training={**run.record["training"], "longest_completion": 90})
     save_merged(run, tmp_path / "merged")

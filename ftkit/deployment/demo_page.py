@@ -1,39 +1,22 @@
-"""Deployment: what the demo needs to be served and to be read (lesson 05)."""
+"""The demo's page: answers as cards, where it is wrong, the evaluation, the card (lesson 05)."""
 
 from __future__ import annotations
 
 import html
 import json
 import re
-import socket
 from collections.abc import Sequence
 from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
 from ftkit.data.prompt import parse_answer
-from ftkit.data.task import Field, Task
+from ftkit.data.task import Task
 from ftkit.evaluation.answer import TUNED
 from ftkit.evaluation.measure import load_evaluation, table
 from ftkit.evaluation.metrics import same
 from ftkit.evaluation.stream import Answer
 from ftkit.runs.run import Run
-
-DEFAULT_PORT = 7860
-NOTHING, YES, NO = "–", "yes", "no"  # how a form shows null, true and false
-
-
-def free_port(wanted: int = DEFAULT_PORT, tries: int = 50) -> int:
-    """The wanted port if nobody listens there, else the next free one. Raises `KitError` if none of `tries` is free."""
-    for port in range(wanted, min(wanted + tries, 65536)):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise KitError(f"No free port from {wanted} to {wanted + tries - 1}. Name another: --port 8800")
 
 
 def answer_card(task: Task, answer: Answer, target: Any = None) -> str:
@@ -218,51 +201,6 @@ def about_page(run: Run, task: Task) -> str:
         text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)  # links to files that are not served
         parts.append(f"## {heading}\n\n" + re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE))
     return "\n\n".join(parts)
-
-
-# --- the feedback's form ---
-
-
-def target_of_form(task: Task, values: Sequence[Any]) -> Any:
-    """The answer that a filled-in form stands for: a value a field for `json`, otherwise one value."""
-    if task.kind != "json":
-        return values[0].strip() if isinstance(values[0], str) else values[0]
-    return {f.name: _of_form(f, value) for f, value in zip(task.fields, values, strict=True)}
-
-
-def _of_form(f: Field, value: Any) -> Any:
-    if f.type == "set":
-        return sorted(value or [])
-    if isinstance(value, str):
-        value = value.strip()
-    if value in (None, "", NOTHING):
-        return None if f.nullable or f.type not in ("string",) else ""
-    if f.type == "integer" and isinstance(value, float) and value.is_integer():
-        return int(value)
-    return {YES: True, NO: False}.get(value, value) if f.type == "boolean" and isinstance(value, str) else value
-
-
-def form_of_answer(task: Task, text: str) -> list[Any]:
-    """What a form shows for an answer: its values where they can stand there, otherwise nothing."""
-    value = parse_answer(task, text)
-    if task.kind == "label":
-        return [value if value in task.labels else None]
-    if task.kind == "text":
-        return [value]
-    value = value if isinstance(value, dict) else {}
-    return [_to_form(f, value.get(f.name)) for f in task.fields]
-
-
-def _to_form(f: Field, value: Any) -> Any:
-    if f.type == "set":
-        return [v for v in value if v in f.values] if isinstance(value, list) else []
-    if f.type == "choice":
-        return value if value in f.values else NOTHING if f.nullable else None
-    if f.type == "boolean":
-        return {True: YES, False: NO}.get(value, NOTHING if f.nullable else None) if isinstance(value, bool | None) else None
-    if f.type in ("integer", "number"):
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-    return value if isinstance(value, str) else ""
 
 
 STYLE = """

@@ -9,7 +9,8 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
-from ftkit.exporting import doubt, export, export_folder, size_mb
+from ftkit.deployment.roads.export import doubt, export, size_mb
+from ftkit.deployment.roads.merged import export_folder
 from ftkit.models.hub import hub_answers, hub_said
 from ftkit.runs.run import Run, adapter_digest
 

@@ -1,0 +1,56 @@
+"""The form of the demo's feedback: the right answer, field by field (lesson 05)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ftkit.data.prompt import parse_answer
+from ftkit.data.task import Field, Task
+
+NOTHING, YES, NO = "–", "yes", "no"  # how a form shows null, true and false
+
+
+# --- the feedback's form ---
+
+
+def target_of_form(task: Task, values: Sequence[Any]) -> Any:
+    """The answer that a filled-in form stands for: a value a field for `json`, otherwise one value."""
+    if task.kind != "json":
+        return values[0].strip() if isinstance(values[0], str) else values[0]
+    return {f.name: _of_form(f, value) for f, value in zip(task.fields, values, strict=True)}
+
+
+def _of_form(f: Field, value: Any) -> Any:
+    if f.type == "set":
+        return sorted(value or [])
+    if isinstance(value, str):
+        value = value.strip()
+    if value in (None, "", NOTHING):
+        return None if f.nullable or f.type not in ("string",) else ""
+    if f.type == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return {YES: True, NO: False}.get(value, value) if f.type == "boolean" and isinstance(value, str) else value
+
+
+def form_of_answer(task: Task, text: str) -> list[Any]:
+    """What a form shows for an answer: its values where they can stand there, otherwise nothing."""
+    value = parse_answer(task, text)
+    if task.kind == "label":
+        return [value if value in task.labels else None]
+    if task.kind == "text":
+        return [value]
+    value = value if isinstance(value, dict) else {}
+    return [_to_form(f, value.get(f.name)) for f in task.fields]
+
+
+def _to_form(f: Field, value: Any) -> Any:
+    if f.type == "set":
+        return [v for v in value if v in f.values] if isinstance(value, list) else []
+    if f.type == "choice":
+        return value if value in f.values else NOTHING if f.nullable else None
+    if f.type == "boolean":
+        return {True: YES, False: NO}.get(value, NOTHING if f.nullable else None) if isinstance(value, bool | None) else None
+    if f.type in ("integer", "number"):
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,37 @@
+"""The road out as an adapter: safetensors with its card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ftkit.common.errors import KitError
+from ftkit.common.files import write_text
+from ftkit.evaluation.answer import Loaded, on_base
+from ftkit.runs.card import card
+from ftkit.runs.run import Run
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+# --- adapter and merged ---
+
+
+def _write_adapter(run: Run, folder: Path) -> None:
+    for name in ADAPTER_FILES:
+        _copy(run.adapter / name, folder / name)
+    write_text(folder / "README.md", card(run).replace('"FOLDER"', '"."'))
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError:
+        raise KitError(f"{source} is missing: the adapter was not saved. Train again: ftkit train --fresh") from None
+
+
+# --- the roads ---
+
+
+def _load_adapter_folder(run: Run, folder: Path) -> Loaded:
+    return on_base(run, folder)

@@ -1,0 +1,145 @@
+"""Exporting: every road out of a run, each proved against the tuned model before its folder appears (lesson 05)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ftkit.common.errors import KitError
+from ftkit.common.files import new_folder, write_json
+from ftkit.common.memory import free_memory
+from ftkit.deployment.merge import load_folder
+from ftkit.deployment.proof import agreement, answering, timed
+from ftkit.deployment.roads.adapter import _load_adapter_folder, _write_adapter
+from ftkit.deployment.roads.gguf import _load_gguf, _write_gguf
+from ftkit.deployment.roads.merged import _write_merged, export_folder
+from ftkit.deployment.roads.ollama import _write_ollama
+from ftkit.deployment.roads.server import _write_server
+from ftkit.deployment.space import load_space, write_space
+from ftkit.evaluation.answer import Loaded, on_base
+from ftkit.models.adapter import check_adapter
+from ftkit.runs import guards
+from ftkit.runs.run import Run, adapter_digest
+
+FORMAT = 1
+MESSAGES = 20  # of the test split, to compare an export with the tuned model
+DOUBTFUL = 0.9  # share of same answers below which the reader is asked to look
+
+
+@dataclass(frozen=True)
+class Road:
+    """One way out: what it gives, how its folder is filled, and how the model in that folder is loaded again."""
+
+    about: str
+    write: Callable[[Run, Path], None]
+    load: Callable[[Run, Path], Loaded]
+
+
+def export(
+    run: Run, to: str, folder: Path | None = None, verify: bool = True, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Write one export of a finished run and prove it; returns what `export.json` in the folder holds.
+
+    `folder` is where (left out: `exports/NAME` in the run) and must not be there yet; it appears complete or not at all.
+    With `verify` the model in it is loaded afresh and answers some test messages, which the tuned model answers too.
+    Raises `KitError` for an unknown road, a folder that is there, or a run that is broken.
+    """
+    if to not in ROADS:
+        raise KitError(f"There is no export {to!r}. There are: {', '.join([*ROADS, 'hub'])}.")
+    folder = Path(folder).expanduser() if folder else export_folder(run, to)
+    if folder.exists():  # told before the work, not after it
+        raise KitError(f"{folder} is there already. Remove it, or name another: --output FOLDER")
+    check_record(run)
+    check_adapter(run.adapter, run.profile.model)
+    guards.require([guards.adapter(run.adapter)], say)
+    digest = adapter_digest(run)
+    with new_folder(folder) as temporary:
+        say(f"Writing {ROADS[to].about} ...")
+        ROADS[to].write(run, temporary)
+        for path in temporary.rglob("*"):  # safetensors writes files that only their owner may read
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        free_memory()
+        result = {
+            "format": FORMAT,
+            "to": to,
+            "run": run.name,
+            "adapter": digest,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "size_mb": round(size_mb(temporary), 1),
+            "verification": verified(run, to, temporary, say) if verify else None,
+        }
+        write_json(temporary / "export.json", result)
+    return result
+
+
+def check_record(run: Run) -> None:
+    """Raise `KitError` if `run.json` lacks what an export is made from: told before the work, not in its middle."""
+    for part in ("task", "profile", "training"):
+        if not isinstance(run.record.get(part), dict):
+            raise KitError(
+                f"{run.folder / 'run.json'} is broken: it lacks {part!r}. Restore it from a copy, or train again."
+            )
+    run.task.rows("test")
+    run.profile.with_changes()
+
+
+def size_mb(folder: Path) -> float:
+    """Size of a folder's files in MB (10^6 bytes)."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
+
+
+def verified(run: Run, to: str, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Let the tuned model and the exported one answer the same test messages: shares that agree, and the speed of both."""
+    task = run.task
+    messages = [row[task.message] for row in task.rows("test")[:MESSAGES]]
+    texts, speed = {}, {}
+    sides = {"tuned": lambda: on_base(run), "export": lambda: ROADS[to].load(run, folder)}
+    for side, load in sides.items():
+        with answering(run, load) as answerer:
+            texts[side], seconds = timed(answerer, messages)
+        speed[side] = round(len(messages) / seconds, 2)
+        say(f"  {side}: {len(messages)} messages answered in {seconds:.0f} s")
+    return agreement(run, texts["tuned"], texts["export"]) | {"messages_per_second": speed}
+
+
+def table(results: list[dict[str, Any]]) -> Any:
+    """Exports side by side for the terminal: agreement with the tuned model, size, speed."""
+    from rich.table import Table
+
+    grid = Table(title="compared with the tuned model on the same test messages", title_justify="left")
+    for heading in ("export", "messages", "same text", "same answer", "MB on disk", "answers a second", "tuned, a second"):
+        grid.add_column(heading, justify="left" if heading == "export" else "right")
+    for result in results:
+        found = result["verification"]
+        if found:
+            speed = found["messages_per_second"]
+            shares = (f"{100 * found[key]:.0f} %" for key in ("identical", "same_answer"))
+            cells = [str(found["n"]), *shares, f"{result['size_mb']:.0f}", f"{speed['export']:.1f}", f"{speed['tuned']:.1f}"]
+        else:
+            cells = ["not verified", "", "", f"{result['size_mb']:.0f}", "", ""]
+        grid.add_row(result["to"], *cells)
+    return grid
+
+
+def doubt(result: dict[str, Any]) -> str:
+    """A sentence if an export answers otherwise than the tuned model too often; else nothing."""
+    found = result["verification"]
+    if not found or found["same_answer"] >= DOUBTFUL:
+        return ""
+    return (
+        f"Look before you use it: only {100 * found['same_answer']:.0f} % of {found['n']} answers are those of the tuned "
+        "model. After a few steps of training the answers hang by a thread; after a whole one something is wrong."
+    )
+
+
+ROADS = {
+    "adapter": Road("the adapter, safetensors with its card", _write_adapter, _load_adapter_folder),
+    "merged": Road("one ordinary model", _write_merged, lambda run, folder: load_folder(folder)),
+    "space": Road("a Gradio Space with the demo", write_space, load_space),
+    "ollama": Road("a Modelfile over the merged model", _write_ollama, lambda run, folder: load_folder(folder / "merged")),
+    "gguf": Road("a GGUF file for llama.cpp", _write_gguf, _load_gguf),
+    "server": Road("a server's folder", _write_server, lambda run, folder: load_folder(folder / "merged")),
+}
