@@ -350,7 +350,8 @@ def progress() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ftkit.course import progress_file, progress_rows
+    from ftkit.course.content import progress_rows
+    from ftkit.course.progress import progress_file
 
     grid = Table(title="Your progress", title_justify="left")
     for heading in ("lesson", "exercises solved", "tried", "hints", "solutions seen", "quiz right"):

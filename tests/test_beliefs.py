@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ftkit import beliefs as ftkit_beliefs
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_json
 from ftkit.common.paths import kit_root
+from ftkit.course import beliefs as ftkit_beliefs
 from ftkit.data.task import load_task
 from ftkit.evaluation import forgetting as general
 from tests.benchmarks import beliefs, beliefs_data, beliefs_report, recipe, recipe_report

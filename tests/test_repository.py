@@ -7,8 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ftkit import plots
 from ftkit.common.paths import kit_root
+from ftkit.course import plots
 
 ROOT = kit_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))

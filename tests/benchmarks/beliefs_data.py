@@ -7,8 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from ftkit import beliefs
 from ftkit.common.errors import KitError
+from ftkit.course import beliefs
 from ftkit.data.prompt import training_example
 from ftkit.data.task import Row, Task
 

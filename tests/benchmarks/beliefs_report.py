@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ftkit.beliefs import Point
 from ftkit.common.errors import KitError
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
+from ftkit.course.beliefs import Point
 
 from .beliefs import PLAN, RESULTS, Trial
 from .experiments import Line, load_results, read_plan

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftkit.course import Exercise, NotAttempted, Option, Question, Wrong, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, NotAttempted, Wrong, wrong_choice, wrong_if
+from ftkit.course.quizzes import Option, Question
 
 
 def _from_how_many(from_how_many):

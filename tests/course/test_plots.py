@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ftkit import plots
+from ftkit.course import plots
 
 PICTURES = {
     "next tokens": lambda: plots.next_tokens([" gluten", "<b>"], [0.5, 0.25], 'no "bread" & more'),

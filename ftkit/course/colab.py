@@ -29,7 +29,7 @@ if "COLAB_RELEASE_TAG" in os.environ:
     kit = "ftkit @ git+https://github.com/{owner}/{repo}@{tag}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", kit, "torch==" + version("torch")]
     subprocess.run(pip, check=True)
-    from ftkit.colab import finish
+    from ftkit.course.colab import finish
 
     finish()"""
 BADGE = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
+from ftkit.course.quizzes import Option, Question
 
 
 def _same_ticket(same_ticket):

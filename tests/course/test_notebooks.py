@@ -16,7 +16,8 @@ import pytest
 from nbclient import NotebookClient
 
 from ftkit.common.paths import kit_root
-from ftkit.course import exercises, labs, lessons, solved
+from ftkit.course.content import exercises, labs, lessons
+from ftkit.course.notebooks import solved
 
 FOLDER = kit_root() / "notebooks"
 NOTEBOOKS = {path.name[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}

@@ -15,20 +15,11 @@ import torch
 
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
-from ftkit.course import (
-    NOT_ATTEMPTED,
-    RIGHT,
-    WRONG,
-    Option,
-    exercises,
-    labs,
-    lessons,
-    progress_file,
-    progress_rows,
-    quiz,
-    read_progress,
-    solved,
-)
+from ftkit.course.content import exercises, labs, lessons, progress_rows, quiz
+from ftkit.course.exercise import NOT_ATTEMPTED, RIGHT, WRONG
+from ftkit.course.notebooks import solved
+from ftkit.course.progress import progress_file, read_progress
+from ftkit.course.quizzes import Option
 from ftkit.models.find import PACKAGE
 from tests.test_cli import ftkit, refused
 from tests.wrong_answers import WRONG as TYPICAL
@@ -278,7 +269,7 @@ if sys.argv[1] == "uninstall":
 
 def first_cell_in(tmp_path, colab, torchao=None, before=""):
     """(standard output, calls of pip) of the notebooks' first cell, run as its own process; pip is a stand-in."""
-    from ftkit.colab import first_cell
+    from ftkit.course.colab import first_cell
 
     site = tmp_path / "site"
     (site / "pip").mkdir(parents=True)

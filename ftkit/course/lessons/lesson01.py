@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ftkit.course import Exercise, Option, Question, wrong_if
+from ftkit.course.exercise import Exercise, wrong_if
+from ftkit.course.quizzes import Option, Question
 
 
 class Pieces:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 
-from ftkit.course import Exercise, Option, Question, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
+from ftkit.course.quizzes import Option, Question
 
 
 def _luck(luck):

@@ -8,8 +8,8 @@ To add a lesson NN:
 3. `notebooks/NN_name.ipynb`. Its first cell opens as the others do ("After this lesson you can", "It takes", "Machine time:",
    "It needs"); `q = exercises("NN")` comes before the first exercise; an exercise's cell needs only its last line,
    `q.name.check(answer)`: `notebooks/refresh.py` writes the rest, the badge and the cell for Colab.
-4. What the open code and the packaged code must agree in, in `AGREEMENT` of `tests/test_notebooks.py`.
+4. What the open code and the packaged code must agree in, in `AGREEMENT` of `tests/course/test_notebooks.py`.
 5. Its words in bold into `notebooks/glossary.md`; then `make notebooks`.
 
-A lab is `lab_NAME.py` with `notebooks/labs/NAME.ipynb` and `exercises("NAME")`; it has no agreement, and is run as handed out.
+A lab is `ftkit/course/labs/NAME.py` with `notebooks/labs/NAME.ipynb` and `exercises("NAME")`; it has no agreement, and is run as handed out.
 """

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ftkit.breaking import Workbench, changing, cutting, losses
 from ftkit.common.machine import resolve_dtype
+from ftkit.course.workbench import Workbench, changing, cutting, losses
 from ftkit.data.prompt import completion_text, example_ids
 from ftkit.models.load import load_tokenizer
 from ftkit.training.trainer import training_data

@@ -1,0 +1,14 @@
+"""The course's own side: exercises that check themselves, quizzes, progress, pictures, and the cell for Colab.
+
+What a lesson asks stands in `lessons/`, what a lab asks in `labs/`; `exercise` and `quizzes` run it, `content` lists it.
+`workbench` (short trainings) and `beliefs` (saved experiments) are what the labs use.
+"""
+
+from ftkit.common.faces import face
+
+__getattr__, __dir__ = face(
+    __name__,
+    {
+        "content": "exercises quiz",
+    },
+)
