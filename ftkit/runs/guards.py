@@ -47,7 +47,7 @@ NOT_RECORDED = "not recorded: the run was made by an earlier version of the kit"
 def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> Facts:
     """What a trainer will learn from, token by token, as `run.json` keeps it under "guards".
 
-    `dataset` is what the trainer was given (see `training.training_data`): its prompts and lengths say what should be there.
+    `dataset` is what the trainer was given (see `training.trainer.training_data`): its prompts and lengths say what should be there.
     The first `rows` examples are put into one batch as in training; every example's length is compared. Packed examples are
     no longer one a row: of them only the template is known.
     """
@@ -108,7 +108,7 @@ def template(facts: Facts | None, tokenizer: PreTrainedTokenizerBase) -> Finding
         return Finding(thing, False, found, fix, gate=True)
     if wrong := facts.get("prompts_otherwise", 0):
         found = f"{wrong} of {facts['rows']} training prompts are not the text that the model will be asked with"
-        fix = "Make both with one function: tasks.chat_prompt, then tasks.prompt_text."
+        fix = "Make both with one function: ftkit.data.chat_prompt, then ftkit.data.prompt_text."
         return Finding(thing, False, found, fix, gate=2 * wrong > facts["rows"])  # a few: tokens joined at the border
     return Finding(thing, True, f"prompts are written as in training (chat template {digest})")
 
@@ -122,7 +122,7 @@ def prompt_form(prompt: str, tokenizer: PreTrainedTokenizerBase) -> Finding:
     opening = opened[len(closed) :] if opened.startswith(closed) else ""
     if opening and not prompt.endswith(opening):
         found = f"the prompt ends with {prompt[-20:]!r}, the chat template with {opening!r}"
-        fix = "Write it with tasks.prompt_text (apply_chat_template with add_generation_prompt=True), as training did."
+        fix = "Write it with ftkit.data.prompt_text (apply_chat_template with add_generation_prompt=True), as training did."
         return Finding("template", False, found, fix, gate=True)
     return Finding("template", True, "the prompt ends as the chat template opens the assistant's turn")
 
@@ -247,7 +247,7 @@ def adapter_in_use(model: nn.Module) -> Finding:
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     active = [layer for layer in layers if not layer.disable_adapters and layer.active_adapters]
     second = [layer.lora_B[name].weight for layer in active for name in layer.active_adapters if name in layer.lora_B]
-    found, fix = "", "Load it with models.load_adapter(model, run.adapter)."
+    found, fix = "", "Load it with ftkit.models.load_adapter(model, run.adapter)."
     if not layers:
         found = "no adapter is on this model: it answers as the base"
     elif not active:
@@ -268,13 +268,13 @@ def unpacked(model: nn.Module) -> Finding:
             f"{len(repacked)} of {len(layers)} layers were repacked by a forward pass in evaluation mode: "
             "no gradient passes them, and merging or dequantizing them gives garbage"
         )
-        fix = "Load the base again, and call models.keep_weights_unpacked(model) at once (models.load_model does)."
+        fix = "Load the base again, and call ftkit.models.keep_weights_unpacked(model) at once (load_model does)."
         return Finding(thing, False, found, fix, gate=True)
     on_cpu = [layer for layer in layers if layer.weight.device.type == "cpu"]
     armed = [layer for layer in on_cpu if getattr(layer, "support_avx512bf16_for_cpu", False)]
     if armed:
         found = f"{len(armed)} of {len(layers)} layers will be repacked by the first forward pass in evaluation mode"
-        return Finding(thing, False, found, "Call models.keep_weights_unpacked(model) before it.", gate=True)
+        return Finding(thing, False, found, "Call ftkit.models.keep_weights_unpacked(model) before it.", gate=True)
     return Finding(thing, True, f"{len(layers)} layers in 4 bits, safe from repacking" if layers else "no layer in 4 bits")
 
 
@@ -285,7 +285,7 @@ def mergeable(model: nn.Module) -> Finding:
         return trap
     if layers := linear_4bit_layers(model):
         found = f"{len(layers)} layers are in 4 bits: merging into them rounds much of the adapter away"
-        fix = "Dequantize the base first: models.dequantized(base), then the adapter, then merge (merging.merged_model)."
+        fix = "Dequantize the base first: ftkit.models.dequantized(base), then the adapter, then merge (ftkit.deployment.merged_model)."
         return Finding("merge", False, found, fix, gate=True)
     return Finding("merge", True, "no layer is in 4 bits")
 

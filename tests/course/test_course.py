@@ -21,7 +21,7 @@ from ftkit.course.notebooks import solved
 from ftkit.course.progress import progress_file, read_progress
 from ftkit.course.quizzes import Option
 from ftkit.models.find import PACKAGE
-from tests.test_cli import ftkit, refused
+from tests.cli.test_main import ftkit, refused
 from tests.wrong_answers import WRONG as TYPICAL
 
 PARTS = [*lessons(), *labs()]

@@ -8,7 +8,7 @@ import pytest
 from ftkit.common.paths import kit_root
 from ftkit.data.check import check_task, suspicious
 from ftkit.data.task import load_task
-from tests.test_cli import ftkit, refused
+from tests.cli.test_main import ftkit, refused
 
 
 def findings(folder):

@@ -6,8 +6,8 @@ from ftkit.common.errors import KitError
 from ftkit.data.check import check_task
 from ftkit.data.clean import clean_task, write_cleaned
 from ftkit.data.task import load_task
+from tests.cli.test_main import ftkit, refused
 from tests.data.test_check import RAW, edit
-from tests.test_cli import ftkit, refused
 
 
 def lines(path):

@@ -17,7 +17,7 @@ from ftkit.data.formats import read_table
 from ftkit.data.new_task import choose_columns, guess_kind, make_task, write_task
 from ftkit.data.similarity import plain
 from ftkit.data.task import SPLITS, load_task
-from tests.test_cli import ftkit, refused
+from tests.cli.test_main import ftkit, refused
 
 DESK = load_task("desk")
 ROWS = DESK.rows("train")[:300]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ftkit.cli import app
+from ftkit.cli.main import app
 from ftkit.common.errors import KitError
 from ftkit.evaluation import forgetting as general
 from ftkit.evaluation.answer import BASE, TUNED, Answerer

@@ -23,7 +23,7 @@ from ftkit.training.plan import (
     plan_training,
 )
 from ftkit.training.trainer import completion_loss, make_trainer, training_data
-from tests.test_cli import ftkit, refused
+from tests.cli.test_main import ftkit, refused
 
 CPU = Hardware("cpu", "a laptop", 16.0)
 T4 = Hardware("cuda", "T4", 15.0, (7, 5))

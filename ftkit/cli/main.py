@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftkit import __version__
-from ftkit.cli_export import export
-from ftkit.cli_task import ProfileOption
-from ftkit.cli_task import app as tasks_app
+from ftkit.cli.export import export
+from ftkit.cli.task import ProfileOption
+from ftkit.cli.task import app as tasks_app
 from ftkit.common.errors import KitError
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
@@ -70,7 +70,7 @@ def doctor(
     run: Annotated[str | None, typer.Argument(help="a run's folder or name; left out, this machine is checked")] = None,
 ) -> None:
     """Check this machine, or a run: one line for each thing that may be wrong, with its fix."""
-    from ftkit.doctor import examine, examine_run
+    from ftkit.cli.doctor import examine, examine_run
 
     findings = []
     for finding in examine_run(run) if run else examine():

@@ -61,7 +61,7 @@ def test_the_doctor_has_a_line_a_thing():
 
 
 def test_the_doctor_names_the_fix(monkeypatch):
-    import ftkit.doctor as doctor
+    import ftkit.cli.doctor as doctor
 
     monkeypatch.setattr(doctor, "NEEDED_DISK_GB", 10**9)
     (disk,) = [finding for finding in doctor.examine() if finding.thing == "disk"]

@@ -24,8 +24,7 @@ from ftkit.deployment.feedback import FeedbackFile
 from ftkit.deployment.gatekeeper import free_port
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Answer
-
-from .conftest import TICKET, trained_apart
+from tests.conftest import TICKET, trained_apart
 
 FTKIT = [sys.executable, "-m", "ftkit.cli"]
 
