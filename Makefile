@@ -27,7 +27,7 @@ test: $(VENV)/.ready  ## all tests, the notebooks among them
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 bench: $(VENV)/.ready  ## speed and memory side by side, into BENCHMARKS.md (over an hour; needs a finished run)
-	$(VENV)/bin/python -m tests.benchmarks $(ARGS)
+	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 lab: $(VENV)/.ready  ## JupyterLab, opened at the first lesson
 	$(VENV)/bin/python -m ipykernel install --prefix $(VENV) --name ftkit --display-name "ftkit" > /dev/null

@@ -1,6 +1,6 @@
 """What the labs on three beliefs use: spoiled data, and saved experiments as points with intervals.
 
-The experiments are run by `python -m tests.benchmarks.beliefs`; `data/experiments/README.md` says what the file holds.
+The experiments are run by `python -m experiments.beliefs`; `experiments/results/README.md` says what the file holds.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ftkit.common.paths import kit_root
 from ftkit.data.task import Row, Task
 from ftkit.evaluation.intervals import Interval, seeds_interval, share_interval
 
-EVERYDAY = kit_root() / "data" / "experiments" / "everyday.jsonl"
-RESULTS = kit_root() / "data" / "experiments" / "beliefs.json"
+EVERYDAY = kit_root() / "experiments" / "results" / "everyday.jsonl"
+RESULTS = kit_root() / "experiments" / "results" / "beliefs.json"
 WIDTH = 100  # characters of a printed line
 WHOLE = "exact match"
 NO_FIELDS = ("valid JSON", "fits the task", WHOLE)  # all other metrics of an experiment are fields of the ticket
@@ -140,7 +140,7 @@ def points(belief: str, path: Path = RESULTS) -> dict[str, Point]:
     Raises `KitError` if the file is not there or has no such belief.
     """
     if not path.is_file():
-        raise KitError(f"{path} is missing: it belongs to the kit. Get it again, or run python -m tests.benchmarks.beliefs.")
+        raise KitError(f"{path} is missing: it belongs to the kit. Get it again, or run python -m experiments.beliefs.")
     saved = read_json(path)
     if belief not in saved.get("beliefs", {}):
         raise KitError(f"{path} has no belief {belief!r}; it has: {', '.join(saved.get('beliefs', {}))}.")

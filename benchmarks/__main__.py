@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.machine import detect_hardware
 from ftkit.common.profiles import read_profiles
-
-from . import report
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "cpu.json"
@@ -53,8 +52,8 @@ def run(name: str, timeout: float = 900, **given: Any) -> dict[str, Any]:
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     plain = name.startswith("plain") or "allocator" in given.get("without", [])
     environment["FTKIT_KEEP_MEMORY"] = "0" if plain else "1"
-    command = [sys.executable, "-m", "tests.benchmarks.measure", name, json.dumps(given)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=HERE.parents[1])
+    command = [sys.executable, "-m", "benchmarks.measure", name, json.dumps(given)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=HERE.parent)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:
         raise KitError(f"{name} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
@@ -101,7 +100,7 @@ def training(pairs: int, steps: int = 48) -> dict[str, Any]:
 
 def as_plain() -> dict[str, int]:
     """The plain recipe's batch: what the kit is given where its code is measured."""
-    from .measure import PLAIN_BATCH
+    from benchmarks.measure import PLAIN_BATCH
 
     return {"batch_size": PLAIN_BATCH, "gradient_accumulation": 1}
 
@@ -173,7 +172,7 @@ def growth(_: int) -> dict[str, Any]:
 
 
 def _planned(given: dict[str, Any]) -> dict[str, Any]:
-    from .measure import examples, profile_of
+    from benchmarks.measure import examples, profile_of
 
     profile = profile_of(given)
     lengths = examples(profile, given)["length"]

@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from benchmarks.load import RESULTS, belongs, load
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
 from ftkit.common.paths import kit_root
-from tests.benchmarks.load import RESULTS, belongs, load
 
 
 def finished(work):

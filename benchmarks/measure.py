@@ -1,4 +1,4 @@
-"""Single measurements. Each runs in a process of its own: `python -m tests.benchmarks.measure NAME '{"steps": 8}'`."""
+"""Single measurements. Each runs in a process of its own: `python -m benchmarks.measure NAME '{"steps": 8}'`."""
 
 from __future__ import annotations
 

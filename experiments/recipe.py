@@ -1,6 +1,6 @@
 """The recipe, looked for: experiments out of `recipe.toml`, each trained on desk training rows and scored on validation.
 
-`python -m tests.benchmarks.recipe` runs what has no result yet (resumable, a process an experiment), saves after each,
+`python -m experiments.recipe` runs what has no result yet (resumable, a process an experiment), saves after each,
 and writes the page and the plots. `--only GROUP ...`, `--hours 1.5`, `--workers 2`, `--report`.
 """
 
@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from experiments.laboratory import Experiment, Laboratory, arguments, chosen, read_plan
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
 
-from .experiments import Experiment, Laboratory, arguments, chosen, read_plan
-
 PLAN = Path(__file__).with_name("recipe.toml")
-RESULTS = kit_root() / "data" / "experiments" / "recipe.json"
+RESULTS = kit_root() / "experiments" / "results" / "recipe.json"
 
 
 # --- one experiment, in a process of its own ---
@@ -46,13 +45,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
 def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read: Callable[[str], str]) -> dict[str, Any]:
     import torch
 
+    from benchmarks.measure import validation_loss
     from ftkit.data.prompt import training_example
     from ftkit.evaluation.answer import Answerer
     from ftkit.evaluation.metrics import score
     from ftkit.models.load import load_model, load_tokenizer
     from ftkit.runs.run import SPARE
-
-    from .measure import validation_loss
 
     profile = profile_of(experiment)
     tokenizer = load_tokenizer(profile.model)
@@ -380,14 +378,14 @@ def scored(scores: dict[str, list[bool]]) -> dict[str, Any]:
 
 def main() -> None:
     """See the module's docstring."""
-    given = arguments("tests.benchmarks.recipe", __doc__).parse_args()
+    given = arguments("experiments.recipe", __doc__).parse_args()
     if given.one:
         print("RESULT " + json.dumps(run(Experiment(**json.loads(given.one)))), flush=True)
         return
     if not given.report:
         lines = chosen(read_plan(PLAN), given.only)
-        Laboratory("tests.benchmarks.recipe", RESULTS).search(lines, given.hours, given.workers, given.failed)
-    from . import recipe_report
+        Laboratory("experiments.recipe", RESULTS).search(lines, given.hours, given.workers, given.failed)
+    from experiments import recipe_report
 
     recipe_report.write()
 

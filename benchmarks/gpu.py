@@ -1,4 +1,4 @@
-"""Speed and memory on a GPU with random weights of real shapes: `python -m tests.benchmarks.gpu`. No hub is needed.
+"""Speed and memory on a GPU with random weights of real shapes: `python -m benchmarks.gpu`. No hub is needed.
 
 Random weights are right for speed and memory, not for quality. The figures go to results/gpu.json.
 """
@@ -11,13 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.__main__ import HERE, machine, run
+from benchmarks.measure import PLAIN_BATCH
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.machine import detect_hardware
 from ftkit.models.find import prepare_model
-
-from .__main__ import HERE, machine, run
-from .measure import PLAIN_BATCH
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,

@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import table
+from experiments.beliefs import PLAN, RESULTS, Trial
+from experiments.laboratory import Line, load_results, read_plan
+from experiments.recipe_report import fields_right, results_of
 from ftkit.common.errors import KitError
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
 from ftkit.course.beliefs import Point
 
-from .beliefs import PLAN, RESULTS, Trial
-from .experiments import Line, load_results, read_plan
-from .recipe_report import fields_right, results_of
-from .report import table
-
-PAGE = kit_root() / "BELIEFS.md"
+PAGE = kit_root() / "experiments" / "BELIEFS.md"
 SHOWN = ("fields", "intent", "exact match")
 SMOOTH = 10  # steps that a point of the loss curve averages
 
@@ -185,7 +184,7 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
     """Write the page, and the plots beside the results. Raises `KitError` if there are no results yet."""
     saved = load_results(results)
     if not saved["results"]:
-        raise KitError(f"{results} holds no results yet: run python -m tests.benchmarks.beliefs first.")
+        raise KitError(f"{results} holds no results yet: run python -m experiments.beliefs first.")
     plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
     lines = read_plan(PLAN, Trial)
     parts = []
@@ -196,7 +195,7 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
         parts.append(f"## “{plan[name]['about']}”\n\n{text}")
         picture = results.with_name(f"beliefs-{name}.svg")
         if _draw(picture, (7, 4), lambda axis, paint=paint, own=own: paint(own, saved, axis)):
-            parts.append(f"![{alt}](data/experiments/{picture.name})")
+            parts.append(f"![{alt}](results/{picture.name})")
         if halves := leaks(own, saved):
             heads = ["seed", "half of the validation rows", "fields by the model that saw the leaked half, %",
                      "by one that saw neither, %"]  # fmt: skip
@@ -204,8 +203,8 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
     dates = sorted({result["date"] for result in saved["results"].values()})
     head = (
         "# Three beliefs, put to the test\n\n"
-        "Written by `python -m tests.benchmarks.beliefs --report` from `data/experiments/beliefs.json`; the plan, with what was\n"
-        "expected before, is `tests/benchmarks/beliefs.toml`. Every experiment is scored on the desk's validation split (156\n"
+        "Written by `python -m experiments.beliefs --report` from `experiments/results/beliefs.json`; the plan, with what was\n"
+        "expected before, is `experiments/beliefs.toml`. Every experiment is scored on the desk's validation split (156\n"
         "messages), never on the test split. *Fields* is the share of all fields that are right; in brackets 95 %\n"
         "intervals that count both chances, which messages are asked and which seed trained; differences are paired by both.\n\n"
         f"*{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, two cores without a GPU.*"

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from benchmarks import gpu, report
+from benchmarks.__main__ import LEVERS, PARTS, RESULTS
 from ftkit.common.files import read_json
 from ftkit.common.paths import kit_root
-from tests.benchmarks import gpu, report
-from tests.benchmarks.__main__ import LEVERS, PARTS, RESULTS
 
 
 def test_the_page_is_what_the_saved_figures_say(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_the_time_to_a_loss_lies_between_two_measurements():
 @pytest.mark.parametrize("name", ["kit_training", "plain_training"])
 def test_a_measurement_runs_and_gives_its_figures(name):
     given = {"steps": 1, "batch_size": 1, "examples": 2, "rank": 4, "roofline": False, "validate_every": 1}
-    command = [sys.executable, "-m", "tests.benchmarks.measure", name, json.dumps(given)]
+    command = [sys.executable, "-m", "benchmarks.measure", name, json.dumps(given)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=kit_root(), timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])

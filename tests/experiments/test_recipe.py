@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from experiments import recipe, recipe_report
+from experiments.laboratory import Experiment, load_results, read_plan
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import read_profiles
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import load_task
-from tests.benchmarks import recipe, recipe_report
-from tests.benchmarks.experiments import Experiment, load_results, read_plan
 
 RESULTS = load_results(recipe.RESULTS)["results"]
 

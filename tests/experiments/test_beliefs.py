@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from experiments import beliefs, beliefs_data, beliefs_report, recipe, recipe_report
+from experiments.beliefs import PLAN, RESULTS, Trial
+from experiments.laboratory import Laboratory, chosen, load_results, read_plan, to_do
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_json
 from ftkit.common.paths import kit_root
 from ftkit.course import beliefs as ftkit_beliefs
 from ftkit.data.task import load_task
 from ftkit.evaluation import forgetting as general
-from tests.benchmarks import beliefs, beliefs_data, beliefs_report, recipe, recipe_report
-from tests.benchmarks.beliefs import PLAN, RESULTS, Trial
-from tests.benchmarks.experiments import Laboratory, chosen, load_results, read_plan, to_do
 
 DESK = load_task("desk")
 LINES = read_plan(PLAN, Trial)
@@ -134,7 +134,7 @@ def test_passes_over_the_rows_are_what_the_plan_says():
 
 
 def test_the_plan_is_printed_with_its_minutes(tmp_path):
-    command = [sys.executable, "-m", "tests.benchmarks.beliefs", "--plan", "--only", "data", "better", "--workers", "2"]
+    command = [sys.executable, "-m", "experiments.beliefs", "--plan", "--only", "data", "better", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=kit_root(), timeout=120)
     assert done.returncode == 0, done.stderr
     assert "wrong 25 %" in done.stdout and "with 2 workers" in done.stdout and "random" not in done.stdout

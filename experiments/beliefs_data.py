@@ -7,12 +7,11 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.recipe import subset
 from ftkit.common.errors import KitError
 from ftkit.course import beliefs
 from ftkit.data.prompt import training_example
 from ftkit.data.task import Row, Task
-
-from .recipe import subset
 
 CHANGES = ("keep", "wrong", "leaked", "irrelevant", "everyday")
 

@@ -1,7 +1,7 @@
 """Three beliefs put to the test: "it is training from scratch", "any data will do", "it guarantees better results".
 
-`python -m tests.benchmarks.beliefs` runs what has no result yet out of `beliefs.toml` (resumable, a process an experiment),
-saves after each into `data/experiments/beliefs.json`, and writes the page and the plots. `--plan` lists the experiments and
+`python -m experiments.beliefs` runs what has no result yet out of `beliefs.toml` (resumable, a process an experiment),
+saves after each into `experiments/results/beliefs.json`, and writes the page and the plots. `--plan` lists the experiments and
 what they will take; `--only GROUP ...`, `--hours 1.5`, `--workers 2`, `--report`. Everything is scored on the desk's
 validation split, never on the test split.
 """
@@ -18,16 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from experiments.beliefs_data import training_set
+from experiments.laboratory import Experiment, Laboratory, Line, arguments, chosen, load_results, read_plan, to_do
+from experiments.recipe import baseline, fit, profile_of, scored, subset
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
 
-from .beliefs_data import training_set
-from .experiments import Experiment, Laboratory, Line, arguments, chosen, load_results, read_plan, to_do
-from .recipe import baseline, fit, profile_of, scored, subset
-
 PLAN = Path(__file__).with_name("beliefs.toml")
-RESULTS = kit_root() / "data" / "experiments" / "beliefs.json"
-MODULE = "tests.benchmarks.beliefs"
+RESULTS = kit_root() / "experiments" / "results" / "beliefs.json"
+MODULE = "experiments.beliefs"
 SHOWN = 6  # answers that are kept as texts, to look at
 BATCH = 64
 RECIPE = ("model", "learning_rate", "warmup", "batch_size", "gradient_accumulation", "rank", "alpha", "dropout", "max_steps")
@@ -61,10 +60,9 @@ def run(trial: Trial) -> dict[str, Any]:
 def _trained(trial: Trial, task: Any) -> tuple[Any, Any, dict[str, Any]]:
     import torch
 
+    from benchmarks.measure import validation_loss
     from ftkit.common.machine import resolve_dtype
     from ftkit.models.load import load_tokenizer
-
-    from .measure import validation_loss
 
     profile = profile_of(trial)
     tokenizer = load_tokenizer(profile.model)
@@ -156,7 +154,7 @@ def head(lines: Sequence[Line]) -> dict[str, Any]:
     task = load_task("desk")
     table = tomllib.loads(PLAN.read_text(encoding="utf-8"))
     return {
-        "about": "Three beliefs put to the test; written by python -m tests.benchmarks.beliefs, config in beliefs.toml",
+        "about": "Three beliefs put to the test; written by python -m experiments.beliefs, config in beliefs.toml",
         "task": {"name": task.name, "fingerprint": task.fingerprint(), "split": "validation"},
         "messages": " ".join(row["id"] for row in task.rows("validation")),
         "questions": " ".join(question["id"] for question in general.questions()),
@@ -221,7 +219,7 @@ def main() -> None:
         return
     if not given.report:
         Laboratory(MODULE, RESULTS, head(lines)).search(wanted, given.hours, given.workers, given.failed)
-    from . import beliefs_report
+    from experiments import beliefs_report
 
     beliefs_report.write()
 

@@ -11,7 +11,7 @@ from ftkit.common.files import read_json, replacing
 from ftkit.common.paths import kit_root
 from ftkit.training.plan import in_words
 
-PAGE = Path(__file__).resolve().parents[2] / "BENCHMARKS.md"
+PAGE = Path(__file__).with_name("BENCHMARKS.md")
 
 
 def middle(results: Iterable[dict[str, Any]], key: str) -> float:
@@ -221,7 +221,7 @@ def write(results: Path) -> None:
     head = """# Benchmarks
 
 Measured by `make bench` (a bit over an hour on two cores; `make bench ARGS="--only stream"` for a part), which writes this page
-from `tests/benchmarks/results/`. What is compared was run side by side in one go, in pairs; shared machines are noisy, so read the ratios and not the
+from `benchmarks/results/`. What is compared was run side by side in one go, in pairs; shared machines are noisy, so read the ratios and not the
 single figures. No GPU figure is given: none has been measured yet."""
     with replacing(PAGE) as temporary:
         temporary.write_text("\n\n".join([head, *parts]) + "\n", encoding="utf-8")

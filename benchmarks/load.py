@@ -1,4 +1,4 @@
-"""The demo under load: `python -m tests.benchmarks.load [RUN]`. 40 users for two minutes, on this machine only.
+"""The demo under load: `python -m benchmarks.load [RUN]`. 40 users for two minutes, on this machine only.
 
 Every user asks, reads the answer, waits a moment, asks again. Written down: what was answered, what was told that the demo
 is busy, any other error, answers that belong to another message, and the server's memory.
@@ -130,7 +130,7 @@ async def load(address: str, pid: int, messages: list[str], users: int, seconds:
 
 def main() -> None:
     """Serve the run's demo, put it under load, write the figures."""
-    from .__main__ import machine
+    from benchmarks.__main__ import machine
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="?", help="a run; left out, the newest finished one")

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from benchmarks.report import table
+from experiments.laboratory import Line, load_results, read_plan
+from experiments.recipe import PLAN, RESULTS
 from ftkit.common.console import clock
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
@@ -16,11 +19,7 @@ from ftkit.evaluation.intervals import seeds_interval
 from ftkit.evaluation.measure import load_evaluation
 from ftkit.runs.run import Run
 
-from .experiments import Line, load_results, read_plan
-from .recipe import PLAN, RESULTS
-from .report import table
-
-PAGE = kit_root() / "RECIPE.md"
+PAGE = kit_root() / "experiments" / "RECIPE.md"
 FIELDS = ("intent", "urgency", "guests", "day", "time", "allergens")
 METHODS = {"full": "#b45309", "lora": "#0f766e", "qlora": "#1d4ed8", "tfidf": "#57534e"}
 
@@ -251,7 +250,7 @@ def write(page: Path = PAGE) -> None:
                 for method, n, values, seeds in _both(own, saved)
             ]
             parts.append(
-                f"## {title}\n\n![Scores over the number of training rows, by method](data/experiments/curves.svg)\n\n"
+                f"## {title}\n\n![Scores over the number of training rows, by method](results/curves.svg)\n\n"
                 + table(["method", "rows", "intent, %", "whole ticket, %", "seeds"], rows)
                 + "\n\n± is half of a 95 % interval: chance of the rows asked, and of the seeds where there are several."
             )
@@ -275,8 +274,8 @@ def write(page: Path = PAGE) -> None:
     dates = sorted({result["date"] for result in saved["results"].values()})
     head = (
         "# The recipe, looked for\n\n"
-        "Written by `python -m tests.benchmarks.recipe --report` from `data/experiments/recipe.json`; the plan, with what was\n"
-        "expected before, is `tests/benchmarks/recipe.toml`. Every experiment trains on the desk's training rows and is scored on\n"
+        "Written by `python -m experiments.recipe --report` from `experiments/results/recipe.json`; the plan, with what was\n"
+        "expected before, is `experiments/recipe.toml`. Every experiment trains on the desk's training rows and is scored on\n"
         "its validation split (156 messages), never chosen by the test split. *Fields* is the share of all fields that are right; its\n"
         "difference from the centre is paired by message, with a 95 % interval: where that holds zero, nothing was detected.\n"
         "With one seed the interval counts the luck of the messages alone: another order of the same rows moves a short training as\n"

@@ -1,0 +1,1 @@
+"""Experiments: the search for the recipe and three beliefs, each with its plan, its code, its results and its page."""
