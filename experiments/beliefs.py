@@ -1,7 +1,7 @@
 """Three beliefs put to the test: "it is training from scratch", "any data will do", "it guarantees better results".
 
 `python -m experiments.beliefs` runs what has no result yet out of `beliefs.toml` (resumable, a process an experiment),
-saves after each into `experiments/results/beliefs.json`, and writes the page and the plots. `--plan` lists the experiments and
+saves after each into `experiments/results/beliefs.json`, and writes page and plots. `--plan` lists the experiments and
 what they will take; `--only GROUP ...`, `--hours 1.5`, `--workers 2`, `--report`. Everything is scored on the desk's
 validation split, never on the test split.
 """
@@ -124,7 +124,7 @@ def _answers(trial: Trial, task: Any, answerer: Any, messages: list[str]) -> tup
 
 
 def general_check(answerer: Any) -> dict[str, Any]:
-    """The general check (`ftkit.evaluation.forgetting`) of one model: which questions it answers rightly, and how likely English is to it.
+    """The general check (`evaluation.forgetting`) of one model: which questions it gets right, how likely English is to it.
 
     `right`: a 0 or 1 for each question; `log_probabilities`: the sum for each chunk of English, `tokens` its length.
     """

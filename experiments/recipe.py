@@ -357,7 +357,7 @@ def _trimming(profile: Any) -> Any:
 
 
 def baseline(name: str, task: Any, train: list[dict[str, Any]], split: str) -> dict[str, Any]:
-    """A baseline that needs no language model (`tfidf` or `majority` of `ftkit.evaluation.baselines`), judged by what it can do."""
+    """A baseline that needs no language model (`tfidf` or `majority`), judged by what it can do."""
     from ftkit.evaluation import baselines
     from ftkit.evaluation.metrics import score
 

@@ -1,9 +1,8 @@
 """ftkit: the small package behind the fine-tuning course.
 
-The modules follow the way the data goes, and each imports only from those before it:
-`base`, `profiles`, `models`, `tasks`, `metrics`, `checking`, `runs`, `training`, `generation`, `evaluation`, `exporting`,
-`deployment`, and the smaller ones that these are built on; beside them `doctor`, `course`, `plots` and `cli`. Nothing
-heavy (torch, trl, gradio) is imported until it is used.
+A folder is a stage of the course, in the order of the lessons: `models` (01), `data` (02), `training` (03), `evaluation`
+(04), `deployment` (05); `runs` holds what the stages pass on, `common` what all of them need, `course` the exercises and
+`cli` the command line. A stage imports only from those before it. Nothing heavy is loaded until it is used.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -4,7 +4,7 @@
     python notebooks/refresh.py --check    # change nothing; exit code 1 if something would change
     python notebooks/refresh.py --run      # and run them all, top to bottom, with the cpu profile
 
-Owner, repository, branch and tag: `[tool.ftkit]` in pyproject.toml. Exercises: `ftkit/course/lessons` and `labs`. `--run` keeps
+Owner, repository, branch and tag: `[tool.ftkit]` in pyproject.toml. Exercises: `ftkit/course/`. `--run` keeps
 outputs that read well without a kernel: the widgets' own form, which needs one, is dropped for their text, and so are the
 times of the cells. The time that all cells took is written into the line "Machine time" of the first cell.
 """

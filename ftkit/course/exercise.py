@@ -23,7 +23,7 @@ class NotAttempted(Exception):
 
 
 def wrong_if(mistake: Any, said: str) -> None:
-    """For the checks of `ftkit/course/lessons` and `labs`: raise `Wrong` with a sentence about the mistake if it was made."""
+    """For the checks in `lessons/` and `labs/`: raise `Wrong` with a sentence about the mistake if it was made."""
     if mistake:
         raise Wrong(said)
 

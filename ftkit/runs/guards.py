@@ -47,7 +47,7 @@ NOT_RECORDED = "not recorded: the run was made by an earlier version of the kit"
 def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> Facts:
     """What a trainer will learn from, token by token, as `run.json` keeps it under "guards".
 
-    `dataset` is what the trainer was given (see `training.trainer.training_data`): its prompts and lengths say what should be there.
+    `dataset` is what the trainer was given (`trainer.training_data`): its prompts and lengths say what should be there.
     The first `rows` examples are put into one batch as in training; every example's length is compared. Packed examples are
     no longer one a row: of them only the template is known.
     """
@@ -285,7 +285,7 @@ def mergeable(model: nn.Module) -> Finding:
         return trap
     if layers := linear_4bit_layers(model):
         found = f"{len(layers)} layers are in 4 bits: merging into them rounds much of the adapter away"
-        fix = "Dequantize the base first: ftkit.models.dequantized(base), then the adapter, then merge (ftkit.deployment.merged_model)."
+        fix = "Dequantize the base, put the adapter on it, then merge: ftkit.deployment.merged_model does."
         return Finding("merge", False, found, fix, gate=True)
     return Finding("merge", True, "no layer is in 4 bits")
 
