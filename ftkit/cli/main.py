@@ -20,6 +20,7 @@ from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
 
 if TYPE_CHECKING:
+    from ftkit.runs.documents import Evaluation
     from ftkit.runs.run import Run
 
 
@@ -170,13 +171,13 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
     Console().print(f"With plots and the worst errors: {run.folder / 'report.html'}", soft_wrap=True)
 
 
-def _show_evaluation(result: dict) -> None:
+def _show_evaluation(result: Evaluation) -> None:
     from rich.console import Console
 
-    from ftkit.evaluation.measure import sentences, table
+    from ftkit.evaluation.tables import describe_evaluation, evaluation_table
 
-    Console().print(table(result))
-    for line in sentences(result):
+    Console().print(evaluation_table(result))
+    for line in describe_evaluation(result):
         print(f"- {line}")
 
 
@@ -190,7 +191,8 @@ def compare(
     """Compare two runs' tuned models on the same messages, with intervals."""
     from rich.console import Console
 
-    from ftkit.evaluation.measure import compare_runs, comparison_table
+    from ftkit.evaluation.measure import compare_runs
+    from ftkit.evaluation.tables import comparison_table
     from ftkit.runs.run import open_run
 
     found = compare_runs(open_run(first), open_run(second), split, limit=limit)
@@ -214,10 +216,10 @@ def general(
     if not lm_eval:
         if limit:
             raise KitError("--limit goes with --lm-eval.")
-        result = elsewhere.general_check(
+        check = elsewhere.general_check(
             _answerer(opened), lambda done, of: print(f"  {done} of {of} done", file=sys.stderr, flush=True)
         )
-        print("\n".join(elsewhere.summary(result)))
+        print("\n".join(elsewhere.describe_check(check)))
         return
     elsewhere.need_lm_eval()
     found = elsewhere.lm_eval(_answerer(opened), [name.strip() for name in lm_eval.split(",")], limit)
@@ -331,13 +333,13 @@ def demo(
             opened = finished_run(*wanted)  # not simply the newest: a training taken up again may be older than others
     else:
         opened = _open(run)
-    if prepare and not (opened.folder / "evaluation.json").is_file():
+    if prepare and not opened.is_evaluated:
         rows = opened.profile.demo_test_rows
         if code := _in_own_process(
             ["evaluate", str(opened.folder), "--quick", *(["--limit", str(rows)] if rows > 0 else [])]
         ):
             raise typer.Exit(code)
-    elif (opened.folder / "evaluation.json").is_file():
+    elif opened.is_evaluated:
         from ftkit.evaluation.measure import load_evaluation
 
         _show_evaluation(load_evaluation(opened))

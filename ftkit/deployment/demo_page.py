@@ -13,9 +13,10 @@ from ftkit.common.files import read_json
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Task
 from ftkit.evaluation.answer import TUNED
-from ftkit.evaluation.measure import load_evaluation, table
+from ftkit.evaluation.measure import load_evaluation
 from ftkit.evaluation.metrics import same
 from ftkit.evaluation.stream import Answer
+from ftkit.evaluation.tables import evaluation_table
 from ftkit.runs.run import Run
 
 
@@ -173,7 +174,7 @@ def _scores(result: dict[str, Any]) -> str:
     """The evaluation's table, the one that the terminal shows, as HTML."""
     from rich.text import Text
 
-    grid = table(result)
+    grid = evaluation_table(result)
     plain = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in grid.columns]
     heads = "".join(f"<th scope='col'>{escape(str(column.header))}</th>" for column in grid.columns)
     rows = "".join(

@@ -28,7 +28,7 @@ def merged_model(run: Run, four_bit: bool = True) -> PreTrainedModel:
     """
     base = load_model(run.profile.model, run.profile.dtype, four_bit)
     tuned = load_adapter(dequantized(base) if four_bit else base, run.adapter, base=run.profile.model)
-    belongs = guards.base(run.record.get("guards"), run.profile.model)
+    belongs = guards.base(run.record.guards, run.profile.model)
     guards.require([belongs, guards.mergeable(tuned), guards.adapter_in_use(tuned)])
     return _merged(tuned, run)
 

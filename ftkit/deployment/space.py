@@ -68,10 +68,8 @@ def _write_public_run(run: Run, folder: Path, model: str) -> None:
         if (run.folder / name).is_file():
             text = (run.folder / name).read_text(encoding="utf-8")
             write_text(folder / name, text.replace(html.escape(run.profile.model), model))
-    record = run.record
-    record["task"]["folder"] = run.task.name
-    record["profile"]["model"] = model
-    write_json(folder / "run.json", record)
+    record, named = run.record, run.record.task.model_copy(update={"folder": run.task.name})
+    record.model_copy(update={"task": named, "profile": record.profile.with_changes(model=model)}).save(folder)
     config = folder / "adapter" / "adapter_config.json"
     write_json(config, read_json(config) | {"base_model_name_or_path": model})
 

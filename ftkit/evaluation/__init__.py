@@ -13,8 +13,9 @@ __getattr__, __dir__ = face(
         "answer": "BASE TUNED Answerer on_base",
         "stream": "Answer",
         "constrained": "ROOM only_what_fits",
-        "intervals": "bootstrap_interval compare_shares in_words seeds_interval share_interval",
+        "intervals": "bootstrap_interval compare_shares describe_comparison seeds_interval share_interval",
         "metrics": "score",
-        "measure": "evaluate load_evaluation",
+        "measure": "answers_of evaluate load_evaluation",
+        "tables": "comparison_table describe_evaluation evaluation_table",
     },
 )

@@ -21,9 +21,10 @@ from ftkit.models.find import weights_digest
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
 from ftkit.runs.card import write_card
+from ftkit.runs.documents import Mark, TrainingRecord
 from ftkit.runs.run import Run, new_run, unfinished_run
 from ftkit.training.plan import in_words, plan_training
-from ftkit.training.progress import COMPLETE, _progress
+from ftkit.training.progress import _progress
 from ftkit.training.trainer import cast_adapter, longest_completion, make_trainer, training_data
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _train(
     plan = plan_training(profile, dataset["length"])
     say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile)
-    facts = guards.what_is_learned(trainer, dataset) | {"base": weights_digest(profile.model)}
+    facts = guards.what_is_learned(trainer, dataset).model_copy(update={"base": weights_digest(profile.model)})
     guards.require(guards.at_start(facts, trainer, profile), say)
     progress = _progress(run, profile, dataset, say, stop_after)
     trainer.add_callback(progress)
@@ -89,29 +90,29 @@ def _train(
     run.update(
         status="finished",
         guards=facts,
-        training={
-            "steps": trainer.state.global_step,
-            "examples": len(dataset),
-            "loss": run.log()[-1]["loss"] if run.log() else result.training_loss,
-            "tokens": progress.tokens,
-            "seconds": round(progress.seconds, 1),
-            "tokens_per_second": round(progress.tokens / progress.seconds, 1),
-            "peak_memory_mb": round(peak),
-            "planned_memory_mb": round(plan.peak_mb),
-            "memory_against_plan": in_words(round(plan.peak_mb), round(peak)),
-            "processes": world_size(),
-            "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-            "dtype": resolve_dtype(profile.dtype),
-            "longest_completion": longest_completion(task, load_tokenizer(profile.model)),
-        },
+        training=TrainingRecord(
+            steps=trainer.state.global_step,
+            examples=len(dataset),
+            loss=run.log()[-1].loss if run.log() else result.training_loss,
+            tokens=progress.tokens,
+            seconds=round(progress.seconds, 1),
+            tokens_per_second=round(progress.tokens / progress.seconds, 1),
+            peak_memory_mb=round(peak),
+            planned_memory_mb=round(plan.peak_mb),
+            memory_against_plan=in_words(round(plan.peak_mb), round(peak)),
+            processes=world_size(),
+            trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            dtype=resolve_dtype(profile.dtype),
+            longest_completion=longest_completion(task, load_tokenizer(profile.model)),
+        ),
     )
     write_card(run)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
-    measured = run.record["training"]
+    measured = run.training
     say(
-        f"Finished: {measured['steps']} steps in {clock(measured['seconds'])}, "
-        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {peak / 1000:.1f} GB "
-        f"({measured['memory_against_plan']}). "
+        f"Finished: {measured.steps} steps in {clock(measured.seconds)}, "
+        f"{measured.tokens_per_second:.0f} tokens/s, peak memory {peak / 1000:.1f} GB "
+        f"({measured.memory_against_plan}). "
         "The saved adapter, loaded again, gives the same logits."
     )
     guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.log())], say)
@@ -149,7 +150,7 @@ def _digest(model: PeftModel) -> str:
 
 def last_checkpoint(run: Run) -> Path | None:
     """The newest checkpoint of a run that was written to its end, or None."""
-    complete = [mark.parent for mark in (run.folder / "checkpoints").glob(f"checkpoint-*/{COMPLETE}")]
+    complete = [mark.parent for mark in (run.folder / "checkpoints").glob(f"checkpoint-*/{Mark.FILE}")]
     return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.common.console import clock
-from ftkit.common.files import write_json
 from ftkit.common.memory import return_freed_memory
 from ftkit.common.processes import is_first, world_size
 from ftkit.common.profiles import Profile
+from ftkit.runs.documents import LOG, LogEntry, Mark
 from ftkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 TRIM_ROWS = 24  # after how many rows memory that glibc keeps is given back; see base.keep_freed_memory
-COMPLETE = "complete"  # written last into a checkpoint: without it the checkpoint was cut off
 
 
 def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str], None], stop_after: int | None) -> Any:
@@ -36,13 +35,13 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
         def start_at(self, checkpoint: Path | None) -> None:
             """Take up the log where the checkpoint stands: what came after it will be done again."""
             step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
-            kept = [entry for entry in run.log() if entry["step"] <= step]
-            lines = "".join(json.dumps(entry) + "\n" for entry in kept)
+            kept = [entry for entry in run.log() if entry.step <= step]
+            lines = "".join(json.dumps(entry.model_dump()) + "\n" for entry in kept)
             if is_first():
-                (run.folder / "log.jsonl").write_text(lines, encoding="utf-8")
+                (run.folder / LOG).write_text(lines, encoding="utf-8")
             if checkpoint:
-                mark = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
-                self.seconds, self.tokens = mark["seconds"], mark["tokens"]
+                mark = Mark.load(checkpoint)
+                self.seconds, self.tokens = mark.seconds, mark.tokens
                 say(f"Going on after step {step}.")
 
         def on_train_begin(self, args, state, control, **kwargs):
@@ -60,16 +59,16 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
             if "loss" not in (logs or {}):
                 return
             self.tokens = self.resumed_tokens + int(float(logs["num_tokens"]))
-            entry = {
-                "step": state.global_step,
-                "loss": float(logs["loss"]),
-                "learning_rate": float(logs["learning_rate"]),
-                "tokens": self.tokens,
-                "seconds": round(self.seconds, 2),
-            }
+            entry = LogEntry(
+                step=state.global_step,
+                loss=float(logs["loss"]),
+                learning_rate=float(logs["learning_rate"]),
+                tokens=self.tokens,
+                seconds=round(self.seconds, 2),
+            )
             if is_first():
-                with (run.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+                with (run.folder / LOG).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry.model_dump()) + "\n")
             tellings = max(1, state.max_steps // 12)
             due = state.global_step // tellings > (state.global_step - args.logging_steps) // tellings
             if due or state.global_step == state.max_steps:
@@ -80,14 +79,14 @@ def _progress(run: Run, profile: Profile, dataset: Dataset, say: Callable[[str],
             per_step = mean_length * profile.examples_per_step * world_size()
             left = (state.max_steps - state.global_step) * per_step / max(1e-9, rate)
             say(
-                f"  step {state.global_step:4d} of {state.max_steps}   loss {entry['loss']:.3f}   "
+                f"  step {state.global_step:4d} of {state.max_steps}   loss {entry.loss:.3f}   "
                 f"{rate:4.0f} tokens/s   {clock(left)} left"
             )
 
         def on_save(self, args, state, control, **kwargs):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             if is_first():
-                write_json(folder / COMPLETE, {"seconds": self.seconds, "tokens": self.tokens})
+                Mark(seconds=self.seconds, tokens=self.tokens).save(folder)
 
     return Progress()
 

@@ -183,9 +183,9 @@ def test_the_command_prints_the_plan_and_names_a_model_that_cannot_be_had(tmp_pa
 
 
 def test_a_run_records_its_plan_beside_what_was_measured(tiny_run):
-    measured = tiny_run.record["training"]
-    assert measured["planned_memory_mb"] > 500
-    assert measured["memory_against_plan"] == in_words(measured["planned_memory_mb"], measured["peak_memory_mb"])
+    measured = tiny_run.training
+    assert measured.planned_memory_mb > 500
+    assert measured.memory_against_plan == in_words(measured.planned_memory_mb, measured.peak_memory_mb)
 
 
 def test_an_unknown_method_is_refused():

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json
 from ftkit.deployment.roads.export import doubt, export, size_mb
 from ftkit.deployment.roads.merged import export_folder
 from ftkit.models.hub import hub_answers, hub_said
+from ftkit.runs.documents import ExportRecord
 from ftkit.runs.run import Run, adapter_digest
 
 PUSHED = ("adapter", "merged", "space")
@@ -35,7 +35,7 @@ def push(
     folder = export_folder(run, what)
     if not folder.is_dir():
         say(doubt(export(run, what, say=say)) or "  it answers as the tuned model does")
-    elif read_json(folder / "export.json").get("adapter") != adapter_digest(run):
+    elif ExportRecord.load(folder).adapter != adapter_digest(run):
         raise KitError(f"{folder} is of an older adapter. Remove it, then push again.")
     kind = {"repo_type": "space", "space_sdk": "gradio"} if what == "space" else {"repo_type": "model"}
     place = {"repo_id": repo, "repo_type": kind["repo_type"]}
@@ -45,7 +45,7 @@ def push(
     if private and closed is False:
         raise KitError(f"{repo} is there already and open to everybody: nothing was sent. Push with --public, or elsewhere.")
     say(f"Uploading {size_mb(folder):.0f} MB to {repo} ({'private' if private else 'public'}) ...")
-    sent = {"folder_path": str(folder), "commit_message": f"{what} of {run.name}", "ignore_patterns": ["export.json"]}
+    sent = {"folder_path": str(folder), "commit_message": f"{what} of {run.name}", "ignore_patterns": [ExportRecord.FILE]}
     _asking(lambda: api.upload_folder(**place, **sent), f"The upload to {repo} failed", folder)
     if closed and not private:
         stays = f"{repo} has it, but was private before and stays so"
