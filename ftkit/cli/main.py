@@ -16,7 +16,7 @@ from ftkit.cli.export import export
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
 from ftkit.common.errors import KitError
-from ftkit.common.files import replacing
+from ftkit.common.files import json_lines, read_text, write_jsonl
 from ftkit.common.paths import kit_root
 
 if TYPE_CHECKING:
@@ -258,9 +258,7 @@ def generate(
         print(f"  {done} of {of} answered", file=sys.stderr, flush=True)
 
     texts = _answerer(opened).answer([row["message"] for row in rows], which, progress)
-    with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for row, text in zip(rows, texts, strict=True):
-            file.write(json.dumps({**row, "prediction": text}, ensure_ascii=False) + "\n")
+    write_jsonl(output, ({**row, "prediction": text} for row, text in zip(rows, texts, strict=True)))
     print(f"{len(rows)} predictions in {output}")
 
 
@@ -272,21 +270,11 @@ def _answerer(run: Run):
 
 def _read_messages(path: Path, run: Run) -> list[dict]:
     """Rows of a file of messages, each checked before the model is loaded."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise KitError(f"{path} is missing.") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise KitError(f"{path} is not UTF-8 text ({error}).") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, _, row, fault in json_lines(read_text(path)):
         where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise KitError(f"{where}: not JSON ({error}).") from None
+        if fault:
+            raise KitError(f"{where}: {fault}.")
         if not isinstance(row, dict) or "message" not in row:
             raise KitError(f"{where}, field 'message': it is missing.")
         run.task.check_message(row["message"], f"{where}, field 'message'")

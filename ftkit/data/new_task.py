@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import dump, new_folder, write_rows
+from ftkit.common.files import dump, new_folder, write_jsonl
 from ftkit.data.formats import Rejected, Table
 from ftkit.data.similarity import groups
 from ftkit.data.task import SPLITS, Field, Row, Task
@@ -353,8 +353,8 @@ for; its licence.
         (temporary / "task.toml").write_text(tomlkit.dumps(table), encoding="utf-8")
         (temporary / "DATASHEET.md").write_text(sheet, encoding="utf-8")
         for split in SPLITS:
-            write_rows(temporary / f"{split}.jsonl", made.splits[split])
-        write_rows(temporary / "rejected.jsonl", made.rejected)
+            write_jsonl(temporary / f"{split}.jsonl", made.splits[split])
+        write_jsonl(temporary / "rejected.jsonl", made.rejected)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tomllib
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_text
+from ftkit.common.files import digest, json_lines, read_text
 from ftkit.common.paths import kit_root
 
 if TYPE_CHECKING:
@@ -108,10 +107,8 @@ class Task:
 
     def fingerprint(self) -> str:
         """SHA-256 over description and splits (first 16 hexadecimal digits): which data a run has seen."""
-        digest = hashlib.sha256()
-        for name in ("task.toml", *(f"{split}.jsonl" for split in SPLITS)):
-            digest.update(name.encode() + b"\0" + (self.folder / name).read_bytes())
-        return digest.hexdigest()[:16]
+        names = ("task.toml", *(f"{split}.jsonl" for split in SPLITS))
+        return digest(*(name.encode() + b"\0" + (self.folder / name).read_bytes() for name in names))
 
     def check_message(self, message: Any, where: str = "The message") -> str:
         """Return `message` if the model may read it. Raises `KitError` if it is no text, empty or too long."""
@@ -239,17 +236,10 @@ def read_lines(path: Path, task: Task) -> list[Line]:
 
     Raises `KitError` if the file is missing or not UTF-8.
     """
-    found = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-            found.append(Line(number, line, None, (f"not JSON ({error})",)))
-        else:
-            found.append(Line(number, line, row, tuple(task.problems(row))))
-    return found
+    return [
+        Line(number, text, row, (fault,) if fault else tuple(task.problems(row)))
+        for number, text, row, fault in json_lines(read_text(path))
+    ]
 
 
 def read_rows(path: Path, task: Task) -> tuple[list[Row], list[str]]:

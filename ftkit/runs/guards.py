@@ -6,7 +6,6 @@ training, `at_loading` when a run's model is loaded, `of_run` afterwards on all 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import Finding, KitError
-from ftkit.common.files import read_json
+from ftkit.common.files import digest, read_json
 from ftkit.common.profiles import Profile
 from ftkit.data.check import check_task
 from ftkit.data.prompt import prompt_ids
@@ -87,7 +86,7 @@ def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a tokenizer's chat template (first 16 hexadecimal digits)."""
     template = tokenizer.chat_template
     text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest(text.encode())
 
 
 # --- the guards ---

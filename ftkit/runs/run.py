@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import platform
 import shutil
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import new_folder, read_json, write_json
+from ftkit.common.files import digest, json_lines, new_folder, read_json, read_text, write_json
 from ftkit.common.machine import processor_name, versions
 from ftkit.common.paths import kit_root, runs_dir
 from ftkit.common.profiles import Profile
@@ -121,9 +119,8 @@ class Run:
         path = self.folder / "log.jsonl"
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        complete = (line for line in lines if line.endswith("}"))  # a killed process may leave half a line
-        return [json.loads(line) for line in complete]
+        lines = json_lines(read_text(path))
+        return [line.value for line in lines if not line.fault]  # a killed process may leave half a line
 
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:
@@ -238,5 +235,4 @@ def adapter_digest(run: Run) -> str:
     path = run.adapter / "adapter_model.safetensors"
     if not path.is_file():
         raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digest(path.read_bytes())
