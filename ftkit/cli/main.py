@@ -15,6 +15,7 @@ from ftkit import __version__
 from ftkit.cli.export import export
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
+from ftkit.common.console import Progress
 from ftkit.common.errors import KitError
 from ftkit.common.files import json_lines, read_text, write_jsonl
 from ftkit.common.paths import kit_root
@@ -214,9 +215,7 @@ def general(
     if not lm_eval:
         if limit:
             raise KitError("--limit goes with --lm-eval.")
-        result = elsewhere.general_check(
-            _answerer(opened), lambda done, of: print(f"  {done} of {of} done", file=sys.stderr, flush=True)
-        )
+        result = elsewhere.general_check(_answerer(opened), Progress(verb="done", say=_say_aside))
         print("\n".join(elsewhere.summary(result)))
         return
     elsewhere.need_lm_eval()
@@ -253,13 +252,14 @@ def generate(
         print(_answerer(opened).answer([message], which)[0])
         return
     rows = _read_messages(input, opened)
-
-    def progress(done: int, of: int) -> None:
-        print(f"  {done} of {of} answered", file=sys.stderr, flush=True)
-
-    texts = _answerer(opened).answer([row["message"] for row in rows], which, progress)
+    texts = _answerer(opened).answer([row["message"] for row in rows], which, Progress(say=_say_aside))
     write_jsonl(output, ({**row, "prediction": text} for row, text in zip(rows, texts, strict=True)))
     print(f"{len(rows)} predictions in {output}")
+
+
+def _say_aside(line: str) -> None:
+    """What is not the command's result goes to standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _answerer(run: Run):

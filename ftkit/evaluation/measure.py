@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ftkit.common.console import clock
+from ftkit.common.console import Progress, Say
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, replacing, write_json
 from ftkit.common.machine import versions
@@ -41,7 +41,6 @@ ABOUT = {
     BASE: "the untouched model, told the fields and their values",
     TUNED: "the model after fine-tuning, told nothing",
 }
-Say = Callable[[str], None]
 __all__ = ["FORMAT", "compare_runs", "evaluate", "load_evaluation", "same", "score", "sentences", "table"]
 
 
@@ -238,12 +237,7 @@ def _general(run: Run, answerer: Answerer, say: Say) -> dict[str, Any]:
     path, key = run.folder / "general.json", {"questions": general.fingerprint(), "adapter": adapter_digest(run)}
     kept = read_json(path) if path.is_file() else {}
     if kept.get("key") != key:
-        began = time.monotonic()
-
-        def progress(done: int, of: int) -> None:
-            say(f"  general check: {done} of {of}, {clock((time.monotonic() - began) / done * (of - done))} left")
-
-        kept = {"key": key, "check": general.general_check(answerer, progress)}
+        kept = {"key": key, "check": general.general_check(answerer, Progress("general check", "done", say))}
         write_json(path, kept)
     check = kept["check"]
     base, tuned = (check["models"][side] for side in (BASE, TUNED))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftkit.common.console import Say
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.files import digest, read_json
 from ftkit.common.profiles import Profile
@@ -337,7 +338,7 @@ def at_loading(run: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -
     return [template(facts, tokenizer), base(facts, run.profile.model), adapter_in_use(model), unpacked(model)]
 
 
-def require(findings: Iterable[Finding], say: Callable[[str], None] = print) -> None:
+def require(findings: Iterable[Finding], say: Say = print) -> None:
     """Raise `KitError` for the first finding that must stop what comes next; the others that are not well are said."""
     for finding in findings:
         if not finding.ok and finding.gate:

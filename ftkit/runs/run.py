@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import digest, json_lines, new_folder, read_json, read_text, write_json
-from ftkit.common.machine import processor_name, versions
+from ftkit.common.machine import describe_machine, versions
 from ftkit.common.paths import kit_root, runs_dir
 from ftkit.common.profiles import Profile
 from ftkit.data.task import Task, load_task
@@ -131,6 +130,7 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
     while folder.exists():
         n += 1
         folder = runs_dir() / f"{stem}-{n}"
+    machine = describe_machine()
     write_json(
         folder / "run.json",
         {
@@ -143,7 +143,7 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
             "reason": reason,
             "seed": profile.seed,
             "versions": versions(),
-            "machine": {"system": platform.platform(terse=True), "processor": processor_name()},
+            "machine": {"system": machine["system"], "processor": machine["cpu"]},
         },
     )
     return Run(folder)

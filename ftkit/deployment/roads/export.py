@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.files import new_folder, write_json
 from ftkit.common.memory import free_memory
@@ -38,9 +39,7 @@ class Road:
     load: Callable[[Run, Path], Loaded]
 
 
-def export(
-    run: Run, to: str, folder: Path | None = None, verify: bool = True, say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def export(run: Run, to: str, folder: Path | None = None, verify: bool = True, say: Say = print) -> dict[str, Any]:
     """Write one export of a finished run and prove it; returns what `export.json` in the folder holds.
 
     `folder` is where (left out: `exports/NAME` in the run) and must not be there yet; it appears complete or not at all.
@@ -91,7 +90,7 @@ def size_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
 
 
-def verified(run: Run, to: str, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def verified(run: Run, to: str, folder: Path, say: Say) -> dict[str, Any]:
     """Let the tuned model and the exported one answer the same test messages: shares that agree, and the speed of both."""
     task = run.task
     messages = [row[task.message] for row in task.rows("test")[:MESSAGES]]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
 from ftkit.deployment.roads.export import doubt, export, size_mb
@@ -17,9 +18,7 @@ from ftkit.runs.run import Run, adapter_digest
 PUSHED = ("adapter", "merged", "space")
 
 
-def push(
-    run: Run, repo: str, what: str = "adapter", private: bool = True, api: Any = None, say: Callable[[str], None] = print
-) -> str:
+def push(run: Run, repo: str, what: str = "adapter", private: bool = True, api: Any = None, say: Say = print) -> str:
     """Upload an export (`adapter`, `merged` or `space`) with its card to the hub; returns the address.
 
     The token is the one that `hf auth login` stored or `HF_TOKEN` holds; huggingface_hub reads it, the kit neither shows
