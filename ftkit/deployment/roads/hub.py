@@ -12,7 +12,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
 from ftkit.deployment.roads.export import doubt, export, size_mb
 from ftkit.deployment.roads.merged import export_folder
-from ftkit.models.hub import hub_answers, hub_said
+from ftkit.models.hub import explain_hub_error, hub_answers
 from ftkit.runs.run import Run, adapter_digest
 
 PUSHED = ("adapter", "merged", "space")
@@ -84,4 +84,4 @@ def _asking(call: Callable[[], Any], failed: str, folder: Path | None = None) ->
         return call()
     except Exception as error:
         ready = f" {folder} is ready: the same command goes on from there." if folder else ""
-        raise KitError(f"{failed}: {hub_said(error)}.{ready}") from None
+        raise KitError(f"{failed}: {explain_hub_error(error)}.{ready}") from None
