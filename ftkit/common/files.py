@@ -53,8 +53,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented UTF-8 JSON, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -135,5 +134,6 @@ def place(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 with the line ends of Unix, into a folder that is not public yet."""
-    path.write_text(text, encoding="utf-8", newline="\n")
+    """Write UTF-8 with the line ends of Unix, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -56,16 +56,7 @@ def resolve_dtype(dtype: str, hardware: Hardware | None = None) -> str:
     return "bfloat16" if native else "float32"
 
 
-RECORDED_PACKAGES = (
-    "ftkit",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "datasets",
-)
+RECORDED_PACKAGES = ["ftkit", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets"]
 
 
 def versions() -> dict[str, str]:

@@ -13,15 +13,7 @@ from typing import Any
 
 from ftkit.common.errors import Finding
 from ftkit.common.profiles import Profile
-from ftkit.data.faults import (
-    find_cut_off,
-    find_foreign,
-    find_personal_data,
-    has_markup,
-    has_signature,
-    repair_answer,
-    split_words,
-)
+from ftkit.data.faults import find_cut_off, find_foreign, find_markup, find_personal_data, repair_answer, split_words
 from ftkit.data.prompt import example_ids
 from ftkit.data.similarity import similar_pairs
 from ftkit.data.task import SPLITS, Line, Row, Task, labels_of, read_lines
@@ -92,9 +84,9 @@ def check_task(
     yield from _count_values(checked)
     yield from check_similarity(checked)
     named = checked.messages()
-    yield _check_messages("markup", named, _name_markup, "no HTML, no mail signatures", "hold HTML or a mail signature")
+    yield _check_messages("markup", named, find_markup, "no HTML, no mail signatures", "hold HTML or a mail signature")
     well = "no e-mail address, phone or card number"
-    yield _check_messages("personal data", named, _name_personal_data, well, "seem to hold some", "mask them")
+    yield _check_messages("personal data", named, find_personal_data, well, "seem to hold some", "mask them")
     yield _check_ends(checked)
     yield from _check_variety(checked)
     if thorough:
@@ -106,21 +98,18 @@ def check_task(
 
 
 def _check_rows(checked: Checked) -> Finding:
-    counts = ", ".join(f"{len(checked.rows[split]):,} {split}" for split in SPLITS)
-    problems = checked.problems()
     numbers = {split: len(checked.rows[split]) for split in SPLITS}
+    counts = ", ".join(f"{n:,} {split}" for split, n in numbers.items())
+    problems = checked.problems()
     if not problems:
         return Finding("rows", True, f"{counts}; all fit the task", numbers=numbers)
-    bad = sum(len(lines) for lines in checked.bad.values())
-    text = f"{counts}; {bad:,} row(s) more do not fit the task"
+    bad = [line for lines in checked.bad.values() for line in lines]
     kinds = Counter(
-        re.sub(r": .*? is not ", ": is not ", re.sub(r"\(.*\)", "", p)).strip()
-        for lines in checked.bad.values()
-        for line in lines
-        for p in line.problems
+        re.sub(r": .*? is not ", ": is not ", re.sub(r"\(.*\)", "", p)).strip() for line in bad for p in line.problems
     )
     cases = (*(f"{count} x {kind}" for kind, count in kinds.most_common(6)), *problems)
     fix = "Mend or remove these rows. ftkit task clean mends the safe ones and sets the others aside."
+    text = f"{counts}; {len(bad):,} row(s) more do not fit the task"
     return Finding("rows", False, text, fix, cases, gate=True, numbers=numbers)
 
 
@@ -162,21 +151,19 @@ def check_similarity(checked: Checked) -> Iterator[Finding]:
     pairs = similar_pairs([message for _, _, message in named])
     for thing, across in (("duplicates", False), ("leakage", True)):
         mine = [p for p in pairs if (named[p.first][0] != named[p.second][0]) == across]
-        cases = tuple(
+        if not mine:
+            yield Finding(thing, True, f"no message stands in {'two splits' if across else 'a split twice'}, none nearly so")
+            continue
+        cases = (
             f"{named[p.first][1]} {'=' if p.equal else '~'} {named[p.second][1]}: {_shorten(named[p.second][2])}"
             for p in mine
         )
-        where = "two splits" if across else "a split twice"
-        equal = sum(p.equal for p in mine)
-        if not mine:
-            yield Finding(thing, True, f"no message stands in {where}, none nearly so")
-        elif across:
+        equal, where = sum(p.equal for p in mine), "across splits" if across else "within a split"
+        text = f"{equal} equal and {len(mine) - equal} nearly equal pairs {where}"
+        fix = "Keep one of each: what stands twice counts twice."
+        if across:
             fix = "Remove them from training: a test of what was trained on measures memory."
-            text = f"{equal} equal and {len(mine) - equal} nearly equal pairs across splits"
-            yield Finding(thing, False, text, fix, cases, gate=True)
-        else:
-            text = f"{equal} equal and {len(mine) - equal} nearly equal pairs within a split"
-            yield Finding(thing, False, text, "Keep one of each: what stands twice counts twice.", cases)
+        yield Finding(thing, False, text, fix, tuple(cases), gate=across)
 
 
 def _shorten(message: str, length: int = 60) -> str:
@@ -185,20 +172,13 @@ def _shorten(message: str, length: int = 60) -> str:
 
 
 def _check_messages(thing: str, named: list, look: Any, well: str, ill: str, do: str = "remove them") -> Finding:
-    """A finding over single messages: `look` says what is wrong with one, in words, or nothing."""
-    cases = tuple(f"{name}: {what} in {_shorten(message)!r}" for _, name, message in named if (what := look(message)))
+    """A finding over single messages: `look` names what is wrong with one, if anything."""
+    kinds = ((name, message, " and ".join(look(message))) for _, name, message in named)
+    cases = tuple(f"{name}: {kind} in {_shorten(message)!r}" for name, message, kind in kinds if kind)
     if not cases:
         return Finding(thing, True, well)
     fix = f"Look at them and {do}, unless they belong there: ftkit task clean."
     return Finding(thing, False, f"{len(cases)} message(s) {ill}", fix, cases)
-
-
-def _name_markup(message: str) -> str:
-    return " and ".join(["HTML"] * has_markup(message) + ["signature or quoted mail"] * has_signature(message))
-
-
-def _name_personal_data(message: str) -> str:
-    return " and ".join(find_personal_data(message))
 
 
 def _check_ends(checked: Checked) -> Finding:

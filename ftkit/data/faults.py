@@ -42,20 +42,17 @@ STOP = re.compile(r"\W*(?:[.!?;:)…\n]|$)")
 MASKS = {"e-mail address": "[e-mail]", "card number": "[card]", "phone number": "[phone]"}
 
 
-def has_markup(text: str) -> bool:
-    """Whether a text holds HTML tags or entities."""
-    return bool(TAG.search(text) or ENTITY.search(text))
+def find_markup(text: str) -> list[str]:
+    """Name what a message holds that nobody wrote for its reader: HTML (tags or entities), a mail program's signature."""
+    match = SIGNATURE.search(text)
+    return ["HTML"] * bool(TAG.search(text) or ENTITY.search(text)) + ["signature or quoted mail"] * bool(
+        match and match.start() > 0
+    )
 
 
 def remove_markup(text: str) -> str:
     """Remove HTML: tags become spaces, entities the characters they stand for."""
-    return _tidy(html.unescape(TAG.sub(" ", text)))
-
-
-def has_signature(text: str) -> bool:
-    """Whether a mail program's signature, notice or quoted mail follows the message."""
-    match = SIGNATURE.search(text)
-    return bool(match and match.start() > 0)
+    return _tidy(html.unescape(TAG.sub(" ", text))) if TAG.search(text) or ENTITY.search(text) else text
 
 
 def remove_signature(text: str) -> str:
@@ -98,7 +95,7 @@ def repair_text(text: str) -> tuple[str, list[str]]:
     """Mend a message as far as that is safe: (the text, what was done)."""
     done = []
     for what, repair in (
-        ("removed markup", lambda t: remove_markup(t) if has_markup(t) else t),
+        ("removed markup", remove_markup),
         ("cut off a signature or quoted mail", remove_signature),
         ("masked personal data", mask_personal_data),
         ("normalised characters and spaces", normalize_text),
@@ -132,29 +129,31 @@ def repair_answer(task: Task, answer: Any) -> tuple[Any, list[str]]:
     if task.kind == "text":
         mended = normalize_text(answer) if isinstance(answer, str) else answer
         return mended, [] if mended == answer else ["normalised characters and spaces of the answer"]
-    done = []
+    steps = []
     if isinstance(answer, str):
         try:
-            answer, done = json.loads(answer), ["read the answer from a text holding JSON"]
+            answer, steps = json.loads(answer), ["read the answer from a text holding JSON"]
         except (ValueError, RecursionError):
             return answer, []
-    if not isinstance(answer, dict):
-        return answer, []
-    names = [f.name for f in task.fields]
-    mended = {}
+    return _repair_object(task, answer, steps) if isinstance(answer, dict) else (answer, [])
+
+
+def _repair_object(task: Task, answer: dict[str, Any], steps: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Mend the spelling of keys and values and the order of the keys; `steps` tells what was done before."""
+    names, mended = [f.name for f in task.fields], {}
     for key, value in answer.items():
         name = key if key in names else match_spelling(key, names) or key
         if name != key:
-            done.append(f"spelled the key {key!r} as {name!r}")
+            steps.append(f"spelled the key {key!r} as {name!r}")
         mended[name] = value
     for f in task.fields:
         if f.name in mended and (value := _repair_value(f, mended[f.name])) != mended[f.name]:
-            done.append(f"{f.name}: {json.dumps(mended[f.name], ensure_ascii=False)} as {json.dumps(value)}")
+            steps.append(f"{f.name}: {json.dumps(mended[f.name], ensure_ascii=False)} as {json.dumps(value)}")
             mended[f.name] = value
     if set(mended) == set(names) and list(mended) != names:
         mended = {name: mended[name] for name in names}
-        done.append("put the keys in order")
-    return mended, done
+        steps.append("put the keys in order")
+    return mended, steps
 
 
 def _repair_value(f: Field, value: Any) -> Any:

@@ -125,16 +125,9 @@ def _text_field(name: str, about: str, values: list[str], nullable: bool) -> Fie
 
 
 def make_task(
-    name: str,
-    table: Table,
-    message: str,
-    targets: Sequence[str],
-    kind: str | None = None,
-    prompt: str | None = None,
-    held_out: float = 0.1,
-    seed: int = 17,
-    max_message_characters: int = 4000,
-) -> Made:
+    name: str, table: Table, message: str, targets: Sequence[str], kind: str | None = None, prompt: str | None = None,
+    held_out: float = 0.1, seed: int = 17, max_message_characters: int = 4000,
+) -> Made:  # fmt: skip
     """Make a task of a table: guess its kind, check every row, and split what fits.
 
     `held_out` is the share of the rows that validation and test get each. The splits are stratified by the label (or the
@@ -159,17 +152,10 @@ def make_task(
     fields = guess_fields(answers) if kind == "json" else ()
     labels = tuple(sorted(set(answers))) if kind == "label" else ()
     task = Task(
-        folder=Path(name),
-        name=Path(name).name,
-        kind=kind,
-        system_prompt=prompt or _prompt(kind, labels, fields),
+        Path(name), Path(name).name, kind, prompt or _prompt(kind, labels, fields),
         title=Path(name).name.replace("_", " ").replace("-", " "),
-        message="message",
-        target="target",
-        max_message_characters=max_message_characters,
-        labels=labels,
-        fields=fields,
-    )
+        max_message_characters=max_message_characters, labels=labels, fields=fields,
+    )  # fmt: skip
     good = []
     for number, (line, row, answer) in enumerate(rows, 1):
         made = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
@@ -321,15 +307,8 @@ def write_task(made: Made, source: str, folder: Path) -> None:
     import tomlkit
 
     task = made.task
-    table: dict[str, Any] = {
-        "name": task.name,
-        "title": task.title,
-        "kind": task.kind,
-        "message": task.message,
-        "target": task.target,
-        "max_message_characters": task.max_message_characters,
-        "system_prompt": task.system_prompt,
-    }
+    keys = ("name", "title", "kind", "message", "target", "max_message_characters", "system_prompt")
+    table: dict[str, Any] = {key: getattr(task, key) for key in keys}
     if task.labels:
         table["labels"] = list(task.labels)
     if task.fields:

@@ -9,15 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import digest, json_lines, read_text
 from ftkit.common.paths import kit_root
-
-if TYPE_CHECKING:
-    pass
-
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("json", "label", "text")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ftkit.common.console import Progress, Say
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, replacing, write_json
+from ftkit.common.files import read_json, write_json, write_text
 from ftkit.common.machine import versions
 from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import Row, Task
@@ -97,8 +97,7 @@ def evaluate(
     ]  # fmt: skip
     write_json(run.folder / "predictions.json", with_text)
     write_json(run.folder / "evaluation.json", result)
-    with replacing(run.folder / "report.html") as temporary:
-        temporary.write_text(page(run.record, result, sentences(result)), encoding="utf-8")
+    write_text(run.folder / "report.html", page(run.record, result, sentences(result)))
     write_card(run)
     return result
 

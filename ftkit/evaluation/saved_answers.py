@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.console import Progress, Say
-from ftkit.common.files import dump, json_lines, replacing
+from ftkit.common.files import dump, json_lines, write_text
 from ftkit.runs.run import Run
 
 
@@ -62,12 +62,10 @@ def _kept(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     head = json.dumps({"settings": settings}, sort_keys=True)
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     if not lines or lines[0] != head:
-        with replacing(path) as temporary:
-            temporary.write_text(head + "\n", encoding="utf-8")
+        write_text(path, head + "\n")
         return {}
     lines_of_entries = json_lines("\n".join(lines[1:-1]))  # what follows the last line's end was cut off
     entries = [line.value for line in lines_of_entries if not line.fault]
     if lines[-1]:
-        with replacing(path) as temporary:
-            temporary.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines[:-1]) + "\n")
     return {entry.pop("message"): entry for entry in entries}

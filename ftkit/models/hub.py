@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def hub_answers(timeout: float = 3.0) -> bool:

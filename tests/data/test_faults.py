@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 from ftkit.data.faults import (
     find_cut_off,
     find_foreign,
+    find_markup,
     find_personal_data,
-    has_markup,
-    has_signature,
     match_spelling,
     repair_answer,
     repair_text,
@@ -57,7 +56,7 @@ def test_a_fault_in_a_message_is_mended(text, mended):
 )
 def test_what_only_looks_like_a_fault_stays(text):
     assert repair_text(text) == (text, [])
-    assert not has_markup(text) and not has_signature(text) and not find_personal_data(text)
+    assert not find_markup(text) and not find_personal_data(text)
 
 
 def test_a_long_number_that_is_no_card_is_not_called_one():
@@ -112,7 +111,7 @@ def test_repairing_twice_changes_nothing_more_and_never_fails(text):
     once, _ = repair_text(text)
     again, _ = repair_text(once)
     assert isinstance(once, str) and len(again) <= len(once)
-    find_cut_off([text]), has_markup(text), has_signature(text), find_personal_data(text)
+    find_cut_off([text]), find_markup(text), find_personal_data(text)
 
 
 def test_messages_that_end_in_the_middle_are_found_and_whole_ones_are_not():
