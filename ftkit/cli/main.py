@@ -15,8 +15,9 @@ from ftkit import __version__
 from ftkit.cli.export import export
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
+from ftkit.common.console import Progress
 from ftkit.common.errors import KitError
-from ftkit.common.files import replacing
+from ftkit.common.files import json_lines, read_text, write_jsonl
 from ftkit.common.paths import kit_root
 
 if TYPE_CHECKING:
@@ -216,9 +217,7 @@ def general(
     if not lm_eval:
         if limit:
             raise KitError("--limit goes with --lm-eval.")
-        check = elsewhere.general_check(
-            _answerer(opened), lambda done, of: print(f"  {done} of {of} done", file=sys.stderr, flush=True)
-        )
+        check = elsewhere.general_check(_answerer(opened), Progress(verb="done", say=_say_aside))
         print("\n".join(elsewhere.describe_check(check)))
         return
     elsewhere.need_lm_eval()
@@ -255,15 +254,14 @@ def generate(
         print(_answerer(opened).answer([message], which)[0])
         return
     rows = _read_messages(input, opened)
-
-    def progress(done: int, of: int) -> None:
-        print(f"  {done} of {of} answered", file=sys.stderr, flush=True)
-
-    texts = _answerer(opened).answer([row["message"] for row in rows], which, progress)
-    with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for row, text in zip(rows, texts, strict=True):
-            file.write(json.dumps({**row, "prediction": text}, ensure_ascii=False) + "\n")
+    texts = _answerer(opened).answer([row["message"] for row in rows], which, Progress(say=_say_aside))
+    write_jsonl(output, ({**row, "prediction": text} for row, text in zip(rows, texts, strict=True)))
     print(f"{len(rows)} predictions in {output}")
+
+
+def _say_aside(line: str) -> None:
+    """What is not the command's result goes to standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _answerer(run: Run):
@@ -274,21 +272,11 @@ def _answerer(run: Run):
 
 def _read_messages(path: Path, run: Run) -> list[dict]:
     """Rows of a file of messages, each checked before the model is loaded."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise KitError(f"{path} is missing.") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise KitError(f"{path} is not UTF-8 text ({error}).") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, _, row, fault in json_lines(read_text(path)):
         where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise KitError(f"{where}: not JSON ({error}).") from None
+        if fault:
+            raise KitError(f"{where}: {fault}.")
         if not isinstance(row, dict) or "message" not in row:
             raise KitError(f"{where}, field 'message': it is missing.")
         run.task.check_message(row["message"], f"{where}, field 'message'")

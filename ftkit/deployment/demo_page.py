@@ -38,10 +38,10 @@ def answer_card(task: Task, answer: Answer, target: Any = None) -> str:
     if value is None:
         note = "No ticket: the answer holds no JSON object." if answer.finished else "No ticket yet …"
         return f'<div class="card broken"><p>{note}</p></div>'
-    rows = []
+    rows, problems = [], task.field_problems(value)
     for f in task.fields:
         shown = _shown(value[f.name]) if f.name in value else "missing"
-        wrong = f.name not in value or any(f"'{task.target}.{f.name}'" in p for p in task.answer_problems(value))
+        wrong = f.name in problems
         mark = ' class="wrong"' if wrong else ""
         note = " <small>not allowed here</small>" if wrong and f.name in value else ""
         if isinstance(target, dict) and not wrong and value[f.name] != target.get(f.name):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ftkit.common.console import clock
+from ftkit.common.console import Progress, Say
 from ftkit.common.errors import KitError
 from ftkit.common.memory import free_memory
 from ftkit.deployment.merge import _merged, merged_model
@@ -38,7 +37,7 @@ VARIANTS = {
 SPOKEN = {"into 4-bit": "4-bit merged", "original": "original-base"}  # in sentences: "the ... model"
 
 
-def compare_merges(run: Run, limit: int | None = None, say: Callable[[str], None] = print) -> Fidelity:
+def compare_merges(run: Run, limit: int | None = None, say: Say = print) -> Fidelity:
     """Let every variant answer the test split and compare each with the adapter on its 4-bit base, message by message.
 
     Quantizing a merged model again rounds much of the adapter away: the base's values lie on the 16 steps of 4 bits already,
@@ -55,7 +54,7 @@ def compare_merges(run: Run, limit: int | None = None, say: Callable[[str], None
     for number, (key, name) in enumerate(VARIANTS.items(), start=1):
         with _loaded_variant(run, key) as answerer:
             say(f"{number} of {len(VARIANTS)}: {name}")
-            texts, seconds = timed(answerer, messages, _progress(say))
+            texts, seconds = timed(answerer, messages, Progress(say=say))
         scores = {metric: values for metric, values in score(task, rows, texts).items() if isinstance(values[0], bool)}
         beside: dict[str, Any] = {}
         if reference is None:
@@ -103,17 +102,6 @@ def _loaded_variant(run: Run, key: str) -> Iterator[Answerer]:
     }
     with answering(run, loads[key]) as answerer:
         yield answerer
-
-
-def _progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Progress lines with the time left for this variant."""
-    began = time.monotonic()
-
-    def progress(done: int, of: int) -> None:
-        left = (time.monotonic() - began) / done * (of - done)
-        say(f"  {done} of {of} answered" + (f", {clock(left)} left" if left else ""))
-
-    return progress
 
 
 def load_fidelity(run: Run) -> Fidelity:

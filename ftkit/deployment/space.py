@@ -14,7 +14,8 @@ from ftkit.common.files import place, read_json, write_json, write_text
 from ftkit.common.paths import kit_root
 from ftkit.data.task import Task
 from ftkit.evaluation.answer import Loaded, on_base
-from ftkit.models.find import BASE_LICENCES, find_model, prepare_model, public_name
+from ftkit.models.catalog import licence_of
+from ftkit.models.find import find_model, prepare_model, public_name
 from ftkit.runs.run import Run
 
 # What of a run may be public: no lock, no feedback of visitors, no other exports
@@ -140,7 +141,7 @@ def space_readme(run: Run, task: Task, model: str) -> str:
     from huggingface_hub import SpaceCardData
 
     title = task.title or task.name
-    licence = BASE_LICENCES.get(model)
+    licence = licence_of(model)
     head = SpaceCardData(
         title=title,
         sdk="gradio",

@@ -6,8 +6,6 @@ format, without the task's system prompt: what they knew before is asked as anyb
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_text
+from ftkit.common.files import digest, read_jsonl, read_text
 from ftkit.common.paths import kit_root
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.intervals import compare_shares, describe_comparison
@@ -35,7 +33,7 @@ FOLDER = kit_root() / "data" / "general"
 
 def questions() -> list[dict[str, Any]]:
     """The questions: dicts with `id`, `kind` (one of `KINDS`), `prompt`, and the `check` that a right answer passes."""
-    return [json.loads(line) for line in read_text(FOLDER / "questions.jsonl").splitlines() if line.strip()]
+    return read_jsonl(FOLDER / "questions.jsonl")
 
 
 def english() -> str:
@@ -45,7 +43,7 @@ def english() -> str:
 
 def questions_digest() -> str:
     """SHA-256 over questions and text (first 16 hexadecimal digits): which check a result is of."""
-    return hashlib.sha256((read_text(FOLDER / "questions.jsonl") + "\0" + english()).encode()).hexdigest()[:16]
+    return digest((read_text(FOLDER / "questions.jsonl") + "\0" + english()).encode())
 
 
 def passes(check: dict[str, Any], text: str) -> bool:

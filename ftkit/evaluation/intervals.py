@@ -19,11 +19,16 @@ Interval = tuple[float, float]
 
 
 def share_interval(right: Sequence[bool]) -> Interval:
-    """Wilson's interval for a share of yes (Wilson 1927; scipy.stats.binomtest)."""
+    """Wilson's interval for the share of yes among `right`."""
+    return wilson_interval(int(sum(right)), len(right))
+
+
+def wilson_interval(k: int, n: int) -> Interval:
+    """Wilson's interval for the share of yes, `k` of `n` (Wilson 1927; scipy.stats.binomtest)."""
     from scipy.stats import binomtest
 
-    found = binomtest(int(sum(right)), len(right)).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def compare_shares(first: Sequence[bool], second: Sequence[bool]) -> Comparison:
@@ -78,12 +83,7 @@ def bootstrap_interval(statistic: Callable[[np.ndarray], np.ndarray], n: int, se
     `statistic` takes indices of examples [..., k] and gives the scores [...]. Where every resample gives the same score (all
     right, all wrong) a bootstrap sees no chance at all; then it is Wilson's interval of that share, which is the wider.
     """
-    value = float(statistic(np.arange(n)))
-    found = _bca(statistic, n, seed)
-    if found is None:
-        right = round(value * n)
-        return share_interval([True] * right + [False] * (n - right))
-    return found
+    return _bca(statistic, n, seed) or wilson_interval(round(float(statistic(np.arange(n))) * n), n)
 
 
 def compare_scores(

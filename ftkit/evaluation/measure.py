@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ftkit.common.console import clock
+from ftkit.common.console import Progress, Say
 from ftkit.common.errors import KitError
 from ftkit.common.machine import versions
 from ftkit.data.prompt import chat_prompt
@@ -45,7 +45,6 @@ ABOUT = {
     TUNED: "the model after fine-tuning, told nothing",
 }
 CHEAP = {MAJORITY: baselines.majority, TFIDF: baselines.tfidf}  # made again rather than kept
-Say = Callable[[str], None]
 
 
 def evaluate(
@@ -231,12 +230,7 @@ def _general_check(run: Run, answerer: Answerer, say: Say) -> GeneralCheck:
                 return kept.check
         except KitError as error:
             say(f"  general check: asked again. {error}")
-    began = time.monotonic()
-
-    def progress(done: int, of: int) -> None:
-        say(f"  general check: {done} of {of}, {clock((time.monotonic() - began) / done * (of - done))} left")
-
-    check = general_check(answerer, progress)
+    check = general_check(answerer, Progress("general check", "done", say))
     General(key=key, check=check).save(run.folder)
     return check
 
@@ -268,7 +262,7 @@ def load_evaluation(run: Run) -> Evaluation:
 
 
 def answers_of(run: Run, result: Evaluation) -> dict[str, list[str]]:
-    """Each model's answers to the rows of an evaluation, in their order: as they were kept, or made again where that is cheap.
+    """Each model's answers to the rows of an evaluation, in their order: as kept, or made again where that is cheap.
 
     The models come from the cheapest to the tuned one. Raises `KitError` where answers are not kept any more.
     """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ftkit.common.console import clock
 from ftkit.common.figures import confusion_figure, figure_of, picture
-from ftkit.common.files import replacing
+from ftkit.common.files import write_text
 from ftkit.data.report import page_of, table
 from ftkit.evaluation.tables import describe_evaluation, in_order
 from ftkit.runs.documents import Calibration, Evaluation, Forgetting, RunRecord, Score, Slice, WrongAnswer
@@ -19,8 +19,7 @@ GREY, ORANGE = "#78716c", "#c2410c"
 def write_report(run: Run) -> None:
     """Write the page of a run's evaluation, `report.html`, into the run."""
     result = Evaluation.load(run.folder)
-    with replacing(run.folder / "report.html") as temporary:
-        temporary.write_text(page(run.record, result, describe_evaluation(result)), encoding="utf-8")
+    write_text(run.folder / "report.html", page(run.record, result, describe_evaluation(result)))
 
 
 def page(record: RunRecord, result: Evaluation, said: Sequence[str]) -> str:

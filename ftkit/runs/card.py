@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import replacing
-from ftkit.models.find import BASE_LICENCES, public_name
+from ftkit.models.catalog import licence_of
+from ftkit.models.find import public_name
 from ftkit.runs.documents import Comparison, Evaluation, Score
 from ftkit.runs.run import Run
 
@@ -32,7 +33,7 @@ def card(run: Run, merged: bool = False) -> str:
     from huggingface_hub import ModelCardData
 
     record, profile, measured = run.record, run.profile, run.training
-    licence = BASE_LICENCES.get(profile.model)
+    licence = licence_of(profile.model)
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", profile.model))  # else a folder of somebody's machine
     head = ModelCardData(
         base_model=profile.model if on_hub else None,

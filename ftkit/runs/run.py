@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import new_folder
-from ftkit.common.machine import processor_name, versions
+from ftkit.common.files import digest, new_folder
+from ftkit.common.machine import describe_machine, versions
 from ftkit.common.paths import kit_root, runs_dir
 from ftkit.common.profiles import Profile
 from ftkit.data.task import Task, load_task
@@ -129,6 +127,7 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
     while folder.exists():
         n += 1
         folder = runs_dir() / f"{stem}-{n}"
+    machine = describe_machine()
     RunRecord(
         status="training",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -138,7 +137,7 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
         reason=reason,
         seed=profile.seed,
         versions=versions(),
-        machine=Machine(system=platform.platform(terse=True), processor=processor_name()),
+        machine=Machine(system=machine["system"], processor=machine["cpu"]),
     ).save(folder)
     return Run(folder)
 
@@ -225,5 +224,4 @@ def adapter_digest(run: Run) -> str:
     path = run.adapter / "adapter_model.safetensors"
     if not path.is_file():
         raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digest(path.read_bytes())

@@ -15,6 +15,7 @@ from ftkit.common.machine import Hardware, detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import example_ids
 from ftkit.data.task import Task
+from ftkit.models.catalog import CATALOG
 from ftkit.training import cpu_kernels as kernels
 
 if TYPE_CHECKING:
@@ -33,20 +34,6 @@ DEVICES = {"T4": (15.0, 65), "L4": (22.5, 121), "A100": (40.0, 312), "H200": (14
 SHARE = {"cpu": 0.5, "cuda": 0.35}  # of the matrix-product rate that a training reaches: measured on a CPU, assumed on a GPU
 USABLE = 0.92  # of a device's memory
 MOST_EXAMPLES, MOST_TOKENS = 64, 8192  # no larger batch and no longer row is looked for
-CONFIGS: dict[str, dict[str, Any]] = {  # the profiles' models, so that a plan needs no hub
-    "HuggingFaceTB/SmolLM2-135M-Instruct": {
-        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
-    },
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": {
-        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "vocab_size": 49152,
-        "num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": True,
-    },
-    "Qwen/Qwen2.5-7B-Instruct": {
-        "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-        "vocab_size": 152064, "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,8 +108,8 @@ def model_shape(name: str) -> Shape:
 def _config(name: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    if name in CONFIGS:
-        return AutoConfig.for_model(**CONFIGS[name])
+    if name in CATALOG:
+        return AutoConfig.for_model(**CATALOG[name].configuration)
     path = Path(name).expanduser()
     try:
         return AutoConfig.from_pretrained(path if path.exists() else name)

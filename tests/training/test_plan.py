@@ -5,10 +5,10 @@ from ftkit.common.errors import KitError
 from ftkit.common.machine import Hardware
 from ftkit.common.profiles import choose_profile, read_profiles
 from ftkit.data.task import load_task
+from ftkit.models.catalog import CATALOG
 from ftkit.models.four_bit import weight_bytes
 from ftkit.models.load import load_model
 from ftkit.training.plan import (
-    CONFIGS,
     METHODS,
     MOST_EXAMPLES,
     MOST_TOKENS,
@@ -40,8 +40,8 @@ def trainer(tiny_task, tiny_choice, tmp_path_factory):
 
 
 def test_the_models_of_the_profiles_can_be_planned_without_a_hub():
-    sizes = {name: model_shape(name).weights for name in CONFIGS}
-    assert {profile.model for profile in PROFILES.values()} == set(CONFIGS)
+    sizes = {name: model_shape(name).weights for name in CATALOG}
+    assert {profile.model for profile in PROFILES.values()} == set(CATALOG)
     assert [round(size / 1e6) for size in sizes.values()] == [135, 1711, 7616]
 
 

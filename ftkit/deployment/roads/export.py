@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.files import new_folder
 from ftkit.common.memory import free_memory
@@ -39,9 +40,7 @@ class Road:
     load: Callable[[Run, Path], Loaded]
 
 
-def export(
-    run: Run, to: str, folder: Path | None = None, verify: bool = True, say: Callable[[str], None] = print
-) -> ExportRecord:
+def export(run: Run, to: str, folder: Path | None = None, verify: bool = True, say: Say = print) -> ExportRecord:
     """Write one export of a finished run and prove it; returns the record that is saved in its folder.
 
     `folder` is where (left out: `exports/NAME` in the run) and must not be there yet; it appears complete or not at all.
@@ -80,7 +79,7 @@ def size_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
 
 
-def compare_answers(run: Run, to: str, folder: Path, say: Callable[[str], None]) -> Agreement:
+def compare_answers(run: Run, to: str, folder: Path, say: Say) -> Agreement:
     """Let the tuned model and the exported one answer the same test messages: shares that agree, and the speed of both."""
     task = run.task
     messages = [row[task.message] for row in task.rows("test")[:MESSAGES]]

@@ -7,19 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.deployment.roads.export import doubt, export, size_mb
 from ftkit.deployment.roads.merged import export_folder
-from ftkit.models.hub import hub_answers, hub_said
+from ftkit.models.hub import explain_hub_error, hub_answers
 from ftkit.runs.documents import ExportRecord
 from ftkit.runs.run import Run, adapter_digest
 
 PUSHED = ("adapter", "merged", "space")
 
 
-def push(
-    run: Run, repo: str, what: str = "adapter", private: bool = True, api: Any = None, say: Callable[[str], None] = print
-) -> str:
+def push(run: Run, repo: str, what: str = "adapter", private: bool = True, api: Any = None, say: Say = print) -> str:
     """Upload an export (`adapter`, `merged` or `space`) with its card to the hub; returns the address.
 
     The token is the one that `hf auth login` stored or `HF_TOKEN` holds; huggingface_hub reads it, the kit neither shows
@@ -85,4 +84,4 @@ def _asking(call: Callable[[], Any], failed: str, folder: Path | None = None) ->
         return call()
     except Exception as error:
         ready = f" {folder} is ready: the same command goes on from there." if folder else ""
-        raise KitError(f"{failed}: {hub_said(error)}.{ready}") from None
+        raise KitError(f"{failed}: {explain_hub_error(error)}.{ready}") from None
