@@ -13,7 +13,6 @@ from ftkit.common.paths import cache_dir, kit_root
 from ftkit.common.profiles import choose_profile
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port
 from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, find_model
-from ftkit.models.load import quiet_bitsandbytes
 from ftkit.runs import guards
 from ftkit.runs.run import open_run
 
@@ -78,8 +77,6 @@ def _device() -> Finding:
 
 def _bitsandbytes() -> Finding:
     import torch
-
-    quiet_bitsandbytes()
     from bitsandbytes import functional as F
 
     device = detect_hardware().device

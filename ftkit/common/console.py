@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 def clock(seconds: float) -> str:
     """A duration for people: "45 s", "3 min 20 s", "2 h 05 min"."""

@@ -58,13 +58,20 @@ class Checked:
         return name and (name, {split: closed[name] for split, closed in found.items()})
 
 
-def gate(task: Task) -> Iterator[Finding]:
-    """The findings that must not be trained on: rows that do not fit the task, and messages that stand in two splits."""
-    return (finding for finding in check_task(task, thorough=False) if finding.gate and not finding.ok)
+def gate(task: Task, checked: Checked | None = None) -> Iterator[Finding]:
+    """The findings that must not be trained on: rows that do not fit the task, and messages that stand in two splits.
+
+    `checked` are the task's rows where they have been read already.
+    """
+    return (finding for finding in check_task(task, thorough=False, checked=checked) if finding.gate and not finding.ok)
 
 
 def check_task(
-    task: Task, thorough: bool = True, profile: Profile | None = None, train: Path | None = None
+    task: Task,
+    thorough: bool = True,
+    profile: Profile | None = None,
+    train: Path | None = None,
+    checked: Checked | None = None,
 ) -> Iterator[Finding]:
     """Check a task's data, one finding at a time; the cheap checks come first.
 
@@ -72,7 +79,7 @@ def check_task(
     some seconds: language, suspicious labels, a simple model's score, and the lengths in tokens if a `profile` says by
     which model. `train` is a file to check in the place of `train.jsonl`.
     """
-    checked = Checked.of(task, train)
+    checked = checked or Checked.of(task, train)
     yield _validity(checked)
     yield from _spelling(checked)
     yield from _balance(checked)

@@ -10,9 +10,9 @@ from ftkit.common.faces import face
 __getattr__, __dir__ = face(
     __name__,
     {
-        "answer": "BASE TUNED Answerer on_base",
+        "answer": "BASE TUNED Answerer load_tuned",
         "stream": "Answer",
-        "constrained": "ROOM only_what_fits",
+        "constrained": "ROOM SchemaProcessor",
         "intervals": "bootstrap_interval compare_shares in_words seeds_interval share_interval",
         "metrics": "score",
         "measure": "evaluate load_evaluation",

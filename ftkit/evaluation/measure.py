@@ -125,7 +125,7 @@ class _Measured:
         settings = self._settings(which, chat_prompt(self.task, "", told=which == BASE))
         settings |= {"constrained": fits, "most": most}
         vocabulary = answerer.model.config.vocab_size
-        fitting = partial(decoding.only_what_fits, self.task, answerer.tokenizer, vocabulary=vocabulary) if fits else None
+        fitting = partial(decoding.SchemaProcessor, self.task, answerer.tokenizer, vocabulary=vocabulary) if fits else None
 
         def ask(messages: list[str]) -> list[str]:
             chats = [answerer.prompt(message, which) for message in messages]

@@ -21,7 +21,7 @@ from ftkit.models.load import load_tokenizer
 from ftkit.runs.run import Run, all_runs, open_run, unfinished_run
 from ftkit.training.finetune import last_checkpoint, train
 from ftkit.training.progress import COMPLETE
-from ftkit.training.trainer import completion_loss, length_batches, make_trainer, training_data
+from ftkit.training.trainer import LengthBatches, completion_loss, count_longest_completion, make_trainer, training_data
 
 
 def quietly(*args, **kwargs):
@@ -124,7 +124,7 @@ def test_batches_hold_rows_of_like_length(trainer, tiny_task, tiny_choice):
 
 def test_batches_of_like_length_come_in_random_order_the_longest_row_first():
     lengths = [20 + 7 * n % 61 for n in range(203)]
-    batches = length_batches(lengths, 2, seed=17)
+    batches = LengthBatches(lengths, 2, seed=17)
     order = list(batches)
     assert len(batches) == 203 and sorted(order) == list(range(203)) and lengths[order[0]] == max(lengths)
     pairs = [(lengths[a], lengths[b]) for a, b in zip(order[2:-1:2], order[3::2], strict=True)]
@@ -133,8 +133,8 @@ def test_batches_of_like_length_come_in_random_order_the_longest_row_first():
     assert 0.35 < falls / len(pairs) < 0.65, "the lengths go down"
     assert list(batches) == order
     batches.set_epoch(1)
-    assert list(batches) != order != list(length_batches(lengths, 2, seed=3))
-    assert list(length_batches([5], 2, seed=17)) == [0] and sorted(length_batches([5, 6, 7], 2, seed=17)) == [0, 1, 2]
+    assert list(batches) != order != list(LengthBatches(lengths, 2, seed=3))
+    assert list(LengthBatches([5], 2, seed=17)) == [0] and sorted(LengthBatches([5, 6, 7], 2, seed=17)) == [0, 1, 2]
 
 
 def test_the_second_pass_has_an_order_of_its_own(trainer):
@@ -306,12 +306,12 @@ def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run
     from ftkit.evaluation.answer import Answerer
     from ftkit.models.load import load_tokenizer
     from ftkit.runs.run import SPARE, Run
-    from ftkit.training.trainer import longest_completion
 
     tokenizer = load_tokenizer(tiny_run.profile.model)
     texts = [json.dumps(row["ticket"], separators=(",", ":")) + tokenizer.eos_token for row in tiny_task.rows("train")]
     longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-    assert longest_completion(tiny_task, tokenizer) == longest > tiny_run.profile.max_new_tokens
+    data = training_data(tiny_task, tokenizer, tiny_run.profile)
+    assert count_longest_completion(data, tokenizer) == longest > tiny_run.profile.max_new_tokens
     copy = Run(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
     record = copy.record["training"]
     copy.update(training={**record, "longest_completion": longest})
