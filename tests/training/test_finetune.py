@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
+from ftkit.cli.main import _train
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import PAD_TO, Choice
-from ftkit.data.task import load_task
+from ftkit.data.task import Task, load_task
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.run import Run, all_runs, open_run, unfinished_run
 from ftkit.training.finetune import last_checkpoint, train
@@ -237,6 +239,21 @@ def test_other_data_or_settings_start_a_new_run(tiny_task, tiny_choice, runs, br
         open_run(stopped.folder)
 
 
+def test_the_command_checks_every_row_once_and_loads_one_tokenizer(tiny_task, tiny_choice, runs, monkeypatch):
+    rows, tokenizers = [], []
+    check, load = Task.problems, AutoTokenizer.from_pretrained
+    monkeypatch.setattr(Task, "problems", lambda task, row: rows.append(row["id"]) or check(task, row))
+    monkeypatch.setattr(
+        AutoTokenizer, "from_pretrained", lambda *args, **more: tokenizers.append(args) or load(*args, **more)
+    )
+    two_steps = Choice(tiny_choice.profile.with_changes(max_steps=2, checkpoint_steps=2), "a test")
+    monkeypatch.setattr("ftkit.common.profiles.choose_profile", lambda name: two_steps)
+    run = _train(str(tiny_task.folder), None, None, fresh=True)
+    assert run.finished
+    assert len(rows) == len(set(rows)) == 48 + 8 + 12
+    assert len(tokenizers) == 1
+
+
 def test_a_row_longer_than_the_profile_takes_is_named(tiny_task, tiny_choice, runs):
     short = Choice(tiny_choice.profile.with_changes(max_length=100), "a test")
     with pytest.raises(KitError, match=r"train\.jsonl, row desk-\d+: \d+ tokens, but profile ci takes 100"):
@@ -294,8 +311,14 @@ def test_durations_are_told_for_people(seconds, text):
     assert clock(seconds) == text
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    code = "import ftkit, ftkit.cli, sys; print([m for m in ('torch', 'trl', 'gradio', 'transformers') if m in sys.modules])"
+LIGHT = (
+    "ftkit.cli.main ftkit.cli.task ftkit.data.check ftkit.models.find ftkit.models.hub ftkit.runs.run ftkit.common.memory"
+)
+
+
+def test_importing_what_every_command_needs_loads_nothing_heavy():
+    heavy = ("torch", "trl", "gradio", "transformers", "bitsandbytes")
+    code = f"import sys, {', '.join(LIGHT.split())}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.stdout.strip() == "[]", done.stderr
 
