@@ -14,7 +14,6 @@ from ftkit.common.profiles import choose_profile
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port
 from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
 from ftkit.models.find import find_model
-from ftkit.models.load import quiet_bitsandbytes
 from ftkit.runs import guards
 from ftkit.runs.run import open_run
 
@@ -61,8 +60,6 @@ def _device() -> Finding:
 
 def _bitsandbytes() -> Finding:
     import torch
-
-    quiet_bitsandbytes()
     from bitsandbytes import functional as F
 
     device = detect_hardware().device

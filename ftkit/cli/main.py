@@ -96,20 +96,20 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     from dataclasses import replace
 
     from ftkit.common.profiles import choose_profile
-    from ftkit.data.check import gate
+    from ftkit.data.check import Checked, gate
     from ftkit.data.task import SPLITS, load_task
-    from ftkit.training.finetune import train as run_training
 
     loaded = load_task(task)
-    for split in SPLITS:  # bad rows are named before anything heavy is imported
-        loaded.rows(split)
-    for finding in gate(loaded):
+    rows = {split: loaded.rows(split) for split in SPLITS}
+    for finding in gate(loaded, Checked(loaded, rows, {split: [] for split in SPLITS})):
         raise KitError(f"{finding.thing}: {finding.found} ({finding.cases[0]}). {finding.fix} See: ftkit task check {task}")
     choice = choose_profile(profile)
     if model:
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
+    from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
+
     try:
-        return run_training(loaded, choice, fresh=fresh)
+        return run_training(loaded, choice, fresh=fresh, rows=rows)
     except KeyboardInterrupt:
         again = "Stopped. The same command, without --fresh (FRESH=1), continues from the last checkpoint."
         print(f"\n{again}", file=sys.stderr)

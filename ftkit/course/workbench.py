@@ -6,10 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from trl import SFTTrainer
 
 from ftkit.common.machine import resolve_dtype
-from ftkit.common.memory import free_memory, return_freed_memory
+from ftkit.common.memory import free_memory
 from ftkit.common.profiles import Profile
 from ftkit.data.prompt import (
     chat_prompt,
@@ -21,15 +26,9 @@ from ftkit.data.prompt import (
     training_example,
 )
 from ftkit.data.task import Row, Task
-from ftkit.training.trainer import completion_trainer, make_trainer, sft_config
+from ftkit.training.trainer import CompletionTrainer, make_trainer, sft_config
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from trl import SFTTrainer
-
-
-Spoil = Callable[["SFTTrainer"], None]
+Spoil = Callable[[SFTTrainer], None]
 WIDTH = 96  # characters of an answer that are shown
 
 
@@ -49,8 +48,6 @@ class Workbench:
 
     def data(self, rows: Sequence[Row]) -> Dataset:
         """Rows as `training.training_data` gives them: columns prompt, completion, length."""
-        from datasets import Dataset
-
         made = [training_example(self.task, row) for row in rows]
         sizes = [len(example_ids(self.tokenizer, self.task, row)) for row in rows]
         return Dataset.from_list([{**example, "length": n} for example, n in zip(made, sizes, strict=True)])
@@ -61,7 +58,7 @@ class Workbench:
         """A short QLoRA training, its loss printed on the way; `spoil` may break the trainer before it starts."""
         free_memory()  # of a training that nobody holds any more
         trainer = make_trainer(self.folder / "checkpoints", data, self._settings(rate, steps))
-        trainer.add_callback(_telling())
+        trainer.add_callback(LossPrinter())
         if spoil:
             spoil(trainer)
         return _finished(trainer)
@@ -72,15 +69,13 @@ class Workbench:
         The weights are kept in float32, so that small steps are not rounded away; their products are computed in the
         profile's dtype.
         """
-        from transformers import PrinterCallback, set_seed
-
         free_memory()
         settings = self._settings(rate, steps)
         set_seed(settings.seed)
         config = sft_config(settings, self.folder / "checkpoints", resolve_dtype(settings.dtype))
-        trainer = completion_trainer()(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
+        trainer = CompletionTrainer(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_telling())
+        trainer.add_callback(LossPrinter())
         return _finished(trainer)
 
     def _settings(self, rate: float | None, steps: int | None) -> Profile:
@@ -88,8 +83,6 @@ class Workbench:
 
     def write(self, model: PreTrainedModel, prompts: Sequence[str], tokens: int) -> list[str]:
         """What a model writes after each text as it stands: the likeliest token each time, `tokens` at most."""
-        import torch
-
         free_memory()
         given = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         with torch.inference_mode():
@@ -123,8 +116,6 @@ class Workbench:
 
     def loss_by_part(self, model: PreTrainedModel, rows: Sequence[Row]) -> dict[str, float]:
         """A model's mean loss at the tokens of the rows' prompts and at those of their answers: {"prompt", "answer"}."""
-        import torch
-
         parts: dict[str, list[Any]] = {"prompt": [], "answer": []}
         for row in rows:
             ids = torch.tensor([example_ids(self.tokenizer, self.task, row)], device=model.device)
@@ -180,15 +171,10 @@ def _finished(trainer: SFTTrainer) -> SFTTrainer:
     return trainer
 
 
-def _telling() -> Any:
-    from transformers import TrainerCallback
+class LossPrinter(TrainerCallback):
+    """Prints the loss whenever it is logged."""
 
-    class Telling(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            return_freed_memory()
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            if "loss" in (logs or {}):
-                print(f"   step {state.global_step:3} of {state.max_steps}   loss {float(logs['loss']):.2f}", flush=True)
-
-    return Telling()
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Print one line."""
+        if "loss" in (logs or {}):
+            print(f"   step {state.global_step:3} of {state.max_steps}   loss {float(logs['loss']):.2f}", flush=True)

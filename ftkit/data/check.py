@@ -70,7 +70,11 @@ def gate(task: Task, checked: Checked | None = None) -> Iterator[Finding]:
 
 
 def check_task(
-    task: Task, thorough: bool = True, profile: Profile | None = None, train: Path | None = None
+    task: Task,
+    thorough: bool = True,
+    profile: Profile | None = None,
+    train: Path | None = None,
+    checked: Checked | None = None,
 ) -> Iterator[Finding]:
     """Check a task's data, one finding at a time; the cheap checks come first.
 
@@ -78,7 +82,7 @@ def check_task(
     some seconds: language, suspicious labels, a simple model's score, and the lengths in tokens if a `profile` says by
     which model. `train` is a file to check in the place of `train.jsonl`.
     """
-    checked = Checked.of(task, train)
+    checked = checked or Checked.of(task, train)
     yield _check_rows(checked)
     yield from _check_spelling(checked)
     yield from _count_values(checked)

@@ -14,11 +14,11 @@ from ftkit.common.errors import KitError
 from ftkit.common.memory import free_memory
 from ftkit.deployment.merge import _merged, merged_model
 from ftkit.deployment.proof import agreement, answering, timed
-from ftkit.evaluation.answer import Answerer, Loaded, on_base
+from ftkit.evaluation.answer import Answerer, Loaded, load_tuned
 from ftkit.evaluation.intervals import compare_shares, describe_comparison
 from ftkit.evaluation.metrics import score
 from ftkit.models.adapter import load_adapter
-from ftkit.models.four_bit import dequantized
+from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs.documents import Fidelity, Variant
 from ftkit.runs.run import Run
@@ -81,7 +81,7 @@ def _loaded_variant(run: Run, key: str) -> Iterator[Answerer]:
 
     def tokenized(model: PreTrainedModel) -> Loaded:
         fast = model.device.type == "cpu" and getattr(model, "is_quantized", False)
-        return (dequantized(model) if fast else model).eval(), load_tokenizer(profile.model)
+        return (dequantize(model) if fast else model).eval(), load_tokenizer(profile.model)
 
     def requantized() -> Loaded:
         with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def _loaded_variant(run: Run, key: str) -> Iterator[Answerer]:
         return tokenized(_merged(tuned, run))
 
     loads = {
-        "adapter": lambda: on_base(run),
+        "adapter": lambda: load_tuned(run),
         "merged": lambda: tokenized(merged_model(run)),
         "original": lambda: tokenized(merged_model(run, four_bit=False)),
         "requantized": requantized,

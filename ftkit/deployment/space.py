@@ -13,7 +13,7 @@ from pathlib import Path
 from ftkit.common.files import place, read_json, write_json, write_text
 from ftkit.common.paths import kit_root
 from ftkit.data.task import Task
-from ftkit.evaluation.answer import Loaded, on_base
+from ftkit.evaluation.answer import Loaded, load_tuned
 from ftkit.models.catalog import licence_of
 from ftkit.models.find import find_model, prepare_model, public_name
 from ftkit.runs.run import Run
@@ -80,7 +80,7 @@ def load_space(run: Run, folder: Path) -> Loaded:
     model = public_name(run.profile.model)
     carried = folder / carried_base(model)
     adapter = folder / "runs" / run.name / "adapter"
-    return on_base(run, adapter, str(carried) if carried.is_dir() else None)
+    return load_tuned(run, adapter, str(carried) if carried.is_dir() else None)
 
 
 def requirements(root: Path) -> list[str]:

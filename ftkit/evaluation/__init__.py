@@ -10,9 +10,9 @@ from ftkit.common.faces import face
 __getattr__, __dir__ = face(
     __name__,
     {
-        "answer": "BASE TUNED Answerer on_base",
+        "answer": "BASE TUNED Answerer load_tuned",
         "stream": "Answer",
-        "constrained": "ROOM only_what_fits",
+        "constrained": "ROOM SchemaProcessor",
         "intervals": "bootstrap_interval compare_shares describe_comparison seeds_interval share_interval",
         "metrics": "score",
         "measure": "answers_of evaluate load_evaluation",

@@ -14,7 +14,7 @@ from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import Row
 from ftkit.evaluation import baselines
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
-from ftkit.evaluation.constrained import ROOM, only_what_fits
+from ftkit.evaluation.constrained import ROOM, SchemaProcessor
 from ftkit.evaluation.errors import calibration, confusions, slices, worst
 from ftkit.evaluation.forgetting import general_check, questions_digest
 from ftkit.evaluation.intervals import compare_scores, compare_shares
@@ -132,7 +132,7 @@ class _Measured:
         settings = self._settings(which, chat_prompt(self.task, "", told=which == BASE))
         settings |= {"constrained": fits, "most": most}
         vocabulary = answerer.model.config.vocab_size
-        fitting = partial(only_what_fits, self.task, answerer.tokenizer, vocabulary=vocabulary) if fits else None
+        fitting = partial(SchemaProcessor, self.task, answerer.tokenizer, vocabulary=vocabulary) if fits else None
 
         def ask(messages: list[str]) -> list[str]:
             chats = [answerer.prompt(message, which) for message in messages]

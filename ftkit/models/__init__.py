@@ -11,7 +11,7 @@ __getattr__, __dir__ = face(
     {
         "find": "find_model prepare_model weights_digest",
         "load": "load_model load_tokenizer quiet_libraries",
-        "four_bit": "dequantized keep_weights_unpacked linear_4bit_layers weight_bytes",
+        "four_bit": "dequantize keep_weights_unpacked linear_4bit_layers weight_bytes",
         "adapter": "load_adapter",
     },
 )

@@ -10,7 +10,7 @@ from ftkit.common.paths import kit_root
 from ftkit.deployment import fidelity as merging
 from ftkit.deployment.merge import load_folder, merged_model, save_merged
 from ftkit.deployment.proof import answering
-from ftkit.evaluation.answer import on_base
+from ftkit.evaluation.answer import load_tuned
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_model
@@ -136,7 +136,7 @@ def test_without_a_comparison_the_way_to_one_is_told(tmp_path):
 def test_a_variants_memory_is_free_before_the_next_is_loaded(tiny_run):
     import weakref
 
-    with answering(tiny_run, lambda: on_base(tiny_run)) as answerer:
+    with answering(tiny_run, lambda: load_tuned(tiny_run)) as answerer:
         model = weakref.ref(answerer.model)
         assert not linear_4bit_layers(answerer.model) or answerer.model.device.type != "cpu"
     gc.collect()

@@ -143,7 +143,7 @@ def test_log_probabilities_are_those_computed_directly(answerer):
 
     found = answerer.log_probabilities([ids, ids[:1]], TUNED)
     assert found[0] == (pytest.approx(directly(1), rel=1e-3), len(ids) - 1) and found[1] == (0.0, 0)
-    assert answerer.log_probabilities([ids], TUNED, given=[4]) == [(pytest.approx(directly(4), rel=1e-3), len(ids) - 4)]
+    assert answerer.log_probabilities([ids], TUNED, skip=[4]) == [(pytest.approx(directly(4), rel=1e-3), len(ids) - 4)]
     with answerer.model.disable_adapter():
         base = directly(1)
     assert answerer.log_probabilities([ids], BASE)[0][0] == pytest.approx(base, rel=1e-3)

@@ -19,7 +19,7 @@ from ftkit.deployment.merge import merged_model
 from ftkit.evaluation.answer import Answerer
 from ftkit.models.adapter import load_adapter
 from ftkit.models.find import weights_digest
-from ftkit.models.four_bit import dequantized, linear_4bit_layers
+from ftkit.models.four_bit import dequantize, linear_4bit_layers
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
 from ftkit.runs.documents import ExportRecord, LogEntry, RunRecord, TaskOfRun
@@ -373,7 +373,7 @@ def test_merging_into_four_bits_is_found(tiny_run):
     model = load_model(tiny_run.profile.model, tiny_run.profile.dtype)
     found = guards.mergeable(load_adapter(model, tiny_run.adapter))
     assert not found.ok and "14 layers are in 4 bits" in found.found and "Dequantize" in found.fix
-    whole = dequantized(load_model(tiny_run.profile.model, tiny_run.profile.dtype))
+    whole = dequantize(load_model(tiny_run.profile.model, tiny_run.profile.dtype))
     assert guards.mergeable(load_adapter(whole, tiny_run.adapter)).ok
 
 

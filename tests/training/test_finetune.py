@@ -10,19 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
+from ftkit.cli.main import _train
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_json
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import PAD_TO, Choice
-from ftkit.data.task import load_task
+from ftkit.data.task import Task, load_task
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.documents import Mark, RunRecord, TaskOfRun
 from ftkit.runs.run import Run, all_runs, open_run, unfinished_run
 from ftkit.training.finetune import last_checkpoint, train
-from ftkit.training.trainer import completion_loss, length_batches, make_trainer, training_data
+from ftkit.training.trainer import LengthBatches, completion_loss, count_longest_completion, make_trainer, training_data
 
 
 def quietly(*args, **kwargs):
@@ -125,7 +127,7 @@ def test_batches_hold_rows_of_like_length(trainer, tiny_task, tiny_choice):
 
 def test_batches_of_like_length_come_in_random_order_the_longest_row_first():
     lengths = [20 + 7 * n % 61 for n in range(203)]
-    batches = length_batches(lengths, 2, seed=17)
+    batches = LengthBatches(lengths, 2, seed=17)
     order = list(batches)
     assert len(batches) == 203 and sorted(order) == list(range(203)) and lengths[order[0]] == max(lengths)
     pairs = [(lengths[a], lengths[b]) for a, b in zip(order[2:-1:2], order[3::2], strict=True)]
@@ -134,8 +136,8 @@ def test_batches_of_like_length_come_in_random_order_the_longest_row_first():
     assert 0.35 < falls / len(pairs) < 0.65, "the lengths go down"
     assert list(batches) == order
     batches.set_epoch(1)
-    assert list(batches) != order != list(length_batches(lengths, 2, seed=3))
-    assert list(length_batches([5], 2, seed=17)) == [0] and sorted(length_batches([5, 6, 7], 2, seed=17)) == [0, 1, 2]
+    assert list(batches) != order != list(LengthBatches(lengths, 2, seed=3))
+    assert list(LengthBatches([5], 2, seed=17)) == [0] and sorted(LengthBatches([5, 6, 7], 2, seed=17)) == [0, 1, 2]
 
 
 def test_the_second_pass_has_an_order_of_its_own(trainer):
@@ -238,6 +240,21 @@ def test_other_data_or_settings_start_a_new_run(tiny_task, tiny_choice, runs, br
         open_run(stopped.folder)
 
 
+def test_the_command_checks_every_row_once_and_loads_one_tokenizer(tiny_task, tiny_choice, runs, monkeypatch):
+    rows, tokenizers = [], []
+    check, load = Task.problems, AutoTokenizer.from_pretrained
+    monkeypatch.setattr(Task, "problems", lambda task, row: rows.append(row["id"]) or check(task, row))
+    monkeypatch.setattr(
+        AutoTokenizer, "from_pretrained", lambda *args, **more: tokenizers.append(args) or load(*args, **more)
+    )
+    two_steps = Choice(tiny_choice.profile.with_changes(max_steps=2, checkpoint_steps=2), "a test")
+    monkeypatch.setattr("ftkit.common.profiles.choose_profile", lambda name: two_steps)
+    run = _train(str(tiny_task.folder), None, None, fresh=True)
+    assert run.finished
+    assert len(rows) == len(set(rows)) == 48 + 8 + 12
+    assert len(tokenizers) == 1
+
+
 def test_a_row_longer_than_the_profile_takes_is_named(tiny_task, tiny_choice, runs):
     short = Choice(tiny_choice.profile.with_changes(max_length=100), "a test")
     with pytest.raises(KitError, match=r"train\.jsonl, row desk-\d+: \d+ tokens, but profile ci takes 100"):
@@ -295,8 +312,14 @@ def test_durations_are_told_for_people(seconds, text):
     assert clock(seconds) == text
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    code = "import ftkit, ftkit.cli, sys; print([m for m in ('torch', 'trl', 'gradio', 'transformers') if m in sys.modules])"
+LIGHT = (
+    "ftkit.cli.main ftkit.cli.task ftkit.data.check ftkit.models.find ftkit.models.hub ftkit.runs.run ftkit.common.memory"
+)
+
+
+def test_importing_what_every_command_needs_loads_nothing_heavy():
+    heavy = ("torch", "trl", "gradio", "transformers", "bitsandbytes")
+    code = f"import sys, {', '.join(LIGHT.split())}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -307,12 +330,12 @@ def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run
     from ftkit.evaluation.answer import Answerer
     from ftkit.models.load import load_tokenizer
     from ftkit.runs.run import SPARE, Run
-    from ftkit.training.trainer import longest_completion
 
     tokenizer = load_tokenizer(tiny_run.profile.model)
     texts = [json.dumps(row["ticket"], separators=(",", ":")) + tokenizer.eos_token for row in tiny_task.rows("train")]
     longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-    assert longest_completion(tiny_task, tokenizer) == longest > tiny_run.profile.max_new_tokens
+    data = training_data(tiny_task, tokenizer, tiny_run.profile)
+    assert count_longest_completion(data, tokenizer) == longest > tiny_run.profile.max_new_tokens
     copy = Run(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
     copy.update(training=copy.training.model_copy(update={"longest_completion": longest}))
     assert Answerer.of_run(copy).max_new_tokens == longest + SPARE

@@ -13,9 +13,9 @@ from ftkit.training.plan import (
     MOST_EXAMPLES,
     MOST_TOKENS,
     NF4,
+    describe_gap,
     example_lengths,
     fits,
-    in_words,
     largest_batch,
     longest_rows,
     model_shape,
@@ -160,9 +160,9 @@ def test_operations_count_six_a_trained_weight_and_four_a_frozen_one():
 
 
 def test_the_gap_is_told_in_words():
-    assert in_words(100, 101) == "as planned"
-    assert in_words(100, 112) == "12% more than planned"
-    assert in_words(100, 80) == "20% less than planned"
+    assert describe_gap(100, 101) == "as planned"
+    assert describe_gap(100, 112) == "12% more than planned"
+    assert describe_gap(100, 80) == "20% less than planned"
 
 
 def test_the_command_prints_the_plan_and_names_a_model_that_cannot_be_had(tmp_path):
@@ -185,7 +185,7 @@ def test_the_command_prints_the_plan_and_names_a_model_that_cannot_be_had(tmp_pa
 def test_a_run_records_its_plan_beside_what_was_measured(tiny_run):
     measured = tiny_run.training
     assert measured.planned_memory_mb > 500
-    assert measured.memory_against_plan == in_words(measured.planned_memory_mb, measured.peak_memory_mb)
+    assert measured.memory_against_plan == describe_gap(measured.planned_memory_mb, measured.peak_memory_mb)
 
 
 def test_an_unknown_method_is_refused():

@@ -21,7 +21,7 @@ from ftkit.deployment.roads.merged import _write_merged, export_folder
 from ftkit.deployment.roads.ollama import _write_ollama
 from ftkit.deployment.roads.server import _write_server
 from ftkit.deployment.space import load_space, write_space
-from ftkit.evaluation.answer import Loaded, on_base
+from ftkit.evaluation.answer import Loaded, load_tuned
 from ftkit.models.adapter import check_adapter
 from ftkit.runs import guards
 from ftkit.runs.documents import Agreement, ExportRecord
@@ -84,7 +84,7 @@ def compare_answers(run: Run, to: str, folder: Path, say: Say) -> Agreement:
     task = run.task
     messages = [row[task.message] for row in task.rows("test")[:MESSAGES]]
     texts, speed = {}, {}
-    sides = {"tuned": lambda: on_base(run), "export": lambda: ROADS[to].load(run, folder)}
+    sides = {"tuned": lambda: load_tuned(run), "export": lambda: ROADS[to].load(run, folder)}
     for side, load in sides.items():
         with answering(run, load) as answerer:
             texts[side], seconds = timed(answerer, messages)
