@@ -14,9 +14,6 @@ from ftkit.common.paths import runs_dir
 FORMAT = 1
 
 
-# --- progress ---
-
-
 def progress_file() -> Path:
     """Where the progress is kept: beside the runs."""
     return runs_dir() / "progress.json"
@@ -31,12 +28,12 @@ def read_progress() -> dict[str, dict[str, Any]]:
     return {part: kept.get(part, {}) for part in ("exercises", "quiz")}
 
 
-def _dated(past: dict[str, Any], right: bool) -> dict[str, Any]:
-    """When it was first solved; once solved, it stays so."""
+def solved_now(past: dict[str, Any], right: bool) -> dict[str, Any]:
+    """The time, as an entry "solved", if this answer is the first right one; once solved, it stays so."""
     return {"solved": datetime.now(UTC).isoformat(timespec="seconds")} if right and "solved" not in past else {}
 
 
-def _note(part: str, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def note(part: str, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change one entry of the progress file, whole or not at all; a notebook goes on if that fails."""
     from filelock import FileLock, Timeout
 

@@ -6,7 +6,6 @@ import math
 import statistics
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _luck(luck):
@@ -154,63 +153,5 @@ decide = {
         ),
         "not fine-tuning is often the better engineering.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "One training scores 2 points more than another. What would you want to know first?",
-        (
-            Option("How far trainings with other seeds lie apart.", "if that is as much, nothing was found.", True),
-            Option("Whether the loss was smaller too.", "one more figure from the same single training."),
-            Option("Which GPU was used.", "that changes how fast, hardly how good."),
-        ),
-    ),
-    Question(
-        "With 15 examples a fine-tuned model did badly. What follows?",
-        (
-            Option("Fine-tuning does not work for this task.", "it may with more rows; the curve shows it."),
-            Option("More passes are needed.", "perhaps; measure it. But few rows stay few."),
-            Option(
-                "Try the same rows in a prompt, or keep them as a small test set, before you train again.",
-                "cheap, and honest.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "Why compare with TF-IDF and not only with the base?",
-        (
-            Option(
-                "The base without training is an easy opponent; a cheap tool may be good enough.",
-                "measure what you would really do otherwise.",
-                True,
-            ),
-            Option("It is newer.", "it is half a century older."),
-            Option("It can write tickets too.", "it cannot: it gives labels, and just there it is compared."),
-        ),
-    ),
-    Question(
-        "A model that was good at something is tuned on examples of just that. It",
-        (
-            Option("can only gain.", "nothing makes sure of that; look at the figures of the lab."),
-            Option(
-                "may gain or lose: it takes over the small set's habits.",
-                "so it is asked the same questions before and after.",
-                True,
-            ),
-            Option("stays as it is.", "training always changes something; the question is what."),
-        ),
-    ),
-    Question(
-        "What is the first entry on a checklist before any fine-tuning?",
-        (
-            Option("Which rank the adapter has.", "a detail, much later."),
-            Option("Which GPU to rent.", "only when it is clear that one is wanted."),
-            Option(
-                "A held-out test and the score of the cheapest thing that could do.",
-                "without it you cannot know whether you won.",
-                True,
-            ),
-        ),
     ),
 )

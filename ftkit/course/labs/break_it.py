@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _same_prompt(same_prompt):
@@ -359,69 +358,5 @@ which_limit = {
         ),
         "two limits, two places to look.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "The loss fell nicely, and the demo writes prose. Where do you look first?",
-        (
-            Option("At the learning rate.", "a loss that fell nicely speaks for it."),
-            Option(
-                "At what the model is given: the prompt, token by token, and whether the adapter is on.",
-                "the loss was measured on training's prompts with the adapter on; the demo may have neither.",
-                True,
-            ),
-            Option("At the size of the model.", "the size was the same in training."),
-        ),
-    ),
-    Question(
-        "Padding and end token have the same id. Is that a fault?",
-        (
-            Option("Yes, such a model cannot be fine-tuned.", "many are made so, the course's own among them."),
-            Option(
-                "No, but whoever masks padding by its id masks the end too.",
-                "mask by place instead: the attention mask knows where the padding is.",
-                True,
-            ),
-            Option("No, and it never plays a part.", "it does as soon as labels are masked by the token's id."),
-        ),
-    ),
-    Question(
-        "Two trainings end with the losses 1.2 and 0.3. Which one is better?",
-        (
-            Option("The one with 0.3.", "only if both losses fall on the same tokens."),
-            Option("The one with 1.2.", "nothing speaks for it either."),
-            Option(
-                "It cannot be told: the one loss may count prompt and padding, the other answers alone.",
-                "compare answers on held-out messages, or the loss on the same tokens.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "Why do the kit's guards look at causes and not at symptoms?",
-        (
-            Option(
-                "A symptom may have several causes, and it shows when the training is over.",
-                "a cause can be found before the first step, and named.",
-                True,
-            ),
-            Option("Symptoms cannot be measured.", "they can; evaluation does nothing else."),
-            Option("Causes are quicker to mend.", "they are mended either way; the question is when they are seen."),
-        ),
-    ),
-    Question(
-        "A guard stays silent. What do you know?",
-        (
-            Option(
-                "That the model is good.", "it may have learned the wrong thing from bad data without any of these faults."
-            ),
-            Option(
-                "That this one mistake was not made, as far as it looks.",
-                "how good the model is, evaluation on held-out messages tells.",
-                True,
-            ),
-            Option("Nothing.", "one cause is off the list, and that is worth much in a search."),
-        ),
     ),
 )

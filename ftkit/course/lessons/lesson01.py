@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from ftkit.course.exercise import Exercise, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 class Pieces:
@@ -316,71 +315,5 @@ def megabytes(parameters, bits):
         _megabytes,
         ("A byte has 8 bits.", "Parameters times bits, divided by 8 for bytes, divided by 10**6 for megabytes."),
         "now you can tell before a download whether a model fits.",
-    ),
-)
-QUIZ = (
-    Question(
-        "What does the model give you when it has read a prompt?",
-        (
-            Option("The most probable answer.", "an answer comes about token by token; the model itself gives one step."),
-            Option(
-                "A number for each token of its vocabulary: how well it would fit next.",
-                "these are the logits; the softmax turns them into probabilities.",
-                True,
-            ),
-            Option("A text that it found in its training data.", "it stores weights, not texts."),
-        ),
-    ),
-    Question(
-        "Training wrote chats in one template, and the demo writes them in another. What happens?",
-        (
-            Option(
-                "Nothing: the words are the same.", "the marks are tokens too, and the model learned to answer after them."
-            ),
-            Option("Python stops with an error.", "both are valid texts. That is what makes the mistake hard to see."),
-            Option(
-                "The model answers worse, without any error.",
-                "for the model it is another text than those it was trained on. Hence one function writes all prompts.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "What does a temperature near 0 do?",
-        (
-            Option(
-                "Nearly always the likeliest token is taken.",
-                "the gaps between the logits become huge. do_sample=False goes all the way.",
-                True,
-            ),
-            Option("The answer becomes truer.", "the likeliest token is not the true one; the model is only more decided."),
-            Option("Generation becomes faster.", "each token costs the same."),
-        ),
-    ),
-    Question(
-        "A model's perplexity on your tickets is high. What does that say?",
-        (
-            Option("The model is broken.", "it may write fine English. Tickets are new to it."),
-            Option(
-                "It did not expect such texts: their tokens got low probabilities.",
-                "fine-tuning on tickets will lower it; that is what the loss measures.",
-                True,
-            ),
-            Option(
-                "Its answers are wrong.", "perplexity measures surprise at a given text. Answers are scored in lesson 04."
-            ),
-        ),
-    ),
-    Question(
-        "Loaded in 4 bits, the model takes more than an eighth of its size in 32 bits. Why?",
-        (
-            Option("4 bits are stored as 8.", "two weights share a byte."),
-            Option("The library loads it twice.", "it does not; what is measured is what the weights take."),
-            Option(
-                "Only the linear layers are in 4 bits; the embeddings stay in 16, and each block of weights has its scale.",
-                "in a small model the embeddings are a large part, so the gain is smaller than in a large one.",
-                True,
-            ),
-        ),
     ),
 )

@@ -6,7 +6,6 @@ import json
 import math
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _unusable(unusable):
@@ -370,59 +369,3 @@ def room(lengths):
         "nothing is cut, and little is wasted.",
     ),
 )  # fmt: skip
-QUIZ = (
-    Question(
-        "A test message also stands in the training data. What follows?",
-        (
-            Option(
-                "The score on the test split is too good.",
-                "the model may simply remember it; that says nothing on new ones.",
-                True,
-            ),
-            Option("The model gets worse.", "it does not; it only looks better than it is."),
-            Option("Nothing, if its label is right.", "a right label is remembered as well as a wrong one."),
-        ),
-    ),
-    Question(
-        "A simple model finds a label very unlikely. What do you do?",
-        (
-            Option("Change it to what the simple model says.", "you would teach the large model the small one's mistakes."),
-            Option("Delete the row.", "often it is a hard and right one: just what the model should see."),
-            Option("Read the message with the guide, then decide.", "suspicion says where to look, not what is true.", True),
-        ),
-    ),
-    Question(
-        "Why does the prompt get no loss?",
-        (
-            Option("Because its tokens are not read.", "they are read; the completion depends on them."),
-            Option(
-                "Because the model should learn to write tickets, not messages.",
-                "loss on the message would spend the training on a text that guests write.",
-                True,
-            ),
-            Option("Because prompts are too long.", "length is no reason; a mask has nothing to do with memory."),
-        ),
-    ),
-    Question(
-        "The token that ends the answer was left out of the loss. What will you see?",
-        (
-            Option(
-                "The tuned model writes a ticket, and then goes on writing.",
-                "it never learned to stop; the limit cuts it off.",
-                True,
-            ),
-            Option("Training stops with an error.", "no error comes; that makes it hard to find."),
-            Option("The tickets get shorter.", "they get longer: nothing ends them."),
-        ),
-    ),
-    Question(
-        "Two training messages are equal but for one typing error. Where is the harm?",
-        (
-            Option("The model cannot read typing errors.", "it reads them as other tokens, and guests do make them."),
-            Option(
-                "In training: the message counts twice. Across splits: it leaks.", "near copies do what copies do.", True
-            ),
-            Option("There is none, they differ.", "not for the model: it learns both from the same words."),
-        ),
-    ),
-)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _same(got, want):
@@ -339,65 +338,5 @@ curves = {
         ),
         "a loss that jumps or crawls is a matter of the learning rate; a gap that opens is a matter of when to stop.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "What does QLoRA change while it trains?",
-        (
-            Option("All weights of the model, in 4 bits.", "the 4-bit weights are frozen: they are read, never written."),
-            Option(
-                "Only the adapter's A and B; the base stays as it is.",
-                "which is why the adapter can be saved alone, and taken off again.",
-                True,
-            ),
-            Option(
-                "Only the last layer.", "the adapter stands beside every linear layer; the output layer is left out of it."
-            ),
-        ),
-    ),
-    Question(
-        "Why does B start at zero?",
-        (
-            Option(
-                "So that the first step begins at the pre-trained model itself.",
-                "with B = 0 the adapter adds nothing; training moves away from what the model already can.",
-                True,
-            ),
-            Option("Zeros take less memory.", "a zero takes as many bits as any other number."),
-            Option("Because A starts at zero too.", "then neither would ever get a gradient, and nothing would be learned."),
-        ),
-    ),
-    Question(
-        "NF4 and evenly spaced levels both have 16 values. Why does NF4 lose less on weights?",
-        (
-            Option("It uses more bits.", "both take four bits a weight, and the same scales."),
-            Option(
-                "Its levels lie closer together where most weights are, near zero.",
-                "so that its 16 values are used more evenly, and most weights find one close by.",
-                True,
-            ),
-            Option("It leaves large weights out.", "the largest of each block is kept exactly: it sets the scale."),
-        ),
-    ),
-    Question(
-        "The loss jumps from 2 to 8 in the first steps and stays there. What do you change first?",
-        (
-            Option("The rank: give it more weights.", "more weights are thrown about in the same way."),
-            Option("The learning rate: make it smaller.", "the steps overshoot. Try a tenth of it.", True),
-            Option("The data: add more rows.", "a model that was thrown off learns nothing from more rows either."),
-        ),
-    ),
-    Question(
-        "Your training was cut off at step 700. What does a checkpoint hold, so that going on gives the same result?",
-        (
-            Option("The base model.", "it never changed, and lies where it lay."),
-            Option("The adapter.", "needed, but the optimizer would have to find its averages anew, and the order of rows."),
-            Option(
-                "The adapter, the optimizer's state, the step, and the state of the random numbers.",
-                "together they are all that the next step depends on.",
-                True,
-            ),
-        ),
     ),
 )

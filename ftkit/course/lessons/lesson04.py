@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _same_ticket(same_ticket):
@@ -383,67 +382,5 @@ next_steps = {
         ),
         "the finding decides, not the wish for one more run.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "On ten messages that you tried, the tuned model got nine right and the base model seven. What do you know?",
-        (
-            Option("The tuned model is better.", "with ten messages such a gap comes about by chance alone, often."),
-            Option(
-                "Little: the interval of the difference is wide and holds zero.",
-                "a few messages show what can happen, not how often.",
-                True,
-            ),
-            Option("The two are equally good.", "that is not shown either; a large gap may well be there."),
-        ),
-    ),
-    Question(
-        "The 95 % interval of a difference goes from -1 to +7 points. Which sentence is honest?",
-        (
-            Option("There is no difference.", "a difference of 7 points lies inside the interval just as none does."),
-            Option("The new model is better, by 3 points.", "3 is only the middle of what remains possible."),
-            Option(
-                "No difference was detected; these messages leave anything from -1 to +7 open.",
-                "and it says what would settle it: more messages.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "You tried twelve settings and report the one with the best score on the test split. What about that score?",
-        (
-            Option(
-                "It is too good: the best of twelve was also the luckiest.",
-                "choose on the validation split, and open the test split once, for the one that was chosen.",
-                True,
-            ),
-            Option("It is right, since the test split was not trained on.", "choosing by it is a way of learning from it."),
-            Option("It is too low.", "the choice favoured the settings that the test split happens to like."),
-        ),
-    ),
-    Question(
-        "With constrained decoding the base model always writes valid tickets. What follows?",
-        (
-            Option("Fine-tuning was not needed.", "valid is the form alone. Are its fields right?"),
-            Option(
-                "Its form is right; what stands in the fields has to be scored as before.",
-                "a grammar knows which values may stand there, not which one the guest meant.",
-                True,
-            ),
-            Option("It will be right in most fields.", "the grammar forbids tokens, it reads no message."),
-        ),
-    ),
-    Question(
-        "After fine-tuning on tickets the model answers a general question with a ticket. Is that a fault?",
-        (
-            Option("Yes: fine-tuning went wrong.", "it did what its examples showed, without exception."),
-            Option("No: a tuned model never forgets.", "it does, and here you can measure how much."),
-            Option(
-                "It depends on the use: a desk that only gets messages loses nothing, an assistant loses much.",
-                "that is why forgetting is measured and then weighed against the gain.",
-                True,
-            ),
-        ),
     ),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftkit.course.exercise import Exercise, NotAttempted, Wrong, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _from_how_many(from_how_many):
@@ -392,71 +391,5 @@ roads = {
         ),
         "all five start from the same run.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "You send a friend the folder `adapter/`, and nothing else. What does the friend have?",
-        (
-            Option("The tuned model.", "the folder holds what is added to a base, not the base."),
-            Option(
-                "A part that needs its base: the very weights that it was trained over.",
-                "on other weights, even of the same name, it answers otherwise.",
-                True,
-            ),
-            Option("The training data, packed.", "weights were moved by the data; the rows themselves are not in there."),
-        ),
-    ),
-    Question(
-        "An adapter was trained over 4-bit weights. Merged into the original 16-bit weights, the model answers otherwise. Why?",
-        (
-            Option("Merging is an approximation.", "W + scale * B @ A is exact up to rounding; the W was another one."),
-            Option("16 bits are less precise than 4.", "they are more precise, and that does not help here."),
-            Option(
-                "The adapter learned to correct the 4-bit values; the original weights have other errors, or none.",
-                "so the faithful merge adds it to the values that the 4 bits stand for.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "Your demo runs with share=True. What has changed?",
-        (
-            Option(
-                "Whoever has the link uses the model on your machine, while it runs.",
-                "the link is hard to guess, but it is no lock: add a password, and stop the demo when you are done.",
-                True,
-            ),
-            Option(
-                "The model was uploaded to Gradio's servers.", "only what visitors send and get passes through a tunnel."
-            ),
-            Option("The demo goes on when you close the laptop.", "the tunnel ends with your program. A Space would go on."),
-        ),
-    ),
-    Question(
-        "A guest's message holds a script. What keeps it from running in the next visitor's browser?",
-        (
-            Option(
-                "The model: it writes tickets only.", "it may copy what it read, and nobody can promise that it will not."
-            ),
-            Option(
-                "Escaping, at the place where text becomes HTML.",
-                "there it is known what is text and what is the page's own.",
-                True,
-            ),
-            Option("Forbidding < and > in messages.", "guests may write 3 > 2, and what was forgotten gets through."),
-        ),
-    ),
-    Question(
-        "Visitors correct fifty tickets. What do you do before training on them?",
-        (
-            Option("Nothing: people corrected them.", "people make mistakes, and some play tricks."),
-            Option("Train at once, the test will show whether it helped.", "not if copies of test messages are among them."),
-            Option(
-                "Send them through the same checks as all training data, and read them.",
-                "rules find copies, personal data and wrong forms; a wrong meaning is found by a reader.",
-                True,
-            ),
-        ),
     ),
 )
