@@ -56,7 +56,7 @@ def quiz(lesson: str) -> Quiz:
 
 
 def wrong_answers(lesson: str) -> dict[str, tuple[WrongAnswer, ...]]:
-    """Typical wrong answers to the exercises of a lesson or lab, by the exercises' names. Raises `KitError` as `quiz` does."""
+    """Typical wrong answers to the exercises of a lesson or lab, by exercise. Raises `KitError` as `quiz` does."""
     return read_lesson_file(_toml(lesson)).wrong_answers
 
 
