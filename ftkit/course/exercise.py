@@ -39,6 +39,23 @@ def wrong_choice(answer: Any, best: dict[str, tuple[str, str]]) -> None:
         wrong_if(answer[case] != choice, f'{case!r}: not "{answer[case]}". {because}')
 
 
+def wrong_set(answer: Any, table: dict[str, tuple[str, bool]], too_many: str, missing: str, what: str = "letters") -> None:
+    """For exercises whose answer is a set of names: `table` holds a reason for each, and whether it belongs to the set.
+
+    `too_many` is filled with a name and its reason, `missing` with how many are missing, the first of them and its reason.
+    """
+    first, second, *_ = table
+    wrong_if(isinstance(answer, str), f'Write a set of {what}, such as {{"{first}", "{second}"}}.')
+    chosen = {str(name) for name in answer}
+    strange = sorted(chosen - set(table))
+    wrong_if(strange, f"{strange[:1]} is none of the {what} {', '.join(table)}.")
+    for name, (reason, belongs) in table.items():
+        wrong_if(name in chosen and not belongs, too_many.format(name, reason))
+    left = [(name, reason) for name, (reason, belongs) in table.items() if belongs and name not in chosen]
+    if left:
+        raise Wrong(missing.format(len(left), *left[0]))
+
+
 @dataclass
 class Exercise:
     """One exercise: what the learner is given (`start`, with `...` in it), how an answer is judged, hints, a solution.
@@ -50,7 +67,7 @@ class Exercise:
     key: str  # lesson and name, as in "02.mask"
     answer: str
     start: str
-    solution_code: str
+    solved_by: str | tuple[str, ...]  # the whole solution, or what takes the place of each `...`
     judged_by: Callable[[Any], None]
     hints: tuple[str, ...]
     praise: str = ""
@@ -61,6 +78,13 @@ class Exercise:
     def name(self) -> str:
         """Its name within the lesson."""
         return self.key.split(".")[1]
+
+    @property
+    def solution_code(self) -> str:
+        """The source of one solution."""
+        if isinstance(self.solved_by, str):
+            return self.solved_by
+        return "".join(code + fill for code, fill in zip(self.start.split("..."), (*self.solved_by, ""), strict=True))
 
     def cell(self, solved: bool = False) -> str:
         """The source of its notebook cell, as handed out or with the solution filled in."""

@@ -56,7 +56,7 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
     assert "B, 20 x 2, and A, 2 x 40: together 15.0% as many" in str(PICTURES["low rank"]())
     assert "QLoRA: 1.00 GB, of it weights 0.90, optimizer 0.10; lines at T4 15 GB" in str(PICTURES["memory parts"]())
     assert "high: 2.500 at step 1, 9.000 at step 2" in str(PICTURES["loss curves"]())
-    assert "rank: 8 50.0 % (40.0 to 60.0), 16 75.0 % (70.0 to 80.0)" in str(PICTURES["grouped"]())
+    assert "rank: 8 50.0 % (40.0 to 60.0), 16 75.0 % (70.0 to 80.0)" in str(PICTURES["grouped scores"]())
     assert "base 0.0 (0.0 to 10.0); tuned 50.0 (40.0 to 60.0)" in str(PICTURES["scores"]())
     assert "few-shot -2.0 (-5.0 to 1.0)" in str(PICTURES["differences"]())
     assert "TF-IDF: 50 examples 40, 150 examples 50." in str(PICTURES["learning curve"]())

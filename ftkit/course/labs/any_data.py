@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
 
@@ -74,10 +75,6 @@ SUSPECTS = {
 }
 
 
-def _suspect(suspect):
-    wrong_choice(suspect, SUSPECTS)
-
-
 EXERCISES = (
     Exercise(
         "any_data.spoil",
@@ -95,19 +92,7 @@ def spoil(rows, share, seed):
         spoiled[i] = {**rows[i], "ticket": rng.choice(others)}
     return spoiled
 ''',
-        '''
-def spoil(rows, share, seed):
-    """The rows (message, ticket); a share of them gets the ticket of a row of another intent."""
-    import random
-
-    rng = random.Random(seed)
-    chosen = rng.sample(range(len(rows)), round(share * len(rows)))
-    spoiled = list(rows)
-    for i in chosen:
-        others = [row["ticket"] for row in rows if row["ticket"]["intent"] != rows[i]["ticket"]["intent"]]
-        spoiled[i] = {**rows[i], "ticket": rng.choice(others)}
-    return spoiled
-''',
+        ('[row["ticket"] for row in rows if row["ticket"]["intent"] != rows[i]["ticket"]["intent"]]',),
         _spoil,
         (
             "`others` is a list of tickets: those of the rows whose intent differs from that of row i.",
@@ -123,11 +108,7 @@ def worth(clean, noisy, equal):
     """What a noisy row is worth if `clean` and `noisy` rows together do what `equal` clean ones do."""
     return ...
 ''',
-        '''
-def worth(clean, noisy, equal):
-    """What a noisy row is worth if `clean` and `noisy` rows together do what `equal` clean ones do."""
-    return (equal - clean) / noisy
-''',
+        ("(equal - clean) / noisy",),
         _worth,
         (
             "The clean rows among them are worth one each.",
@@ -148,16 +129,8 @@ suspect = {
     "perfect on the training rows, poor on new ones, and more rows help at once": ...,
 }
 """,
-        """
-# which is it: "wrong labels", "another task's rows", "a leak" or "too few rows"?
-suspect = {
-    "loss low, and every answer is a well-formed label for a parcel": "another task's rows",
-    "excellent on the validation split, middling on last week's messages": "a leak",
-    "the training loss stays well above a clean set's, and rows read by hand contradict each other": "wrong labels",
-    "perfect on the training rows, poor on new ones, and more rows help at once": "too few rows",
-}
-""",
-        _suspect,
+        ('"another task\'s rows"', '"a leak"', '"wrong labels"', '"too few rows"'),
+        partial(wrong_choice, best=SUSPECTS),
         (
             "Which of them would a falling loss hide, and which would it show?",
             "A leak can be seen only where the answers were not seen.",

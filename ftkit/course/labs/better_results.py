@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
 
@@ -68,10 +69,6 @@ NEEDS = {
 }
 
 
-def _decide(decide):
-    wrong_choice(decide, NEEDS)
-
-
 EXERCISES = (
     Exercise(
         "better_results.luck",
@@ -85,15 +82,7 @@ def luck(scores):
     spread_of_a_gap = ...
     return 2 * spread_of_a_gap
 ''',
-        '''
-def luck(scores):
-    """A gap of two single trainings that luck seldom exceeds; `scores`: one training, several seeds."""
-    import statistics
-
-    spread_of_one = statistics.stdev(scores)
-    spread_of_a_gap = 2**0.5 * spread_of_one
-    return 2 * spread_of_a_gap
-''',
+        ("statistics.stdev(scores)", "2**0.5 * spread_of_one"),
         _luck,
         (
             "The spread of one training is the standard deviation of its scores: statistics.stdev.",
@@ -111,13 +100,10 @@ def net(before, after):
     learned = ...
     return forgotten, learned
 ''',
-        '''
-def net(before, after):
-    """How many questions were forgotten and how many learned; lists of 0 and 1, question by question."""
-    forgotten = sum(old > new for old, new in zip(before, after, strict=True))
-    learned = sum(new > old for old, new in zip(before, after, strict=True))
-    return forgotten, learned
-''',
+        (
+            "sum(old > new for old, new in zip(before, after, strict=True))",
+            "sum(new > old for old, new in zip(before, after, strict=True))",
+        ),
         _net,
         (
             "Go through both lists at once: zip(before, after).",
@@ -137,16 +123,8 @@ decide = {
     "answers about today's menu and today's free tables": ...,
 }
 """,
-        """
-# what would you do: "fine-tune", "ask the base better", "a plain classifier" or "look it up"?
-decide = {
-    "2,000 checked examples; whole tickets wanted; few-shot prompting gets almost none right": "fine-tune",
-    "15 examples; the base gets most of them right if it is told the format": "ask the base better",
-    "800 messages with one of three labels, nothing else wanted": "a plain classifier",
-    "answers about today's menu and today's free tables": "look it up",
-}
-""",
-        _decide,
+        ('"fine-tune"', '"ask the base better"', '"a plain classifier"', '"look it up"'),
+        partial(wrong_choice, best=NEEDS),
         (
             "Ask for each: are there enough examples? Is the answer a label or a text? Does it change?",
             "The cheapest thing that does it is the right one.",

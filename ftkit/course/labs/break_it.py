@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
 
 
@@ -186,10 +188,6 @@ CUTS = {
 }
 
 
-def _which_limit(which_limit):
-    wrong_choice(which_limit, CUTS)
-
-
 EXERCISES = (
     Exercise(
         "break_it.template",
@@ -199,11 +197,7 @@ def same_prompt(tokenize, trained, asked):
     """Whether two prompts are the same to a model. `tokenize` turns a text into a list of token ids."""
     return ...
 ''',
-        '''
-def same_prompt(tokenize, trained, asked):
-    """Whether two prompts are the same to a model. `tokenize` turns a text into a list of token ids."""
-    return tokenize(trained) == tokenize(asked)
-''',
+        ("tokenize(trained) == tokenize(asked)",),
         _same_prompt,
         ("A model reads token ids, nothing else.", "Two lists are compared with ==."),
         "this comparison, over real prompts, is a test that every project should have.",
@@ -216,11 +210,7 @@ def carries_end(labels, end):
     """Whether the token `end` is among the tokens that a training example is graded on."""
     return ...
 ''',
-        '''
-def carries_end(labels, end):
-    """Whether the token `end` is among the tokens that a training example is graded on."""
-    return end in labels
-''',
+        ("end in labels",),
         _carries_end,
         (
             "A label is the token that is right at its place, or -100 where no loss falls.",
@@ -236,11 +226,7 @@ def stray(labels, prompt, real):
     """Labels that carry loss and should not: in the first `prompt` places, and from place `real` on."""
     return ...
 ''',
-        '''
-def stray(labels, prompt, real):
-    """Labels that carry loss and should not: in the first `prompt` places, and from place `real` on."""
-    return sum(label != -100 for label in labels[:prompt] + labels[real:])
-''',
+        ("sum(label != -100 for label in labels[:prompt] + labels[real:])",),
         _stray,
         (
             "labels[:prompt] are those of the prompt, labels[real:] those of the padding.",
@@ -280,10 +266,7 @@ def verdict(losses):
 # which of a to d fits the symptom? Write one letter in quotes.
 memory = ...
 """,
-        """
-# which of a to d fits the symptom? Write one letter in quotes.
-memory = "c"
-""",
+        ('"c"',),
         _memory,
         ("Which of them makes *one* score good and leaves the other?", "What had the model seen, and what had it not?"),
         "a model that has seen the test remembers it; on fresh messages memory is of no use.",
@@ -297,11 +280,7 @@ def changes_nothing(weights):
     """Whether an adapter leaves its base as it is. `weights`: {name: tensor}, A and B apart."""
     return ...
 ''',
-        '''
-def changes_nothing(weights):
-    """Whether an adapter leaves its base as it is. `weights`: {name: tensor}, A and B apart."""
-    return not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
-''',
+        ('not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)',),
         _changes_nothing,
         (
             "What is added to a layer is the product B·A. B begins as zeros, A as random numbers.",
@@ -342,16 +321,8 @@ which_limit = {
     "the same run gives whole answers in the demo, and halves in a script": ...,
 }
 """,
-        """
-# which limit is to blame, "max_length" (training) or "max_new_tokens" (generation)?
-which_limit = {
-    "every answer has exactly 24 tokens": "max_new_tokens",
-    "answers know the first fields, and make up the last ones": "max_length",
-    "the training's loss is fine, and rows had lost their last tokens": "max_length",
-    "the same run gives whole answers in the demo, and halves in a script": "max_new_tokens",
-}
-""",
-        _which_limit,
+        ('"max_new_tokens"', '"max_length"', '"max_length"', '"max_new_tokens"'),
+        partial(wrong_choice, best=CUTS),
         (
             "max_new_tokens cuts what a model writes; max_length cuts what a model learns from.",
             "A model that can write whole answers somewhere has learned them.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
 
@@ -40,10 +41,6 @@ KINDS = {
     "JSON always valid, the same ticket for nearly every message": FORM,
     "loss 0.10 on its rows, 0.11 on new messages": TASK,
 }
-
-
-def _learned(learned):
-    wrong_choice(learned, KINDS)
 
 
 def _years(years):
@@ -101,16 +98,8 @@ learned = {
     "loss 0.10 on its rows, 0.11 on new messages": ...,
 }
 """,
-        """
-# what has each model learned: "nothing yet", "rows by heart", "the form alone" or "the task"?
-learned = {
-    "loss 10.8 on its rows, 10.8 on new messages": "nothing yet",
-    "loss 0.02 on its rows, 2.9 on new messages": "rows by heart",
-    "JSON always valid, the same ticket for nearly every message": "the form alone",
-    "loss 0.10 on its rows, 0.11 on new messages": "the task",
-}
-""",
-        _learned,
+        ('"nothing yet"', '"rows by heart"', '"the form alone"', '"the task"'),
+        partial(wrong_choice, best=KINDS),
         (
             "Compare the loss on rows that it was trained on with that on messages that it never saw.",
             "A form can be learned without what it should hold.",
@@ -126,11 +115,7 @@ def years(tokens, per_second):
     """The years that `tokens` tokens take at `per_second` tokens a second, day and night."""
     return ...
 ''',
-        '''
-def years(tokens, per_second):
-    """The years that `tokens` tokens take at `per_second` tokens a second, day and night."""
-    return tokens / per_second / (365 * 24 * 3600)
-''',
+        ("tokens / per_second / (365 * 24 * 3600)",),
         _years,
         ("Tokens divided by tokens a second are seconds.", "A year has 365 * 24 * 3600 seconds."),
         "and that is for the smallest model of its family.",

@@ -48,11 +48,7 @@ def chairs(ticket):
     """Chairs to set for a ticket: the party's size, 0 where the message names none."""
     return ...
 ''',
-        '''
-def chairs(ticket):
-    """Chairs to set for a ticket: the party's size, 0 where the message names none."""
-    return ticket["guests"] or 0
-''',
+        ('ticket["guests"] or 0',),
         _chairs,
         (
             'A ticket is a Python dictionary: ticket["day"] gives its day.',
@@ -67,10 +63,7 @@ def chairs(ticket):
 # the five stages, out of order: evaluation, pre-trained model, deployment, fine-tuning, training data
 road = ...
 """,
-        """
-# the five stages, out of order: evaluation, pre-trained model, deployment, fine-tuning, training data
-road = ["pre-trained model", "training data", "fine-tuning", "evaluation", "deployment"]
-""",
+        ('["pre-trained model", "training data", "fine-tuning", "evaluation", "deployment"]',),
         _road,
         (
             "Think of the chef: skill, ingredients, adapting the recipe, tasting, serving.",

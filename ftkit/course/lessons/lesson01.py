@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_if
+from ftkit.course.exercise import Exercise, wrong_if, wrong_set
 
 
 class Pieces:
@@ -136,19 +137,12 @@ CANNOT = {
 }
 
 
-def _cannot_know(cannot_know):
-    wrong_if(isinstance(cannot_know, str), 'Write a set of letters, such as {"a", "c"}.')
-    chosen = set(cannot_know)
-    strange = chosen - set(CANNOT)
-    wrong_if(strange, f"{sorted(map(str, strange))} is none of the letters a to e.")
-    for letter in sorted(chosen):
-        said, right = CANNOT[letter]
-        wrong_if(not right, f"({letter}) {said}")
-    for letter, (_, right) in CANNOT.items():
-        wrong_if(
-            right and letter not in chosen,
-            f"{len(chosen)} found, and right so far. One more: where would a model have read the answer to ({letter})?",
-        )
+_cannot_know = partial(
+    wrong_set,
+    table=CANNOT,
+    too_many="({0}) {1}",
+    missing="Right so far. One more: where would a model have read the answer to ({1})?",
+)
 
 
 def _settings(settings):
@@ -186,12 +180,7 @@ def tokens_per_word(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ...
 ''',
-        '''
-def tokens_per_word(tokenizer, text):
-    """Tokens for each word of a text (words are what spaces part), special tokens not counted."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return len(ids) / len(text.split())
-''',
+        ("len(ids) / len(text.split())",),
         _tokens_per_word,
         ("How many tokens are there? len(ids).", "text.split() is the list of words. Divide one count by the other."),
         "near 1 for plain English, more for rare words: they are cut into pieces.",
@@ -205,12 +194,7 @@ def as_chatml(chat):
     turns = [f"<|im_start|>{message['role']}\\n{message['content']}<|im_end|>\\n" for message in chat]
     return ...
 ''',
-        '''
-def as_chatml(chat):
-    """The chat as text in ChatML: every turn marked, the assistant's turn opened at the end."""
-    turns = [f"<|im_start|>{message['role']}\\n{message['content']}<|im_end|>\\n" for message in chat]
-    return "".join(turns) + "<|im_start|>assistant\\n"
-''',
+        ('"".join(turns) + "<|im_start|>assistant\\n"',),
         _as_chatml,
         (
             'Join the turns without anything between them: "".join(turns).',
@@ -227,11 +211,7 @@ def probabilities(logits, temperature):
     """Probabilities of the next token from its logits, shape [vocabulary], at a temperature."""
     return ...
 ''',
-        '''
-def probabilities(logits, temperature):
-    """Probabilities of the next token from its logits, shape [vocabulary], at a temperature."""
-    return torch.softmax(logits / temperature, dim=-1)
-''',
+        ("torch.softmax(logits / temperature, dim=-1)",),
         _probabilities,
         (
             "torch.softmax(x, dim=-1) turns any numbers into probabilities.",
@@ -246,10 +226,7 @@ def probabilities(logits, temperature):
 # generate() settings for writing tickets, say that the longest takes 60 tokens
 settings = {"do_sample": ..., "max_new_tokens": ...}
 """,
-        """
-# generate() settings for writing tickets, say that the longest takes 60 tokens
-settings = {"do_sample": False, "max_new_tokens": 64}
-""",
+        ("False", "64"),
         _settings,
         (
             "Should the same message get the same ticket every time?",
@@ -265,10 +242,7 @@ settings = {"do_sample": False, "max_new_tokens": 64}
 # which of a to e can no pre-trained model know, however large it is? Write a set of letters.
 cannot_know = ...
 """,
-        """
-# which of a to e can no pre-trained model know, however large it is? Write a set of letters.
-cannot_know = {"b", "d"}
-""",
+        ('{"b", "d"}',),
         _cannot_know,
         (
             "Ask of each: could the answer stand in a text that was public before the model was trained?",
@@ -286,12 +260,7 @@ def perplexity(shares):
     surprise = [-math.log(share) for share in shares]
     return ...
 ''',
-        '''
-def perplexity(shares):
-    """Perplexity of a text, from the probability that the model gave to each of its tokens."""
-    surprise = [-math.log(share) for share in shares]
-    return math.exp(sum(surprise) / len(surprise))
-''',
+        ("math.exp(sum(surprise) / len(surprise))",),
         _perplexity,
         (
             "First the mean of the surprises: sum(surprise) / len(surprise).",
@@ -307,11 +276,7 @@ def megabytes(parameters, bits):
     """Megabytes (10**6 bytes) that so many parameters of so many bits take."""
     return ...
 ''',
-        '''
-def megabytes(parameters, bits):
-    """Megabytes (10**6 bytes) that so many parameters of so many bits take."""
-    return parameters * bits / 8 / 10**6
-''',
+        ("parameters * bits / 8 / 10**6",),
         _megabytes,
         ("A byte has 8 bits.", "Parameters times bits, divided by 8 for bytes, divided by 10**6 for megabytes."),
         "now you can tell before a download whether a model fits.",

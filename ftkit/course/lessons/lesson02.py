@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_if, wrong_set
 
 
 def _unusable(unusable):
@@ -47,15 +48,13 @@ LABELS = {  # what the guide says on six rows of raw.jsonl: (sentence, whether t
 }
 
 
-def _mislabelled(mislabelled):
-    wrong_if(isinstance(mislabelled, str), 'Write a set of ids, such as {"raw-1101"}.')
-    chosen = {str(name) for name in mislabelled}
-    strange = sorted(chosen - set(LABELS))
-    wrong_if(strange, f"{strange[:1]} is none of the six ids above.")
-    for name, (said, wrong) in LABELS.items():
-        wrong_if(name in chosen and not wrong, f"{name} is labelled well. {said}")
-    for name, (said, wrong) in LABELS.items():
-        wrong_if(wrong and name not in chosen, f"One is still hidden. Look at {name} again. {said}")
+_mislabelled = partial(
+    wrong_set,
+    table=LABELS,
+    too_many="{0} is labelled well. {1}",
+    missing="One is still hidden. Look at {1} again. {2}",
+    what="ids",
+)
 
 
 REPAIRS = {
@@ -71,10 +70,6 @@ REPAIRS = {
     "copied from the test split": ("drop", "Whatever its quality, it must not be trained on, or the test measures memory."),
     "an unlikely label": ("ask", "A simple model only suspects it. Many suspects are right; a person has to read them."),
 }
-
-
-def _repairs(repairs):
-    wrong_choice(repairs, REPAIRS)
 
 
 def _without_leaks(without_leaks):
@@ -209,12 +204,7 @@ def plain(message):
     words = re.findall(r"\\w+", message)
     return ...
 ''',
-        '''
-def plain(message):
-    """A message as it is compared: case, punctuation and the number of blanks make no difference."""
-    words = re.findall(r"\\w+", message)
-    return " ".join(words).lower()
-''',
+        ('" ".join(words).lower()',),
         _plain,
         ("words holds the words without blanks and punctuation.", 'Join them by one blank, " ".join(words), and use lower().'),
         "copies are found even where somebody typed them a little differently.",
@@ -226,10 +216,7 @@ def plain(message):
 # the ids of those of the six rows whose intent is wrong, by the guide
 mislabelled = ...
 """,
-        """
-# the ids of those of the six rows whose intent is wrong, by the guide
-mislabelled = {"raw-1101", "raw-0880", "raw-0968"}
-""",
+        ('{"raw-1101", "raw-0880", "raw-0968"}',),
         _mislabelled,
         (
             "Two rules of the guide decide three of them: more than 12 people is an event; only the money is wrong is billing.",
@@ -251,17 +238,8 @@ repairs = {
     "an unlikely label": ...,
 }
 """,
-        """
-# for each fault: "mend" by a rule, "drop" the row, or "ask" a person
-repairs = {
-    "HTML around the text": "mend",
-    'guests written as "4"': "mend",
-    "an empty message": "drop",
-    "copied from the test split": "drop",
-    "an unlikely label": "ask",
-}
-""",
-        _repairs,
+        ('"mend"', '"mend"', '"drop"', '"drop"', '"ask"'),
+        partial(wrong_choice, best=REPAIRS),
         (
             "A rule may change the form of a row, never what it says.",
             "Two can be mended, two must go, one needs a reader.",
@@ -278,12 +256,7 @@ def without_leaks(train, test):
     known = {plain(row["message"]) for row in test}
     return ...
 ''',
-        '''
-def without_leaks(train, test):
-    """The training rows whose message, plainly written, is not in the test split."""
-    known = {plain(row["message"]) for row in test}
-    return [row for row in train if plain(row["message"]) not in known]
-''',
+        ('[row for row in train if plain(row["message"]) not in known]',),
         _without_leaks,
         ("Go through train, and keep a row if its message is not known.",
          'The comparison needs plain() on both sides: plain(row["message"]) not in known.'),
@@ -322,11 +295,7 @@ def completion(ticket):
     """The ticket as the model shall write it: JSON on one line, no blanks, letters as they are."""
     return ...
 ''',
-        '''
-def completion(ticket):
-    """The ticket as the model shall write it: JSON on one line, no blanks, letters as they are."""
-    return json.dumps(ticket, ensure_ascii=False, separators=(",", ":"))
-''',
+        ('json.dumps(ticket, ensure_ascii=False, separators=(",", ":"))',),
         _completion,
         ("json.dumps(ticket) is nearly it.", "Its argument separators sets what stands between the parts; ensure_ascii=False keeps é."),
         "short, and always written the same way.",
@@ -339,11 +308,7 @@ def mask(prompt_ids, completion_ids):
     """Labels for the loss: -100 (left out) over the prompt, the token itself over the completion."""
     return ...
 ''',
-        '''
-def mask(prompt_ids, completion_ids):
-    """Labels for the loss: -100 (left out) over the prompt, the token itself over the completion."""
-    return [-100] * len(prompt_ids) + completion_ids
-''',
+        ("[-100] * len(prompt_ids) + completion_ids",),
         _mask,
         (
             "One label for each token: as many as prompt and completion have together.",
@@ -359,11 +324,7 @@ def room(lengths):
     """Tokens to allow for each example: the smallest multiple of 8 that cuts none off."""
     return ...
 ''',
-        '''
-def room(lengths):
-    """Tokens to allow for each example: the smallest multiple of 8 that cuts none off."""
-    return math.ceil(max(lengths) / 8) * 8
-''',
+        ("math.ceil(max(lengths) / 8) * 8",),
         _room,
         ("The longest example decides: max(lengths).", "math.ceil(x) is the next whole number: math.ceil(longest / 8) * 8."),
         "nothing is cut, and little is wasted.",

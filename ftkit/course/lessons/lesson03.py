@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
 
@@ -180,10 +181,6 @@ CURVES = {
 }
 
 
-def _curves(curves):
-    wrong_choice(curves, CURVES)
-
-
 EXERCISES = (
     Exercise(
         "03.codes",
@@ -194,12 +191,7 @@ def codes(values, levels):
     distance = (values[:, None] - levels).abs()  # [n, levels]
     return ...
 ''',
-        '''
-def codes(values, levels):
-    """For each value, shape [n], the index of the level nearest to it, shape [n]."""
-    distance = (values[:, None] - levels).abs()  # [n, levels]
-    return distance.argmin(dim=1)
-''',
+        ("distance.argmin(dim=1)",),
         _codes,
         (
             "Each row of `distance` belongs to one value. Where in the row is the smallest number?",
@@ -215,11 +207,7 @@ def restore(codes, absmax, levels):
     """The weights again: codes [blocks, size], absmax [blocks], levels [16] -> [blocks, size]."""
     return ...
 ''',
-        '''
-def restore(codes, absmax, levels):
-    """The weights again: codes [blocks, size], absmax [blocks], levels [16] -> [blocks, size]."""
-    return levels[codes] * absmax[:, None]
-''',
+        ("levels[codes] * absmax[:, None]",),
         _restore,
         (
             "A code is the index of a level: levels[codes] has the shape of codes.",
@@ -236,11 +224,7 @@ def bits_per_weight(bits, block, scale_bits):
     """Bits that a weight takes, with its share in the scale of its block of `block` weights."""
     return ...
 ''',
-        '''
-def bits_per_weight(bits, block, scale_bits):
-    """Bits that a weight takes, with its share in the scale of its block of `block` weights."""
-    return bits + scale_bits / block
-''',
+        ("bits + scale_bits / block",),
         _bits_per_weight,
         (
             "Each weight has its own `bits`. The scale is kept once for each block.",
@@ -258,13 +242,7 @@ def with_adapter(x, W, A, B, alpha):
     base = x @ W.T
     return ...
 ''',
-        '''
-def with_adapter(x, W, A, B, alpha):
-    """Output of a linear layer with its adapter: x [n, in], W [out, in], A [rank, in], B [out, rank]."""
-    rank = A.shape[0]
-    base = x @ W.T
-    return base + alpha / rank * (x @ A.T @ B.T)
-''',
+        ("base + alpha / rank * (x @ A.T @ B.T)",),
         _with_adapter,
         (
             "The adapter's own output is x @ A.T @ B.T: down to `rank` numbers, and up again.",
@@ -280,11 +258,7 @@ def trained(layers, rank):
     """How many weights LoRA trains beside layers, which are given as pairs (inputs, outputs)."""
     return ...
 ''',
-        '''
-def trained(layers, rank):
-    """How many weights LoRA trains beside layers, which are given as pairs (inputs, outputs)."""
-    return sum(rank * (inputs + outputs) for inputs, outputs in layers)
-''',
+        ("sum(rank * (inputs + outputs) for inputs, outputs in layers)",),
         _trained,
         (
             "A has the shape [rank, inputs], B has [outputs, rank]. How many weights are these together?",
@@ -301,12 +275,7 @@ def merged(W, A, B, alpha):
     rank = A.shape[0]
     return ...
 ''',
-        '''
-def merged(W, A, B, alpha):
-    """The weights of one plain layer that does what W with its adapter does: shape [out, in]."""
-    rank = A.shape[0]
-    return W + alpha / rank * (B @ A)
-''',
+        ("W + alpha / rank * (B @ A)",),
         _merged,
         (
             "In x @ W.T + alpha / rank * (x @ A.T @ B.T), x can be factored out. What is left in the brackets?",
@@ -330,7 +299,7 @@ curves = {
     "d": "stop earlier",
 }
 """,
-        _curves,
+        partial(wrong_choice, best=CURVES),
         (
             "First look at the training loss alone: does it fall, and how fast?",
             "Then compare it with the loss on held-out examples: do both fall together?",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
 
 
@@ -148,10 +150,6 @@ CONCLUDE = {
 }
 
 
-def _conclusions(conclusions):
-    wrong_choice(conclusions, CONCLUDE)
-
-
 # Six errors as a desk like this one makes them: message, field, what the label says, what the model answered.
 ERRORS = {
     "a": ("Friday at 7, six of us. One can't have sesame, one can't have eggs. Dilys", "allergens", ["eggs", "sesame"],
@@ -170,10 +168,6 @@ CURES = {
     "e": ("label", "Only the money is wrong, and that is billing, by the guide. The model is right."),
     "f": ("rule", "What is meant is beyond doubt, a capital apart: a rule can write it small."),
 }
-
-
-def _cures(cures):
-    wrong_choice(cures, CURES)
 
 
 STEPS = {
@@ -197,10 +191,6 @@ STEPS = {
 }
 
 
-def _next_steps(next_steps):
-    wrong_choice(next_steps, STEPS)
-
-
 EXERCISES = (
     Exercise(
         "04.same",
@@ -214,15 +204,7 @@ def same_ticket(text, target):
         return False
     return ...
 ''',
-        '''
-def same_ticket(text, target):
-    """Whether a model's text is the right ticket; blanks and the order of keys make no difference."""
-    try:
-        ticket = json.loads(text)
-    except ValueError:  # the text is no JSON
-        return False
-    return ticket == target
-''',
+        ("json.loads(text)", "ticket == target"),
         _same_ticket,
         (
             "json.loads(text) makes Python's dictionary of a text, and raises a ValueError where that fails.",
@@ -272,13 +254,7 @@ def bootstrap(scores, rng):
     low, high = np.percentile(means, [..., ...])
     return low, high
 ''',
-        '''
-def bootstrap(scores, rng):
-    """(low, high): the middle 95 % of 1,000 means, each of a resample drawn with replacement."""
-    means = [rng.choice(scores, size=len(scores)).mean() for _ in range(1000)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return low, high
-''',
+        ("rng.choice(scores, size=len(scores)).mean()", "2.5", "97.5"),
         _bootstrap,
         (
             "rng.choice(scores, size=len(scores)) draws one resample, with replacement; .mean() is its mean.",
@@ -297,14 +273,7 @@ def better_worse(first, second):
     worse = ...
     return better, worse
 ''',
-        '''
-def better_worse(first, second):
-    """(better, worse): messages that only the second model, and that only the first model, got right."""
-    pairs = list(zip(first, second, strict=True))
-    better = sum(b and not a for a, b in pairs)
-    worse = sum(a and not b for a, b in pairs)
-    return better, worse
-''',
+        ("sum(b and not a for a, b in pairs)", "sum(a and not b for a, b in pairs)"),
         _better_worse,
         (
             "Each pair is (first, second), two values that are True or False. When does only the second get it right?",
@@ -319,11 +288,8 @@ def better_worse(first, second):
 # for each finding: "better", "equal" (within 1 point) or "open" (not shown either way)
 conclusions = {"A": ..., "B": ..., "C": ..., "D": ..., "E": ...}
 """,
-        """
-# for each finding: "better", "equal" (within 1 point) or "open" (not shown either way)
-conclusions = {"A": "better", "B": "open", "C": "equal", "D": "better", "E": "open"}
-""",
-        _conclusions,
+        ('"better"', '"open"', '"equal"', '"better"', '"open"'),
+        partial(wrong_choice, best=CONCLUDE),
         (
             "Ask of each interval of the difference: does it hold zero? Does it hold differences that would matter?",
             "Two are better, two are open, one is equal.",
@@ -339,11 +305,8 @@ conclusions = {"A": "better", "B": "open", "C": "equal", "D": "better", "E": "op
 # what would cure each error: a "rule" after the model, more "examples", or a mended "label"
 cures = {"a": ..., "b": ..., "c": ..., "d": ..., "e": ..., "f": ...}
 """,
-        """
-# what would cure each error: a "rule" after the model, more "examples", or a mended "label"
-cures = {"a": "rule", "b": "examples", "c": "label", "d": "examples", "e": "label", "f": "rule"}
-""",
-        _cures,
+        ('"rule"', '"examples"', '"label"', '"examples"', '"label"', '"rule"'),
+        partial(wrong_choice, best=CURES),
         (
             "First ask who is wrong: read the message with the guide's rules above, then the label.",
             "Where the model is wrong: is only the form wrong (a rule), or what it says (examples)?",
@@ -365,17 +328,8 @@ next_steps = {
     "twice the examples: no detectable difference; the score is above what was asked for": ...,
 }
 """,
-        """
-# "earlier checkpoint", "train longer", "more examples", "mend labels" or "stop": each once
-next_steps = {
-    "validation loss has risen for three checkpoints, training loss still falls": "earlier checkpoint",
-    "both losses still fall at the last step": "train longer",
-    "each doubling of the examples gave 6 points more, the last one too": "more examples",
-    "of 30 errors read, 18 had a wrong label": "mend labels",
-    "twice the examples: no detectable difference; the score is above what was asked for": "stop",
-}
-""",
-        _next_steps,
+        ('"earlier checkpoint"', '"train longer"', '"more examples"', '"mend labels"', '"stop"'),
+        partial(wrong_choice, best=STEPS),
         (
             "Each of the five is used once. Two of the findings are about steps, three about data.",
             "Where validation loss rises, the model has begun to learn its examples by heart.",

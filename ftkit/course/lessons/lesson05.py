@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from ftkit.course.exercise import Exercise, NotAttempted, Wrong, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, NotAttempted, Wrong, wrong_choice, wrong_if, wrong_set
 
 
 def _from_how_many(from_how_many):
@@ -40,25 +41,13 @@ NOT_FOR = {
 }
 
 
-def _not_for(not_for):
-    _letters(
-        not_for,
-        NOT_FOR,
-        "{0} should not be ruled out. {1}",
-        "{0} more must be ruled out. Who looks at the answer, and was it measured for this?",
-    )
-
-
-def _letters(given, known, too_many, missing):
-    """Judge a set of letters by a table {letter: (what to say, whether it belongs to the set)}."""
-    wrong_if(isinstance(given, str), 'Write a set of letters, such as {"a", "c"}.')
-    chosen = {str(letter) for letter in given}
-    strange = sorted(chosen - set(known))
-    wrong_if(strange, f"{strange[:1]} is none of the letters {min(known)} to {max(known)}.")
-    for letter, (said, belongs) in known.items():
-        wrong_if(letter in chosen and not belongs, too_many.format(f"({letter})", said))
-    left = sum(belongs and letter not in chosen for letter, (_, belongs) in known.items())
-    wrong_if(left, missing.format(left))  # how many, not which: else three tries would do without a thought
+_not_for = partial(
+    wrong_set,
+    table=NOT_FOR,
+    too_many="({0}) should not be ruled out. {1}",
+    # how many are missing, not which: three tries without a thought should not be enough
+    missing="{0} more must be ruled out. Who looks at the answer, and was it measured for this?",
+)
 
 
 class Pieces:
@@ -156,13 +145,12 @@ ROWS = {
 }
 
 
-def _train_on(train_on):
-    _letters(
-        train_on,
-        ROWS,
-        "{0} must not be trained on. {1}",
-        "{0} more would do good: new, nobody's data, and a right ticket. Look again.",
-    )
+_train_on = partial(
+    wrong_set,
+    table=ROWS,
+    too_many="({0}) must not be trained on. {1}",
+    missing="{0} more would do good: new, nobody's data, and a right ticket. Look again.",
+)
 
 
 def _request(request):
@@ -214,10 +202,6 @@ ROADS = {
 }
 
 
-def _roads(roads):
-    wrong_choice(roads, ROADS)
-
-
 EXERCISES = (
     Exercise(
         "05.sizes",
@@ -249,10 +233,7 @@ def from_how_many(base, adapter):
 # which of a to f must the card rule out? Write a set of letters.
 not_for = ...
 """,
-        """
-# which of a to f must the card rule out? Write a set of letters.
-not_for = {"b", "c", "e"}
-""",
+        ('{"b", "c", "e"}',),
         _not_for,
         (
             "Ask of each: does a person still look, and was it measured for this?",
@@ -272,14 +253,7 @@ def growing(pieces):
         so_far.append(piece)
         yield ...
 ''',
-        '''
-def growing(pieces):
-    """Yield the answer so far, once for each piece that arrives."""
-    so_far = []
-    for piece in pieces:
-        so_far.append(piece)
-        yield "".join(so_far)
-''',
+        ('"".join(so_far)',),
         _growing,
         (
             "Gradio replaces what is shown by what you yield. What must the second text hold?",
@@ -319,10 +293,7 @@ def refusal(message, most):
 # which of a to f may the next model be trained on? Write a set of letters.
 train_on = ...
 """,
-        """
-# which of a to f may the next model be trained on? Write a set of letters.
-train_on = {"a", "f"}
-""",
+        ('{"a", "f"}',),
         _train_on,
         (
             "Three questions for each: is it new, does it hold nobody's data, is the ticket right?",
@@ -344,16 +315,7 @@ def request(system, message, most):
         "max_tokens": ...,
     }
 ''',
-        '''
-def request(system, message, most):
-    """The body of a chat request that asks the served model for a ticket of at most `most` tokens."""
-    return {
-        "model": "merged",
-        "messages": [{"role": "system", "content": system}, {"role": "user", "content": message}],
-        "temperature": 0,
-        "max_tokens": most,
-    }
-''',
+        ('[{"role": "system", "content": system}, {"role": "user", "content": message}]', "0", "most"),
         _request,
         (
             'messages is a list of turns, as in lesson 01: {"role": ..., "content": ...}. Which two did training use?',
@@ -374,17 +336,8 @@ roads = {
     "a web shop that speaks HTTP": ...,
 }
 """,
-        """
-# for each: "adapter", "merged", "space", "ollama" or "server"
-roads = {
-    "a colleague who has the base, and ten tasks": "adapter",
-    "a program that knows transformers, not peft": "merged",
-    "friends who click on a link, next month too": "space",
-    "a laptop with Ollama, no Python": "ollama",
-    "a web shop that speaks HTTP": "server",
-}
-""",
-        _roads,
+        ('"adapter"', '"merged"', '"space"', '"ollama"', '"server"'),
+        partial(wrong_choice, best=ROADS),
         (
             "Each road is used once. Ask what the other side has already: the base, Python, only a browser?",
             "Ten tasks on one base: what is small? A link for a month: whose machine runs?",
