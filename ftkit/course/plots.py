@@ -100,7 +100,7 @@ def token_view(pieces: Sequence[str]) -> Marked:
     frame = "border:1px solid #a8a29e;border-radius:3px;padding:0 2px;margin:1px;display:inline-block;white-space:pre"
     spans = "".join(f'<span style="{frame}">{html.escape(_visible(piece))}</span>' for piece in pieces)
     text = f"{len(pieces)} tokens: {' | '.join(map(_visible, pieces))}"
-    return Marked(_box(spans, f"{len(pieces)} tokens; · is a blank, ⏎ a line end"), text)
+    return Marked(_box(spans, f"{len(pieces)} tokens; · is a space, ⏎ a line end"), text)
 
 
 def loss_view(pieces: Sequence[str], labels: Sequence[int]) -> Marked:

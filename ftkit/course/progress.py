@@ -22,10 +22,10 @@ def progress_file() -> Path:
 def read_progress() -> dict[str, dict[str, Any]]:
     """{"exercises": {"02.mask": {...}}, "quiz": {"02.1": {...}}}. Raises `KitError` if the file is broken."""
     path = progress_file()
-    kept = read_json(path) if path.is_file() else {"format": FORMAT}
-    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+    content = read_json(path) if path.is_file() else {"format": FORMAT}
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise KitError(f"{path} is not a progress file of format {FORMAT}. Move it away to start anew.")
-    return {part: kept.get(part, {}) for part in ("exercises", "quiz")}
+    return {part: content.get(part, {}) for part in ("exercises", "quiz")}
 
 
 def solved_now(past: dict[str, Any], right: bool) -> dict[str, Any]:
@@ -40,9 +40,9 @@ def note(part: str, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]
     try:
         progress_file().parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{progress_file()}.lock", timeout=5):
-            kept = read_progress()
-            past = kept[part].get(key, {})
-            kept[part][key] = past | change(past)
-            write_json(progress_file(), {"format": FORMAT, **kept})
+            progress = read_progress()
+            past = progress[part].get(key, {})
+            progress[part][key] = past | change(past)
+            write_json(progress_file(), {"format": FORMAT, **progress})
     except (KitError, OSError, Timeout) as error:
         print(f"(Your progress was not saved: {error})")

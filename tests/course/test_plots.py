@@ -91,7 +91,7 @@ def test_the_loss_view_marks_what_carries_loss_not_by_colour_alone():
         plots.loss_view(["a", "b"], [1])
 
 
-def test_the_token_view_shows_blanks_and_keeps_the_text():
+def test_the_token_view_shows_spaces_and_keeps_the_text():
     view = plots.token_view(["Table", " for", "\n"])
     assert str(view) == "3 tokens: Table | ·for | ⏎"
     assert view.html.count("<span") == 3

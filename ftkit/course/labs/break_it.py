@@ -120,8 +120,8 @@ def _memory(memory):
     wrong_if(not isinstance(memory, str), 'Write one letter in quotes, such as "a".')
     letter = memory.strip().lower()
     wrong_if(letter not in CLUES, f"{memory!r} is none of the letters a to d.")
-    said, right = CLUES[letter]
-    wrong_if(not right, said)
+    reason, right = CLUES[letter]
+    wrong_if(not right, reason)
 
 
 def _changes_nothing(changes_nothing):
@@ -173,7 +173,7 @@ def _road(road):
     )
     wrong_if(place["merge"] < place["put the adapter on"], "What would be merged, before the adapter is on?")
     wrong_if(
-        place["put the adapter on"] < place["dequantize the base"], "An adapter goes on once the base is as it shall be."
+        place["put the adapter on"] < place["dequantize the base"], "An adapter goes on once the base is as it should be."
     )
     wrong_if(place["save"] < place["merge"], "What is saved before the merge is not the merged model.")
 

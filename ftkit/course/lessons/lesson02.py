@@ -10,12 +10,12 @@ from ftkit.course.exercise import Exercise, wrong_choice, wrong_if, wrong_set
 
 
 def _unusable(unusable):
-    for message, said in (
+    for message, sentence in (
         (None, "A message may be None (null in the file): that cannot be read either."),
         ("", 'An empty text, "", cannot be used.'),
         ("  \n", "A text of spaces and line ends only is empty for a reader. Look at text.strip()."),
     ):
-        wrong_if(not unusable({"message": message}), said)
+        wrong_if(not unusable({"message": message}), sentence)
     for message in ("Table for 2 at 7", "?", " hello "):
         wrong_if(unusable({"message": message}), f"{message!r} is a message; you throw it away.")
 
@@ -80,11 +80,11 @@ def _without_leaks(without_leaks):
         {"id": "c", "message": "Table for 3 at 7"},
         {"id": "t2", "message": "My scarf is lost"},
     ]
-    kept = without_leaks(train, test)
-    wrong_if(not isinstance(kept, list), "Return a list of rows.")
-    ids = [row.get("id") for row in kept]
+    rows = without_leaks(train, test)
+    wrong_if(not isinstance(rows, list), "Return a list of rows.")
+    ids = [row.get("id") for row in rows]
     wrong_if(
-        any(row in test for row in kept),
+        any(row in test for row in rows),
         "You returned test rows. Those stay as they are: remove the copies from the training rows.",
     )
     wrong_if("a" in ids, "A training row whose message stands in the test split was kept.")
@@ -124,7 +124,7 @@ def _completion(completion):
         wrong_if("\\u" in got, "crème became cr\\u00e8me: more tokens, and hard to read. Pass ensure_ascii=False.")
         wrong_if(
             got == json.dumps(ticket, ensure_ascii=False),
-            'Blanks stand after , and : and each may cost a token. Pass separators=(",", ":").',
+            'Spaces stand after , and : and each may cost a token. Pass separators=(",", ":").',
         )
         wrong_if(
             got == json.dumps(ticket, ensure_ascii=False, separators=(",", ":"), sort_keys=True) and got != want,
@@ -191,8 +191,8 @@ def unusable(row):
     return message is None or not message.strip()
 ''',
         _unusable,
-        ("Three kinds: None, the empty text, and a text of blanks.", "`not message` is true for None and for an empty text.",
-         "text.strip() takes blanks off both ends; what is left of a text of blanks?"),
+        ("Three kinds: None, the empty text, and a text of spaces.", "`not message` is true for None and for an empty text.",
+         "text.strip() takes spaces off both ends; what is left of a text of spaces?"),
         "all three kinds are found, and no real message is lost.",
     ),
     Exercise(
@@ -200,13 +200,13 @@ def unusable(row):
         "plain",
         '''
 def plain(message):
-    """A message as it is compared: case, punctuation and the number of blanks make no difference."""
+    """A message as it is compared: case, punctuation and the number of spaces make no difference."""
     words = re.findall(r"\\w+", message)
     return ...
 ''',
         ('" ".join(words).lower()',),
         _plain,
-        ("words holds the words without blanks and punctuation.", 'Join them by one blank, " ".join(words), and use lower().'),
+        ("words holds the words without spaces and punctuation.", 'Join them by one space, " ".join(words), and use lower().'),
         "copies are found even where somebody typed them a little differently.",
     ),
     Exercise(
@@ -292,7 +292,7 @@ def split(rows, groups, share):
         "completion",
         '''
 def completion(ticket):
-    """The ticket as the model shall write it: JSON on one line, no blanks, letters as they are."""
+    """The ticket as the model should write it: JSON on one line, no spaces, letters as they are."""
     return ...
 ''',
         ('json.dumps(ticket, ensure_ascii=False, separators=(",", ":"))',),

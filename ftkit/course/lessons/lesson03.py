@@ -31,7 +31,7 @@ def _codes(codes):
         )
         wrong_if(
             got.shape == levels.shape != values.shape,
-            "One index came out for each level. Wanted is one for each value: look along the other dimension, dim=1.",
+            "One index came out for each level. There should be one for each value: look along the other dimension, dim=1.",
         )
         wrong_if(_same(got, distance.argmax(dim=1)), "That is the level farthest away; the nearest has the least distance.")
         wrong_if(
@@ -98,8 +98,8 @@ def _bits_per_weight(bits_per_weight):
         )
 
 
-def _drawn_layer(n, inputs, outputs, rank, seed):
-    """x [n, inputs], W [outputs, inputs], A [rank, inputs], B [outputs, rank]."""
+def _random_layer(n, inputs, outputs, rank, seed):
+    """Random x [n, inputs], W [outputs, inputs], A [rank, inputs], B [outputs, rank]."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -109,7 +109,7 @@ def _drawn_layer(n, inputs, outputs, rank, seed):
 
 def _with_adapter(with_adapter):
     for n, inputs, outputs, rank, alpha, seed in ((2, 5, 3, 2, 8, 0), (4, 3, 3, 3, 2, 1)):
-        x, W, A, B = _drawn_layer(n, inputs, outputs, rank, seed)
+        x, W, A, B = _random_layer(n, inputs, outputs, rank, seed)
         base, path = x @ W.T, x @ A.T @ B.T
         got = with_adapter(x, W, A, B, alpha)
         wrong_if(_same(got, base), "That is the layer without its adapter.")
@@ -155,7 +155,7 @@ def _trained(trained):
 
 def _merged(merged):
     for inputs, outputs, rank, alpha, seed in ((5, 3, 2, 8, 2), (4, 4, 4, 2, 3)):
-        _, W, A, B = _drawn_layer(1, inputs, outputs, rank, seed)
+        _, W, A, B = _random_layer(1, inputs, outputs, rank, seed)
         got = merged(W, A, B, alpha)
         wrong_if(_same(got, alpha / rank * B @ A), "That is what has to be added. The layer's own weights are missing.")
         wrong_if(_same(got, W + B @ A), "The scale is missing: alpha / rank, as in the layer with its adapter.")

@@ -15,13 +15,13 @@ def _same_ticket(same_ticket):
     )
     wrong_if(
         not same_ticket('{"intent":"book","guests":null,"allergens":["eggs"]}', target),
-        "The same ticket without blanks counts as wrong. Compare tickets, not texts: json.loads(text) == target.",
+        "The same ticket without spaces counts as wrong. Compare tickets, not texts: json.loads(text) == target.",
     )
     wrong_if(
         not same_ticket('{"guests":null,"allergens":["eggs"],"intent":"book"}', target),
         "The same ticket with its keys in another order counts as wrong. Two dictionaries are equal in whatever order.",
     )
-    for text, said in (
+    for text, sentence in (
         ('{"intent":"menu","guests":null,"allergens":["eggs"]}', "A ticket with another intent counts as right."),
         ('{"intent":"book","allergens":["eggs"]}', "A ticket without guests counts as right: a missing field is an error."),
         (
@@ -30,7 +30,7 @@ def _same_ticket(same_ticket):
         ),
         ('{"intent":"book","guests":null,"allergens":["fish"]}', "Only some of the values are compared: allergens differ."),
     ):
-        wrong_if(same_ticket(text, target), said)
+        wrong_if(same_ticket(text, target), sentence)
     four = {"intent": "book", "guests": 4, "allergens": []}
     wrong_if(same_ticket('{"intent":"book","guests":"4","allergens":[]}', four), 'The text "4" is not the number 4.')
     wrong_if(same_ticket("A table for four, gladly!", four), "A text that is no JSON counts as right.")
@@ -57,7 +57,7 @@ def _field_shares(field_shares):
         ),
         ([None, None], (0.0, 0.0), "Nothing could be read: every share is 0."),
     )
-    for answers, (intent, day), said in cases:
+    for answers, (intent, day), sentence in cases:
         got = field_shares(answers, targets)
         wrong_if(not isinstance(got, dict), "Return a dictionary: {field: share}.")
         wrong_if(
@@ -70,7 +70,7 @@ def _field_shares(field_shares):
         )
         wrong_if(
             any(abs(got[name] - want[name]) > 1e-9 for name in want),
-            f"{said} For {answers} it should be {want}; you return {got}.",
+            f"{sentence} For {answers} it should be {want}; you return {got}.",
         )
 
 
@@ -197,7 +197,7 @@ EXERCISES = (
         "same_ticket",
         '''
 def same_ticket(text, target):
-    """Whether a model's text is the right ticket; blanks and the order of keys make no difference."""
+    """Whether a model's text is the right ticket; spaces and the order of keys make no difference."""
     try:
         ticket = ...
     except ValueError:  # the text is no JSON

@@ -13,18 +13,18 @@ def _from_how_many(from_how_many):
         got = from_how_many(base, adapter)
         wrong_if(not isinstance(got, int), f"Return a whole number of tasks, not {got!r}.")
         right = next(tasks for tasks in range(1, 100) if base + tasks * adapter < tasks * base)
-        told = f"With a base of {base:,} MB and adapters of {adapter:,} MB you said {got}."
+        answer = f"With a base of {base:,} MB and adapters of {adapter:,} MB you said {got}."
         wrong_if(
             got == 1 and right > 1,
-            f"{told} One task: base and adapter together are more than one merged model. At how many does that turn?",
+            f"{answer} One task: base and adapter together are more than one merged model. At how many does that turn?",
         )
         one, other = base + got * adapter, got * base
         wrong_if(
             got < right,
-            f"{told} Base and adapters are then {one:,} MB, merged models {other:,} MB: that is not smaller yet.",
+            f"{answer} Base and adapters are then {one:,} MB, merged models {other:,} MB: that is not smaller yet.",
         )
         wrong_if(
-            got > right, f"{told} It is smaller from {got - 1} on already: {one - adapter:,} MB against {other - base:,}."
+            got > right, f"{answer} It is smaller from {got - 1} on already: {one - adapter:,} MB against {other - base:,}."
         )
 
 
@@ -75,7 +75,7 @@ def _growing(growing):
             "It comes back when all is over, with everything. A generator gives each text as soon as it has it: yield.",
         )
         got = []
-        for text in _taken(stream):
+        for text in _read(stream):
             if text is ...:
                 raise NotAttempted
             wrong_if(isinstance(text, list), 'You yield the list of pieces; Gradio shows a text. "".join(...) makes one.')
@@ -96,8 +96,8 @@ def _growing(growing):
         wrong_if(got != want, f"For the pieces {pieces} it should yield {want}; you yield {got}.")
 
 
-def _taken(stream):
-    """What a learner's generator yields; an error in it becomes `Wrong`."""
+def _read(stream):
+    """Yield what a learner's generator yields; an error in it becomes `Wrong`."""
     try:
         yield from stream
     except (Wrong, NotAttempted):
@@ -117,7 +117,7 @@ def _refusal(refusal):
         )
         wrong_if(got is not None and len(message) == 50, "A message of exactly 50 characters is allowed where `most` is 50.")
         wrong_if(got is not None, f"{message!r} is a message like others; it must be answered, so return None.")
-    for message, what in (("", "The empty message"), (" \n ", "A message of blanks"), (None, "None (no message at all)")):
+    for message, what in (("", "The empty message"), (" \n ", "A message of spaces"), (None, "None (no message at all)")):
         got = refusal(message, 50)
         wrong_if(not isinstance(got, str) or not got.strip(), f"{what} was let through. Return a sentence.")
     for most in (50, 700):
@@ -280,7 +280,7 @@ def refusal(message, most):
 ''',
         _refusal,
         (
-            "Two cases: nothing to read (None, empty, blanks only), and more than `most` characters.",
+            "Two cases: nothing to read (None, empty, spaces only), and more than `most` characters.",
             "`if not isinstance(message, str) or not message.strip(): return ...` is the first. len(message) gives the length.",
             "Name `most` in the second sentence, and do not repeat the message in it.",
         ),
