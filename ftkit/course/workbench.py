@@ -61,10 +61,10 @@ class Workbench:
         trainer.add_callback(LossPrinter())
         if spoil:
             spoil(trainer)
-        return _finished(trainer)
+        return _finish(trainer)
 
     def tune_all(self, model: PreTrainedModel, data: Dataset, rate: float, steps: int | None = None) -> SFTTrainer:
-        """A short training of all the model's weights, no adapter and no 4 bits, otherwise as `tune`.
+        """A short training of all the model's weights, no adapter and no 4 bits, in all else like `tune`.
 
         The weights are kept in float32, so that small steps are not rounded away; their products are computed in the
         profile's dtype.
@@ -76,7 +76,7 @@ class Workbench:
         trainer = CompletionTrainer(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(LossPrinter())
-        return _finished(trainer)
+        return _finish(trainer)
 
     def _settings(self, rate: float | None, steps: int | None) -> Profile:
         return self.profile.with_changes(learning_rate=rate or self.profile.learning_rate, max_steps=steps or self.steps)
@@ -84,20 +84,20 @@ class Workbench:
     def write(self, model: PreTrainedModel, prompts: Sequence[str], tokens: int) -> list[str]:
         """What a model writes after each text as it stands: the likeliest token each time, `tokens` at most."""
         free_memory()
-        given = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        inputs = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         with torch.inference_mode():
             output = model.eval().generate(
-                **given, max_new_tokens=tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+                **inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
             )
-        return self.tokenizer.batch_decode(output[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        return self.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     def show(self, texts: Sequence[str], rows: Sequence[Row], first: int = 3) -> int:
         """Print how many answers are whole and right, and the first ones; returns how many are whole (see `whole`)."""
-        made = sum(map(self.whole, texts))
-        print(f"{made} of {len(texts)} answers are tickets, {self.right(texts, rows)} right in every field. The first:")
+        count = sum(map(self.whole, texts))
+        print(f"{count} of {len(texts)} answers are tickets, {self.right(texts, rows)} right in every field. The first:")
         for text in texts[:first]:
             print("  ", text[:WIDTH].replace("\n", "⏎"))
-        return made
+        return count
 
     def whole(self, text: str) -> bool:
         """Whether a text is one answer that fits the task and nothing else."""
@@ -128,8 +128,8 @@ class Workbench:
         return {part: float(torch.cat(values).mean()) for part, values in parts.items()}
 
 
-def changing(change: Callable[[dict[str, Any]], None]) -> Spoil:
-    """Let every batch of a trainer be changed, in place, after its own collator has made it."""
+def change_batches(change: Callable[[dict[str, Any]], None]) -> Spoil:
+    """Change every batch of a trainer in place, after its own collator has made it."""
 
     def spoil(trainer: SFTTrainer) -> None:
         inner = trainer.data_collator
@@ -144,8 +144,8 @@ def changing(change: Callable[[dict[str, Any]], None]) -> Spoil:
     return spoil
 
 
-def cutting(limit: int) -> Spoil:
-    """Let every training example be cut after `limit` tokens, as a trainer's `max_length` does."""
+def cut_examples(limit: int) -> Spoil:
+    """Cut every training example after `limit` tokens, as a trainer's `max_length` does."""
 
     def spoil(trainer: SFTTrainer) -> None:
         trainer.train_dataset = trainer.train_dataset.map(
@@ -160,8 +160,8 @@ def losses(trainer: SFTTrainer) -> list[tuple[int, float]]:
     return [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _finished(trainer: SFTTrainer) -> SFTTrainer:
-    """Train to the end, eight lines of loss on the way, no checkpoints; says how long it took."""
+def _finish(trainer: SFTTrainer) -> SFTTrainer:
+    """Train to the end, eight lines of loss on the way, no checkpoints; print how long it took."""
     began, steps = time.monotonic(), trainer.args.max_steps
     trainer.args.save_strategy, trainer.args.logging_steps = "no", max(1, steps // 8)
     trainer.train()
