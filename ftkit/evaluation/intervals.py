@@ -117,11 +117,11 @@ def compare_scores(
     """
     everything = np.arange(n)
     a, b = float(first(everything)), float(second(everything))
-    found = _bca(lambda index: second(index) - first(index), n, seed)
+    measured = _bca(lambda index: second(index) - first(index), n, seed)
     gaps = np.subtract(rows[1], rows[0]) if rows else np.zeros(0)
     better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
-    interval = found or tango_interval(0, 0, n)
-    if found is None and b != a:  # the same gap on every example
+    interval = measured or tango_interval(0, 0, n)
+    if measured is None and b != a:  # the same gap on every example
         interval = (b - a, b - a)
     return Paired(n, a, b, b - a, interval, None, better, worse)
 
@@ -156,7 +156,7 @@ def _bca(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> In
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = bootstrap(
+        interval = bootstrap(
             (np.arange(n),),
             lambda index, axis: statistic(np.moveaxis(index.astype(int), axis, -1)),
             n_resamples=RESAMPLES,
@@ -165,7 +165,7 @@ def _bca(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> In
             vectorized=True,
             rng=np.random.default_rng(seed),
         ).confidence_interval
-    low, high = float(found.low), float(found.high)
+    low, high = float(interval.low), float(interval.high)
     return None if math.isnan(low) or math.isnan(high) else (low, high)
 
 
@@ -174,14 +174,14 @@ def _same_rows(first: np.ndarray, second: np.ndarray) -> None:
         raise ValueError(f"a paired comparison needs the same examples twice, not {first.shape} and {second.shape}")
 
 
-def in_words(found: Paired, names: tuple[str, str] = ("base", "tuned")) -> str:
+def in_words(paired: Paired, names: tuple[str, str] = ("base", "tuned")) -> str:
     """What a comparison says, in one sentence."""
-    low, high = (100 * value for value in found.interval)
-    gap = f"{100 * found.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
-    if not found.detected:
-        return f"No detectable difference between {names[0]} and {names[1]} ({gap}; n = {found.n})."
-    if not found.better + found.worse:
-        return f"The {names[1]} model is {'better' if found.difference > 0 else 'worse'} ({gap}; n = {found.n})."
-    if found.difference > 0:
-        return f"The {names[1]} model is better on {found.better}, worse on {found.worse} of {found.n}: {gap}."
-    return f"The {names[1]} model is worse on {found.worse}, better on {found.better} of {found.n}: {gap}."
+    low, high = (100 * value for value in paired.interval)
+    gap = f"{100 * paired.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+    if not paired.detected:
+        return f"No detectable difference between {names[0]} and {names[1]} ({gap}; n = {paired.n})."
+    if not paired.better + paired.worse:
+        return f"The {names[1]} model is {'better' if paired.difference > 0 else 'worse'} ({gap}; n = {paired.n})."
+    if paired.difference > 0:
+        return f"The {names[1]} model is better on {paired.better}, worse on {paired.worse} of {paired.n}: {gap}."
+    return f"The {names[1]} model is worse on {paired.worse}, better on {paired.better} of {paired.n}: {gap}."
