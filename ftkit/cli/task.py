@@ -135,7 +135,7 @@ def new(
     source: Annotated[str, typer.Option("--from", help="a .csv, .tsv, .jsonl or .parquet file, or a hub dataset's id")],
     message: Annotated[str | None, typer.Option(help="the column that the model reads")] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="the column that it shall answer; several make a JSON object")
+        list[str] | None, typer.Option(help="the column that it should answer; several make a JSON object")
     ] = None,
     kind: Annotated[str | None, typer.Option(help="label, json or text; left out, guessed")] = None,
     prompt: Annotated[str | None, typer.Option(help="the system prompt; left out, a plain one")] = None,

@@ -1,4 +1,4 @@
-"""Making a task of one's own data: columns and kind guessed, rows checked, splits made, a folder written (lesson 02)."""
+"""Make a task of your own data: guess columns and kind, check the rows, split them, write a folder (lesson 02)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PATTERNS = {
 
 
 @dataclass
-class Made:
-    """A new task with its splits, what was set aside, and remarks on what was guessed."""
+class NewTask:
+    """A new task with its splits, the rows set aside, and remarks on what was guessed."""
 
     task: Task
     splits: dict[str, list[Row]]
@@ -42,7 +42,7 @@ class Made:
 def choose_columns(
     table: Table, message: str | None, targets: Sequence[str], ask: Callable[[str, list[str]], str] | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """Which column is the message and which hold the target: as told, else by their names, else `ask(what, columns)`.
+    """Which column is the message and which hold the target: as named, else by usual names, else `ask`.
 
     Raises `KitError` listing the columns when one is missing or nobody can be asked.
     """
@@ -127,7 +127,7 @@ def _text_field(name: str, about: str, values: list[str], nullable: bool) -> Fie
 def make_task(
     name: str, table: Table, message: str, targets: Sequence[str], kind: str | None = None, prompt: str | None = None,
     held_out: float = 0.1, seed: int = 17, max_message_characters: int = 4000,
-) -> Made:  # fmt: skip
+) -> NewTask:  # fmt: skip
     """Make a task of a table: guess its kind, check every row, and split what fits.
 
     `held_out` is the share of the rows that validation and test get each. The splits are stratified by the label (or the
@@ -158,12 +158,12 @@ def make_task(
     )  # fmt: skip
     good = []
     for number, (line, row, answer) in enumerate(rows, 1):
-        made = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
-        problems = task.problems(made)
+        one = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
+        problems = task.problems(one)
         if problems:
             rejected.append(_set_aside(line, "; ".join(problems), row))
         else:
-            good.append(made)
+            good.append(one)
     if len(good) < SMALLEST:
         raise KitError(_too_few(table, good, rejected))
     if kind == "label":
@@ -172,7 +172,7 @@ def make_task(
     if left_out:
         remarks.append(f"columns left out: {', '.join(left_out)}")
     splits = _split(task, good, held_out, seed, remarks)
-    return Made(task, splits, sorted(rejected, key=lambda entry: entry["line"]), remarks)
+    return NewTask(task, splits, sorted(rejected, key=lambda entry: entry["line"]), remarks)
 
 
 def _set_aside(line: int, reason: str, row: Row) -> Rejected:
@@ -302,11 +302,11 @@ def _stratum(task: Task, row: Row) -> str:
 # --- writing ---
 
 
-def write_task(made: Made, source: str, folder: Path) -> None:
+def write_task(new: NewTask, source: str, folder: Path) -> None:
     """Write the task folder, whole or not at all. Raises `KitError` if it is there already."""
     import tomlkit
 
-    task = made.task
+    task = new.task
     keys = ("name", "title", "kind", "message", "target", "max_message_characters", "system_prompt")
     table: dict[str, Any] = {key: getattr(task, key) for key in keys}
     if task.labels:
@@ -314,10 +314,10 @@ def write_task(made: Made, source: str, folder: Path) -> None:
     if task.fields:
         keys = ("name", "type", "values", "pattern", "form", "nullable", "about")
         table["fields"] = [{k: _plain(v) for k in keys if (v := getattr(f, k))} for f in task.fields]
-    counts = "\n".join(f"| `{split}` | {len(made.splits[split]):,} |" for split in SPLITS)
+    counts = "\n".join(f"| `{split}` | {len(new.splits[split]):,} |" for split in SPLITS)
     sheet = f"""# Datasheet: {task.title}
 
-Made from `{source}` by `ftkit task new`; {len(made.rejected):,} row(s) set aside in `rejected.jsonl`.
+Made from `{source}` by `ftkit task new`; {len(new.rejected):,} row(s) set aside in `rejected.jsonl`.
 Splits are stratified, and messages that nearly equal each other are in one split.
 
 | split | rows |
@@ -332,8 +332,8 @@ for; its licence.
         (temporary / "task.toml").write_text(tomlkit.dumps(table), encoding="utf-8")
         (temporary / "DATASHEET.md").write_text(sheet, encoding="utf-8")
         for split in SPLITS:
-            write_jsonl(temporary / f"{split}.jsonl", made.splits[split])
-        write_jsonl(temporary / "rejected.jsonl", made.rejected)
+            write_jsonl(temporary / f"{split}.jsonl", new.splits[split])
+        write_jsonl(temporary / "rejected.jsonl", new.rejected)
 
 
 def _plain(value: Any) -> Any:
