@@ -11,7 +11,7 @@ import numpy as np
 
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, replacing, write_json
+from ftkit.common.files import read_json, write_json
 from ftkit.common.machine import versions
 from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import Row, Task
@@ -29,7 +29,7 @@ from ftkit.evaluation.intervals import (
     share_interval,
 )
 from ftkit.evaluation.metrics import corpus_scores, perplexity, row_scores, same, score
-from ftkit.evaluation.report import in_order, page
+from ftkit.evaluation.report import in_order, write_report
 from ftkit.evaluation.saved_answers import predict
 from ftkit.models.four_bit import weight_bytes
 from ftkit.runs.card import write_card
@@ -53,7 +53,7 @@ def evaluate(
     quick: bool = False,
     constrained: bool = False,
 ) -> dict[str, Any]:
-    """Let base and tuned answer a split and score them; saves `evaluation.json`, `predictions.json` and `report.html`.
+    """Let base and tuned answer a split and score them; saves `evaluation.json` and `report.html`.
 
     Without `quick` the baselines come to it, the general check, and the calibration. `constrained` adds both models under
     constrained decoding (a `json` task). `limit` takes only the first so many rows of the split, recorded as `n`. All decode
@@ -91,15 +91,8 @@ def evaluate(
         "calibration": None if quick else analysis.calibration(measured.answerer, rows),
     }  # fmt: skip
     result["seconds"] = round(time.monotonic() - began, 1)
-    with_text = [
-        {"id": row.get("id"), "message": row[task.message], "target": row[task.target],
-         **{side: texts[side][i] for side in texts}}
-        for i, row in enumerate(rows)
-    ]  # fmt: skip
-    write_json(run.folder / "predictions.json", with_text)
     write_json(run.folder / "evaluation.json", result)
-    with replacing(run.folder / "report.html") as temporary:
-        temporary.write_text(page(run.record, result, sentences(result)), encoding="utf-8")
+    write_report(run, result, sentences(result))
     write_card(run)
     return result
 
