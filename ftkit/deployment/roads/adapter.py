@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import write_text
 from ftkit.evaluation.answer import Loaded, on_base
-from ftkit.runs.card import card
+from ftkit.runs.card import make_card
 from ftkit.runs.run import Run
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -20,7 +19,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 def _write_adapter(run: Run, folder: Path) -> None:
     for name in ADAPTER_FILES:
         _copy(run.adapter / name, folder / name)
-    write_text(folder / "README.md", card(run).replace('"FOLDER"', '"."'))
+    make_card(run, folder=".").save(folder / "README.md")
 
 
 def _copy(source: Path, target: Path) -> None:

