@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+ENVIRONMENT.globals["as_json"] = partial(json.dumps, ensure_ascii=False)  # a text as JSON and Python write it
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, /, **values: Any) -> str:
     """Fill in a template, named as "data/templates/report.html". Raises jinja2's `UndefinedError` for a missing value."""
     return ENVIRONMENT.get_template(template).render(values)

