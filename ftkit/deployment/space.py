@@ -15,7 +15,8 @@ from huggingface_hub import SpaceCardData
 from ftkit.common.files import place, read_json, write_json, write_text
 from ftkit.common.paths import kit_root
 from ftkit.common.templates import render
-from ftkit.evaluation.answer import Loaded, on_base
+from ftkit.evaluation.answer import TUNED, Loaded, on_base
+from ftkit.evaluation.saved_answers import answers_file
 from ftkit.models.find import BASE_LICENCES, find_model, prepare_model, public_name
 from ftkit.runs.run import Run
 
@@ -23,7 +24,7 @@ from ftkit.runs.run import Run
 PUBLIC = (
     "run.json",
     "evaluation.json",  # the tab Evaluation
-    "predictions/test-tuned.jsonl",  # where it is wrong
+    answers_file("test", TUNED),  # where it is wrong
     "merge_fidelity.json",
     "log.jsonl",
     "model_card.md",

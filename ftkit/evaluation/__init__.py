@@ -15,6 +15,7 @@ __getattr__, __dir__ = face(
         "constrained": "ROOM only_what_fits",
         "intervals": "bootstrap_interval compare_shares in_words seeds_interval share_interval",
         "metrics": "score",
+        "saved_answers": "read_answers",
         "measure": "evaluate load_evaluation",
     },
 )

@@ -11,9 +11,11 @@ from rich.console import Console
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import prompt_text
 from ftkit.data.task import load_task
+from ftkit.evaluation.baselines import majority, tfidf
 from ftkit.evaluation.intervals import compare_shares, share_interval
 from ftkit.evaluation.measure import compare_runs, comparison_table, evaluate, load_evaluation, sentences, table
 from ftkit.evaluation.metrics import same, score
+from ftkit.evaluation.saved_answers import read_answers
 from ftkit.runs.run import Run
 
 DESK = load_task("desk")
@@ -81,18 +83,26 @@ def evaluated(tiny_run, tmp_path_factory):
     return run, evaluate(run, say=lines.append, constrained=True), lines
 
 
+def texts_of_models(run, task):
+    """Each model's answers to the test split: those that were saved, and those of the baselines, made once more."""
+    rows, train = task.rows("test"), task.rows("train")
+    texts = {"majority": majority(task, train, rows).texts, "TF-IDF": tfidf(task, train, rows).texts}
+    for name in ("base", "tuned", "few-shot", "base, constrained", "tuned, constrained"):
+        answers = read_answers(run, "test", name)
+        texts[name] = [answers[row["message"]] for row in rows]
+    return texts
+
+
 def test_an_evaluation_is_saved_and_its_figures_are_those_of_the_predictions(evaluated, tiny_task):
     run, result, lines = evaluated
     assert load_evaluation(run) == result
     assert result["n"] == 12 and result["split"] == "test"
-    predictions = json.loads((run.folder / "predictions.json").read_text(encoding="utf-8"))
-    rows = tiny_task.rows("test")
-    assert [p["message"] for p in predictions] == [row["message"] for row in rows]
+    rows, texts = tiny_task.rows("test"), texts_of_models(run, tiny_task)
     assert set(result["models"]) == {
         "base", "tuned", "few-shot", "majority", "TF-IDF", "base, constrained", "tuned, constrained"
     }  # fmt: skip
     for name, model in result["models"].items():
-        recomputed = score(tiny_task, rows, [p[name] for p in predictions])
+        recomputed = score(tiny_task, rows, texts[name])
         for metric, values in recomputed.items():
             if model["judged by"] is None or metric in model["judged by"]:
                 found = model["scores"][metric]
@@ -103,12 +113,11 @@ def test_an_evaluation_is_saved_and_its_figures_are_those_of_the_predictions(eva
 
 def test_tuned_is_compared_with_every_other_model_on_the_same_rows(evaluated, tiny_task):
     run, result, _ = evaluated
-    predictions = json.loads((run.folder / "predictions.json").read_text(encoding="utf-8"))
-    rows = tiny_task.rows("test")
-    tuned = score(tiny_task, rows, [p["tuned"] for p in predictions])
+    rows, texts = tiny_task.rows("test"), texts_of_models(run, tiny_task)
+    tuned = score(tiny_task, rows, texts["tuned"])
     assert set(result["comparisons"]) == set(result["models"]) - {"tuned"}
     for name, compared in result["comparisons"].items():
-        other = score(tiny_task, rows, [p[name] for p in predictions])
+        other = score(tiny_task, rows, texts[name])
         expected = compare_shares(other["intent"], tuned["intent"]).as_dict()
         assert compared["intent"] == expected
     assert set(result["comparisons"]["TF-IDF"]) == {"intent", "urgency", "intent macro-F1", "urgency macro-F1"}
