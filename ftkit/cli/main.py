@@ -166,10 +166,11 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
     from rich.console import Console
 
     from ftkit.evaluation.measure import evaluate as run_evaluation
+    from ftkit.evaluation.report import REPORT
 
     print(f"Evaluating {run.name}: every model on the same messages", flush=True)
     _show_evaluation(run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained))
-    Console().print(f"With plots and the worst errors: {run.folder / 'report.html'}", soft_wrap=True)
+    Console().print(f"With plots and the worst errors: {run.folder / REPORT}", soft_wrap=True)
 
 
 def _show_evaluation(result: Evaluation) -> None:

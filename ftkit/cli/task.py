@@ -60,11 +60,11 @@ def check(
         _print_cases(finding, cases)
         findings.append(finding)
     _print_counts(findings)
-    from ftkit.data.report import data_report
+    from ftkit.data.report import render_data_report
 
     name = opened.name if train is None else f"{opened.name}, {train.name}"
     page = page or runs_dir() / "checks" / f"{opened.folder.resolve().name}{'-' + train.stem if train else ''}.html"
-    write_text(page, data_report(name, findings))
+    write_text(page, render_data_report(name, findings))
     print(f"With plots: {page}")
     stops = [finding.thing for finding in findings if finding.gate and not finding.ok]
     if stops:

@@ -76,7 +76,7 @@ def evaluate(
             measured.side(side, fits=True)
     result = _result(measured, None if quick else _forgetting(run, measured.answerer, say), quick, time.monotonic() - began)
     result.save(run.folder)
-    write_report(run)
+    write_report(run, result)
     write_card(run)
     return result
 
