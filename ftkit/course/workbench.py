@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from trl import SFTTrainer
 
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import free_memory, return_freed_memory
@@ -27,12 +28,7 @@ from ftkit.data.prompt import (
 from ftkit.data.task import Row, Task
 from ftkit.training.trainer import completion_trainer, make_trainer, sft_config
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from trl import SFTTrainer
-
-
-Spoil = Callable[["SFTTrainer"], None]
+Spoil = Callable[[SFTTrainer], None]
 WIDTH = 96  # characters of an answer that are shown
 
 
@@ -63,7 +59,7 @@ class Workbench:
         """A short QLoRA training, its loss printed on the way; `spoil` may break the trainer before it starts."""
         free_memory()  # of a training that nobody holds any more
         trainer = make_trainer(self.folder / "checkpoints", data, self._settings(rate, steps))
-        trainer.add_callback(_LossPrinter())
+        trainer.add_callback(LossPrinter())
         if spoil:
             spoil(trainer)
         return _finish(trainer)
@@ -80,7 +76,7 @@ class Workbench:
         config = sft_config(settings, self.folder / "checkpoints", resolve_dtype(settings.dtype))
         trainer = completion_trainer()(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_LossPrinter())
+        trainer.add_callback(LossPrinter())
         return _finish(trainer)
 
     def _settings(self, rate: float | None, steps: int | None) -> Profile:
@@ -176,12 +172,14 @@ def _finish(trainer: SFTTrainer) -> SFTTrainer:
     return trainer
 
 
-class _LossPrinter(TrainerCallback):
-    """Prints the loss at each logged step, and gives freed memory back after every step."""
+class LossPrinter(TrainerCallback):
+    """Prints the loss whenever it is logged; gives freed memory back after every step."""
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Give freed memory back."""
         return_freed_memory()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        """Print one line."""
         if "loss" in (logs or {}):
             print(f"   step {state.global_step:3} of {state.max_steps}   loss {float(logs['loss']):.2f}", flush=True)
