@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.machine import detect_hardware, resolve_dtype
-from ftkit.common.memory import peak_memory_mb, return_freed_memory
+from ftkit.common.memory import peak_memory_mb
 from ftkit.common.profiles import Profile, read_profiles
 from ftkit.data.prompt import chat_prompt, completion_text, prompt_text
 from ftkit.data.task import load_task
@@ -21,11 +21,10 @@ from ftkit.models.four_bit import keep_weights_unpacked
 from ftkit.models.load import load_model, load_tokenizer, quiet_libraries
 from ftkit.runs.run import open_run
 from ftkit.training import cpu_kernels as kernels
-from ftkit.training.progress import trim_steps
 from ftkit.training.trainer import (
+    CompletionTrainer,
     cast_adapter,
     completion_loss,
-    completion_trainer,
     lora_config,
     sft_config,
     training_data,
@@ -130,6 +129,7 @@ def kit_training(**given: Any) -> dict[str, Any]:
     import torch
     from bitsandbytes.functional import dequantize_4bit
     from transformers import PrinterCallback, set_seed
+    from trl import SFTTrainer
 
     without, extra = set(given.get("without", [])), set(given.get("extra", []))
     if "threads" in without:
@@ -156,16 +156,14 @@ def kit_training(**given: Any) -> dict[str, Any]:
             data = data.remove_columns("length")
             config.train_sampling_strategy = "random"
         model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
-        fast = kernels.wanted(model.device.type)
+        fast = kernels.is_used(model.device.type)
         if fast and "attention" not in without:
             model.set_attn_implementation(kernels.register())
-        if fast and "small layers" not in without:
-            kernels.speed_up_small_layers(model)
         if "dequantized once" in extra:
             model = model.dequantize(dtype=torch.bfloat16)
         if method == "full":
             cast_adapter(model, torch.float32 if "fp32 weights" in extra else torch.bfloat16)
-        trainer = (completion_trainer() if "completion loss" not in without else _trl_trainer())(
+        trainer = (CompletionTrainer if "completion loss" not in without else SFTTrainer)(
             model=model,
             args=config,
             train_dataset=data,
@@ -178,19 +176,13 @@ def kit_training(**given: Any) -> dict[str, Any]:
         if fast and "adapter layers" not in without:
             kernels.speed_up_adapters(trainer.model)
         if "kept scales" in without:
-            kernels.dequantized = lambda weight: dequantize_4bit(weight.data, weight.quant_state)
+            kernels.dequantize_weight = lambda weight: dequantize_4bit(weight.data, weight.quant_state)
         if "compiled" in extra:
             trainer.model.get_base_model().model.compile()
-        return measured_training(trainer, given, 0 if "trim" in without else given.get("trim", trim_steps(profile)))
+        return measured_training(trainer, given)
 
 
-def _trl_trainer() -> Any:
-    from trl import SFTTrainer
-
-    return SFTTrainer
-
-
-def measured_training(trainer: Any, given: dict[str, Any], trim: int = 0) -> dict[str, Any]:
+def measured_training(trainer: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Train, and take the real (non-padding) tokens a second, the peak memory, and the loss on the validation split."""
     import torch
     from transformers import TrainerCallback
@@ -204,8 +196,6 @@ def measured_training(trainer: Any, given: dict[str, Any], trim: int = 0) -> dic
             self.last = self.begin
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if trim and state.global_step % trim == 0:
-                return_freed_memory()
             now = time.monotonic()
             self.seconds.append(now - self.last)
             if state.global_step % given.get("validate_every", state.max_steps + 1) == 0:  # the clock stands meanwhile

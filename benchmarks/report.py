@@ -9,7 +9,7 @@ from typing import Any
 
 from ftkit.common.files import read_json, replacing
 from ftkit.common.paths import kit_root
-from ftkit.training.plan import in_words
+from ftkit.training.plan import describe_gap
 
 PAGE = Path(__file__).with_name("BENCHMARKS.md")
 
@@ -186,7 +186,7 @@ def growth(result: dict[str, Any]) -> str:
             gaps.append(abs(measured / planned - 1))
             rows.append((
                 f"{name} {run['given'][label[name]]}", f"{run['tokens_per_second']:,.0f}", f"{run['seconds'] / run['steps']:.2f}",
-                f"{planned:,}", f"{measured:,}", in_words(planned, measured),
+                f"{planned:,}", f"{measured:,}", describe_gap(planned, measured),
             ))  # fmt: skip
     runs = result["examples"]
     examples, seconds = ([run["given"]["examples"] for run in runs], [run["seconds"] for run in runs])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ftkit.common.errors import KitError
 
@@ -23,7 +25,7 @@ class Hardware:
 
 
 def detect_hardware() -> Hardware:
-    """Look at the machine: the first CUDA device if there is one, else the CPU."""
+    """The first CUDA device if there is one, else the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -54,27 +56,33 @@ def resolve_dtype(dtype: str, hardware: Hardware | None = None) -> str:
     return "bfloat16" if native else "float32"
 
 
-RECORDED_PACKAGES = (
-    "ftkit",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "datasets",
-)
+RECORDED_PACKAGES = ["ftkit", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets"]
 
 
 def versions() -> dict[str, str]:
     """Python and the packages that decide a result, with their versions."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine that something is measured on, the date, and `versions`; `memory_gb` is the GPU's, if there is one."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    packages = versions()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "system": platform.platform(terse=True),
+        "cpu": processor_name(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "memory_gb": round(detect_hardware().memory),
+        "python": packages.pop("python"),
+        "versions": packages,
+    }
 
 
 def processor_name() -> str:

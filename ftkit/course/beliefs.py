@@ -6,7 +6,6 @@ The experiments are run by `python -m experiments.beliefs`; `experiments/results
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, read_text
+from ftkit.common.files import read_json, read_jsonl
 from ftkit.common.paths import kit_root
 from ftkit.data.task import Row, Task
 from ftkit.evaluation.intervals import Interval, seeds_interval, share_interval
@@ -55,7 +54,7 @@ def _other_ticket(task: Task, rows: Sequence[Row], row: Row, seed: int) -> Any:
 
 def everyday() -> list[Any]:
     """Everyday questions with short right answers, in the form in which the general check asks, and none that it asks."""
-    rows = [json.loads(line) for line in read_text(EVERYDAY).splitlines() if line.strip()]
+    rows = read_jsonl(EVERYDAY)
     return [
         {
             "prompt": [{"role": "user", "content": row["prompt"]}],

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTTrainer
 
 from ftkit.common.machine import resolve_dtype
-from ftkit.common.memory import free_memory, return_freed_memory
+from ftkit.common.memory import free_memory
 from ftkit.common.profiles import Profile
 from ftkit.data.prompt import (
     chat_prompt,
@@ -26,7 +26,7 @@ from ftkit.data.prompt import (
     training_example,
 )
 from ftkit.data.task import Row, Task
-from ftkit.training.trainer import completion_trainer, make_trainer, sft_config
+from ftkit.training.trainer import CompletionTrainer, make_trainer, sft_config
 
 Spoil = Callable[[SFTTrainer], None]
 WIDTH = 96  # characters of an answer that are shown
@@ -48,10 +48,9 @@ class Workbench:
 
     def data(self, rows: Sequence[Row]) -> Dataset:
         """Rows as `training.training_data` gives them: columns prompt, completion, length."""
-        lengths = [len(example_ids(self.tokenizer, self.task, row)) for row in rows]
-        return Dataset.from_list(
-            [training_example(self.task, row) | {"length": n} for row, n in zip(rows, lengths, strict=True)]
-        )
+        made = [training_example(self.task, row) for row in rows]
+        sizes = [len(example_ids(self.tokenizer, self.task, row)) for row in rows]
+        return Dataset.from_list([{**example, "length": n} for example, n in zip(made, sizes, strict=True)])
 
     def tune(
         self, data: Dataset, spoil: Spoil | None = None, rate: float | None = None, steps: int | None = None
@@ -74,7 +73,7 @@ class Workbench:
         settings = self._settings(rate, steps)
         set_seed(settings.seed)
         config = sft_config(settings, self.folder / "checkpoints", resolve_dtype(settings.dtype))
-        trainer = completion_trainer()(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
+        trainer = CompletionTrainer(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(LossPrinter())
         return _finish(trainer)
@@ -173,11 +172,7 @@ def _finish(trainer: SFTTrainer) -> SFTTrainer:
 
 
 class LossPrinter(TrainerCallback):
-    """Prints the loss whenever it is logged; gives freed memory back after every step."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Give freed memory back."""
-        return_freed_memory()
+    """Prints the loss whenever it is logged."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Print one line."""

@@ -20,7 +20,7 @@ from ftkit.course.exercise import NOT_ATTEMPTED, RIGHT, WRONG
 from ftkit.course.notebooks import solved
 from ftkit.course.progress import progress_file, read_progress
 from ftkit.course.quizzes import Option
-from ftkit.models.find import PACKAGE
+from ftkit.models.catalog import PACKAGE
 from tests.cli.test_main import ftkit, refused
 
 PARTS = [*lessons(), *labs()]
