@@ -311,9 +311,7 @@ def test_durations_are_told_for_people(seconds, text):
     assert clock(seconds) == text
 
 
-LIGHT = (
-    "ftkit.cli.main ftkit.cli.task ftkit.data.check ftkit.models.find ftkit.models.hub ftkit.runs.run ftkit.common.memory"
-)
+LIGHT = "ftkit.cli.main ftkit.cli.task ftkit.cli.doctor ftkit.data.check ftkit.models.find ftkit.models.hub ftkit.runs.run ftkit.common.memory"
 
 
 def test_importing_what_every_command_needs_loads_nothing_heavy():
