@@ -34,6 +34,7 @@ def examine() -> Iterator[Finding]:
 
 def examine_run(name: str) -> Iterator[Finding]:
     """All guards on one run, finished or not, one finding at a time. Raises `KitError` if there is no such run."""
+
     return guards.of_run(open_run(name, unfinished=True))
 
 

@@ -135,14 +135,14 @@ def plan(
 
     from ftkit.common.profiles import choose_profile
     from ftkit.data.task import load_task
-    from ftkit.training.plan import example_lengths, plan_table
+    from ftkit.training.plan import example_lengths, tabulate_plan
 
     chosen = choose_profile(profile)
     changes = {key: value for key, value in (("model", model), ("batch_size", batch)) if value}
     wanted = chosen.profile.with_changes(**changes)
     print(f"Profile {wanted.name}: {chosen.reason}.")
     lengths, source = ([length], f"examples of {length} tokens") if length else example_lengths(load_task(task), wanted)
-    for part in plan_table(wanted, lengths, source):
+    for part in tabulate_plan(wanted, lengths, source):
         Console().print(part)
 
 
