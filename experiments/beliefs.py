@@ -154,7 +154,7 @@ def head(lines: Sequence[Line]) -> dict[str, Any]:
     task = load_task("desk")
     table = tomllib.loads(PLAN.read_text(encoding="utf-8"))
     return {
-        "about": "Three beliefs put to the test; written by python -m experiments.beliefs, config in beliefs.toml",
+        "about": "Three beliefs put to the test; written by python -m experiments.beliefs, plan in beliefs.toml",
         "task": {"name": task.name, "fingerprint": task.fingerprint(), "split": "validation"},
         "messages": " ".join(row["id"] for row in task.rows("validation")),
         "questions": " ".join(question["id"] for question in general.questions()),

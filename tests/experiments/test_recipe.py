@@ -6,7 +6,6 @@ import pytest
 
 from experiments import recipe, recipe_report
 from experiments.laboratory import Experiment, load_results, read_plan
-from ftkit.common.paths import kit_root
 from ftkit.common.profiles import read_profiles
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import load_task
@@ -58,7 +57,7 @@ def test_the_saved_results_say_what_was_run_and_where():
 def test_the_page_is_what_the_saved_results_say(tmp_path):
     recipe_report.write(tmp_path / "RECIPE.md")
     page = (tmp_path / "RECIPE.md").read_text(encoding="utf-8")
-    assert page == (kit_root() / "RECIPE.md").read_text(encoding="utf-8")
+    assert page == recipe_report.PAGE.read_text(encoding="utf-8")
     for part in page.split("\n\n"):
         if part.startswith("|"):
             assert len({line.count("|") for line in part.splitlines()}) == 1, part
