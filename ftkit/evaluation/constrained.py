@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
-from ftkit.data.prompt import SEPARATORS
 from ftkit.data.task import Task
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def _grammar(task: Task) -> str:
     def literal(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)  # Lark quotes as JSON does
 
-    comma, colon = SEPARATORS
+    comma, colon = task.answer_form.comma, task.answer_form.colon
     whole, rules = ['"{"'], []
     for n, field in enumerate(task.fields):
         whole.append(f"{literal((comma if n else '') + json.dumps(field.name, ensure_ascii=False) + colon)} f{n}")
