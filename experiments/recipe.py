@@ -42,8 +42,6 @@ def run(experiment: Experiment) -> dict[str, Any]:
 
 
 def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    import torch
-
     from benchmarks.measure import validation_loss
     from ftkit.data.prompt import training_example
     from ftkit.evaluation.answer import Answerer
@@ -59,7 +57,7 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]]) -> d
     answers = [example["completion"][0]["content"] for example in examples]  # in this experiment's form
     longest = 1 + max(len(ids) for ids in tokenizer(answers)["input_ids"])
     rows = _rows(experiment, task, "validation")
-    found["validation_loss"] = round(validation_loss(model, torch, task, rows, tokenizer), 4)
+    found["validation_loss"] = round(validation_loss(model, task, rows, tokenizer), 4)
     answerer = Answerer(task, model.eval(), tokenizer, 64, max(profile.max_new_tokens, longest + SPARE))
 
     def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:

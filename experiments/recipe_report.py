@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks.report import table
+from benchmarks.report import markdown_table
 from experiments.laboratory import Line, load_results, read_plan
 from experiments.recipe import PLAN, RESULTS
 from ftkit.common.console import clock
@@ -83,7 +83,7 @@ def group(name: str, about: str, lines: list[Line], saved: dict[str, Any]) -> st
     heads = ["change", "expected", "seeds", "intent, %", "whole ticket, %", "fields, %", "fields against the centre",
              "loss", "tokens an example", "seconds", "kept"]  # fmt: skip
     said = f"\n\nCould not be run: {'; '.join(dict.fromkeys(failed))}" if failed else ""
-    return f"## {about}\n\n{table(heads, rows)}{said}" if rows else ""
+    return f"## {about}\n\n{markdown_table(heads, rows)}{said}" if rows else ""
 
 
 def curve_points(lines: list[Line], saved: dict[str, Any], metric: str) -> dict[str, list[tuple[int, float, float, int]]]:
@@ -227,7 +227,7 @@ def shipped(run: Run) -> str:
         f"({profile.epochs:g} passes), rank {profile.rank}, alpha {profile.alpha}, learning rate {profile.learning_rate:g}, "
         "the batches of like length in random order, "
         f"{clock(measured['seconds'])} on two cores. The desk's test split, {result['n']} messages, in % with 95 % intervals:\n\n"
-        + table(["model", "intent", "intent macro-F1", "whole ticket"], rows)
+        + markdown_table(["model", "intent", "intent macro-F1", "whole ticket"], rows)
         + f"\n\n{said}"
     )
 
@@ -251,7 +251,7 @@ def write(page: Path = PAGE) -> None:
             ]
             parts.append(
                 f"## {title}\n\n![Scores over the number of training rows, by method](results/curves.svg)\n\n"
-                + table(["method", "rows", "intent, %", "whole ticket, %", "seeds"], rows)
+                + markdown_table(["method", "rows", "intent, %", "whole ticket, %", "seeds"], rows)
                 + "\n\n± is half of a 95 % interval: chance of the rows asked, and of the seeds where there are several."
             )
         if not any(results_of(line, saved) for line in own):
@@ -260,7 +260,7 @@ def write(page: Path = PAGE) -> None:
             heads = ["method", "metric", "test split, %", "seeds", "QLoRA less this, points"]
             of = "the largest number of rows" if name == "curves" else "all rows"
             said = f"Trained on {of} and scored on the test split, which no choice was made by:"
-            parts.append(f"{said}\n\n{table(heads, tested)}")
+            parts.append(f"{said}\n\n{markdown_table(heads, tested)}")
         if cuts := cut_changes(own, saved):
             heads = ["left of the change", "squared size", "intent, %", "whole ticket, %", "fields, %",
                      "fields against all of it", "fields against the centre"]  # fmt: skip
@@ -268,7 +268,7 @@ def write(page: Path = PAGE) -> None:
                 "What full fine-tuning of the linear layers changed in them, cut to its largest directions (by the singular "
                 "values): the best that an adapter of that rank could hold of it. Validation split:"
             )
-            parts.append(f"{said}\n\n{table(heads, cuts)}")
+            parts.append(f"{said}\n\n{markdown_table(heads, cuts)}")
         if words[name]:
             parts.append(words[name].strip())
     dates = sorted({result["date"] for result in saved["results"].values()})

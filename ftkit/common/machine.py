@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ftkit.common.errors import KitError
 
@@ -84,3 +86,16 @@ def processor_name() -> str:
         return re.search(r"model name\s*:\s*(.+)", text).group(1)
     except (OSError, AttributeError):
         return platform.processor() or platform.machine()
+
+
+def describe_machine() -> dict[str, Any]:
+    """What something was measured on: date, processor, cores, memory in GB, and the versions of what decides a result."""
+    packages = versions()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": processor_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(detect_hardware().memory),
+        "python": packages.pop("python"),
+        "versions": packages,
+    }

@@ -1,0 +1,426 @@
+"""The files of a run: one definition each, with its version, and every field with its unit and range.
+
+Whoever reads or writes one goes through `load` and `save` here; no other module spells a file's name or a key of it.
+`docs/files.md` is written from these definitions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_json, write_json
+from ftkit.common.profiles import Profile
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Megabytes = Annotated[float, Field(ge=0, description="in MB (10^6 bytes)")]
+Interval = Annotated[tuple[float, float], Field(description="the 95 % interval: low, high")]
+Digest = Annotated[str, Field(description="the first 16 hexadecimal digits of a SHA-256")]
+DETECTED = 0.05  # the rate of false alarms that a comparison allows itself
+
+
+class Part(BaseModel):
+    """Something inside a document: nothing can be changed in it, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True)
+
+
+class Document(Part):
+    """A JSON file of a run with its version, under the key `format`."""
+
+    FILE: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+    CURE: ClassVar[str] = "Restore it from a copy."
+
+    format: int = Field(1, description="the version of this file's form")
+
+    @classmethod
+    def path(cls, folder: Path) -> Path:
+        """Where the document lies in a run's or an export's folder."""
+        return Path(folder) / cls.FILE
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether the folder holds one."""
+        return cls.path(folder).is_file()
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read it. Raises `KitError` for a file that is missing or broken, of another version, or with a wrong field."""
+        path = cls.path(folder)
+        data = read_json(path)
+        version = data.get("format") if isinstance(data, dict) else None
+        if version != cls.VERSION:
+            found = f"of version {version}" if isinstance(version, int) else "of no known version"
+            raise KitError(f"{path} is {found}; this kit reads version {cls.VERSION}. {cls.CURE}")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise KitError(f"{path}, {first_fault(error)}. {cls.CURE}") from None
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder, whole or not at all."""
+        write_json(self.path(folder), self.as_data())
+
+    def as_data(self) -> dict[str, Any]:
+        """What the file holds, as JSON values."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"format": self.VERSION}
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong, in words: the field, and what should be there."""
+    fault = error.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    shown = "" if fault["type"] in ("missing", "extra_forbidden") else f", not {fault['input']!r}"
+    return f"field {place!r}: {fault['msg'].lower()}{shown[:80]}"
+
+
+# --- run.json ---
+
+
+class TaskOfRun(Part):
+    """Which data a run was trained on."""
+
+    name: str
+    folder: str = Field(description="the name of one of the kit's tasks, or a path")
+    fingerprint: Digest
+
+
+class Machine(Part):
+    """Where a training ran."""
+
+    system: str
+    processor: str
+
+
+class Facts(Part):
+    """What the guards saw before the first step, token by token in the first examples."""
+
+    chat_template: Digest | None = None
+    base: Digest | None = Field(None, description="digest of the base's weights")
+    rows: Count | None = Field(None, description="examples that were looked at token by token")
+    rows_cut: Count | None = Field(None, description="examples that the maximum length cut, of all")
+    longest: Count | None = Field(None, description="tokens of the longest example")
+    loss_tokens: Count | None = Field(None, description="tokens that carry loss")
+    prompt_loss_tokens: Count | None = Field(None, description="of these, tokens of prompts: should be 0")
+    padding_loss_tokens: Count | None = Field(None, description="of these, tokens of padding: should be 0")
+    rows_without_end: Count | None = Field(None, description="whole examples whose end token carries no loss")
+    prompts_otherwise: Count | None = Field(None, description="prompts that are not what the model will be asked with")
+
+
+class TrainingRecord(Part):
+    """What a finished training did and took."""
+
+    steps: Count
+    examples: Count = Field(description="training rows")
+    loss: float = Field(description="the last entry of the loss log")
+    tokens: Count = Field(description="real tokens seen, padding not counted")
+    seconds: Seconds
+    tokens_per_second: Annotated[float, Field(ge=0)]
+    peak_memory_mb: Megabytes
+    planned_memory_mb: Megabytes
+    memory_against_plan: str = Field(description="the gap between the two, in words")
+    processes: Annotated[int, Field(ge=1)] = 1
+    trainable_parameters: Count = 0
+    dtype: str = Field(description="bfloat16, float16 or float32: what products were computed in")
+    longest_completion: Count = Field(0, description="tokens of the longest training answer, with its end")
+
+
+class RunRecord(Document):
+    """What a run was made from, and what its training took."""
+
+    FILE: ClassVar[str] = "run.json"
+    CURE: ClassVar[str] = "Restore it from a copy, or train again."
+
+    status: Literal["training", "finished"]
+    created: str = Field(description="UTC, ISO 8601")
+    task: TaskOfRun
+    profile: Profile = Field(description="the profile as it was used (`ftkit/common/profiles.toml`)")
+    base_source: str | None = Field(None, description="hub, folder or PyPI package: where the base came from")
+    reason: str = Field("", description="why this profile was taken")
+    seed: int
+    versions: dict[str, str] = Field(description="Python and the packages that decide a result")
+    machine: Machine
+    guards: Facts | None = None
+    training: TrainingRecord | None = None
+
+
+LOG = "log.jsonl"
+
+
+class LogEntry(Part):
+    """A line of `log.jsonl`, the loss log."""
+
+    step: Count
+    loss: float
+    learning_rate: float
+    tokens: Count = Field(description="real tokens seen so far")
+    seconds: Seconds = Field(description="since the training began, over all its parts")
+
+
+class Mark(Document):
+    """Written last into a checkpoint: without it the checkpoint was cut off."""
+
+    FILE: ClassVar[str] = "complete"
+
+    seconds: Seconds
+    tokens: Count
+
+
+# --- evaluation.json ---
+
+
+class Comparison(Part):
+    """Two models on the same examples: `difference` is the second's share minus the first's, `interval` around it.
+
+    `better` and `worse` count examples, `p` is of the test that there is no difference (None for bootstrapped metrics).
+    """
+
+    model_config = ConfigDict(extra="ignore")  # `detected` is computed again
+
+    n: Count
+    first: float
+    second: float
+    difference: float
+    interval: Interval
+    p: Share | None = None
+    better: Count = 0
+    worse: Count = 0
+
+    @computed_field(description="by the test if there is one, else by an interval without zero")
+    @property
+    def detected(self) -> bool:
+        """Whether a difference was detected: by the test if there is one, else by an interval without zero."""
+        return self.p < DETECTED if self.p is not None else not self.interval[0] <= 0 <= self.interval[1]
+
+
+class Score(Part):
+    """A metric's value and how sure it is."""
+
+    value: Share
+    interval: Interval
+
+
+class ModelResult(Part):
+    """One model's scores on the held-out rows, and what they cost."""
+
+    about: str
+    judged_by: list[str] | None = Field(None, alias="judged by", description="the only metrics that fit it; null: all")
+    scores: dict[str, Score] = Field(description="by metric")
+    seconds: Seconds = Field(description="for all answers")
+    seconds_per_message: Seconds
+    messages_per_second: Annotated[float, Field(ge=0)] | None = None
+    training_seconds: Seconds
+    memory_mb: Megabytes = Field(description="of the loaded weights, or of the fitted model, in MB (10^6 bytes)")
+
+
+class FewShot(Part):
+    """How many examples the base was shown, and how that was chosen."""
+
+    k: Count
+    tried: dict[str, Share] = Field(description="each number's score on validation rows")
+    on: Count = Field(description="validation rows that it was chosen on")
+
+
+class KindOfQuestion(Part):
+    """Right answers to the general questions of one kind."""
+
+    base: Count
+    tuned: Count
+    of: Count
+
+
+class Forgetting(Part):
+    """What the training cost elsewhere."""
+
+    questions: Comparison
+    by_kind: dict[str, KindOfQuestion] = Field(alias="by kind")
+    perplexity: Comparison = Field(description="of plain English, lower is better; `n` counts pieces of text")
+
+
+class Confusion(Part):
+    """A row a right value, a column an answer; the last column counts answers that are none of the values."""
+
+    values: list[str | None]
+    matrix: list[list[Count]]
+
+
+class Slice(Part):
+    """The scores of a part of the rows."""
+
+    by: str
+    value: Any
+    n: Count
+    small: bool = Field(description="fewer rows than say much")
+    exact_match: Share = Field(alias="exact match")
+    interval: Interval
+    fields: dict[str, Share]
+
+
+class WrongAnswer(Part):
+    """A row that the tuned model got wrong."""
+
+    id: str
+    message: str
+    wrong: list[str] = Field(description="fields")
+    target: str = Field(description="as text")
+    prediction: str = Field(description="as the model wrote it")
+
+
+class CertaintyGroup(Part):
+    """Answers of like certainty."""
+
+    n: Count
+    certainty: Share
+    right: Share
+    interval: Interval
+
+
+class Calibration(Part):
+    """Whether the model's certainty about its first closed field can be believed."""
+
+    field: str
+    n: Count
+    accuracy: Share
+    certainty: Share
+    ece: Share = Field(description="expected calibration error")
+    bins: list[CertaintyGroup]
+
+
+class Evaluation(Document):
+    """Base, baselines and tuned on the same held-out rows."""
+
+    FILE: ClassVar[str] = "evaluation.json"
+    VERSION: ClassVar[int] = 3
+    CURE: ClassVar[str] = "Measure again: ftkit evaluate"
+
+    run: str
+    task: str
+    kind: Literal["json", "label", "text"]
+    split: str
+    n: Count = Field(description="rows that were measured")
+    of: Count = Field(description="rows of the split")
+    seed: int
+    versions: dict[str, str]
+    models: dict[str, ModelResult]
+    comparisons: dict[str, dict[str, Comparison]] = Field(description="tuned minus each other model, by metric")
+    few_shot: FewShot | None = None
+    general: Forgetting | None = None
+    confusions: dict[str, Confusion] = Field(description="of the tuned model, by closed field")
+    slices: list[Slice]
+    worst: list[WrongAnswer] = Field(description="the worst first")
+    calibration: Calibration | None = None
+    seconds: Seconds = Field(0.0, description="for the whole evaluation")
+
+    @property
+    def rows_measured(self) -> str:
+        """How many rows were measured, in words."""
+        return f"the first {self.n} of {self.of}" if self.n < self.of else f"n = {self.n}"
+
+
+# --- general.json ---
+
+
+class GeneralQuestion(Part):
+    """A question that was asked."""
+
+    id: str
+    kind: str
+
+
+class GeneralAnswers(Part):
+    """One side's answers to the general questions, and how likely plain English is to it."""
+
+    right: list[bool]
+    answers: list[str]
+    log_probabilities: list[float] = Field(description="natural logarithms, a sum for each piece of text")
+    seconds: Seconds
+
+
+class GeneralCheck(Part):
+    """What base and tuned make of questions and text that have nothing to do with the task."""
+
+    fingerprint: Digest
+    questions: list[GeneralQuestion]
+    tokens: list[Count] = Field(description="judged in each piece of text")
+    models: dict[str, GeneralAnswers]
+
+
+class GeneralKey(Part):
+    """What a general check is of."""
+
+    questions: Digest
+    adapter: Digest
+
+
+class General(Document):
+    """The general check of a run, kept so that it is asked once."""
+
+    FILE: ClassVar[str] = "general.json"
+    CURE: ClassVar[str] = "Delete it; `ftkit evaluate` asks again."
+
+    key: GeneralKey
+    check: GeneralCheck
+
+
+# --- merge_fidelity.json ---
+
+
+class Variant(Part):
+    """One way to merge, on the test split; the last four beside the adapter on its 4-bit base."""
+
+    name: str
+    scores: dict[str, Share]
+    seconds: Seconds
+    messages_per_second: Annotated[float, Field(ge=0)]
+    n: Count | None = None
+    identical: Share | None = Field(None, description="the same text")
+    same_answer: Share | None = Field(None, description="the same answer, once read")
+    against_adapter: dict[str, Comparison] | None = None
+
+
+class Fidelity(Document):
+    """What each way of merging keeps of the tuned model."""
+
+    FILE: ClassVar[str] = "merge_fidelity.json"
+    CURE: ClassVar[str] = "Measure again: ftkit export --fidelity"
+
+    task: str
+    split: str
+    n: Count
+    of: Count
+    variants: dict[str, Variant]
+
+
+# --- export.json ---
+
+
+class Agreement(Part):
+    """How far an exported model answers as the tuned one does."""
+
+    n: Count = Field(description="test messages that both answered")
+    identical: Share = Field(description="the same text")
+    same_answer: Share = Field(description="the same answer, once read")
+    messages_per_second: dict[str, float] = Field({}, description="of `tuned` and of `export`")
+
+
+class ExportRecord(Document):
+    """What an export was made of, and whether it was proved."""
+
+    FILE: ClassVar[str] = "export.json"
+    CURE: ClassVar[str] = "Export again: ftkit export"
+
+    to: str = Field(description="the road")
+    run: str
+    adapter: Digest
+    created: str = Field(description="UTC, ISO 8601")
+    size_mb: Megabytes
+    verification: Agreement | None = None
+
+
+DOCUMENTS: tuple[type[Document], ...] = (RunRecord, Evaluation, General, Fidelity, ExportRecord, Mark)
