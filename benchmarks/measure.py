@@ -38,9 +38,9 @@ from ftkit.runs.run import Run, open_run
 from ftkit.training import cpu_kernels as kernels
 from ftkit.training.plan import plan_training
 from ftkit.training.trainer import (
+    CompletionTrainer,
     cast_adapter,
     completion_loss,
-    completion_trainer,
     lora_config,
     sft_config,
     training_data,
@@ -156,14 +156,14 @@ def kit_training(**settings: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = _kit_config(profile, Path(folder), "sample" in settings, without, extra)
         model = load_model(profile.model, profile.dtype, four_bit=settings.get("method", "qlora") == "qlora")
-        fast = kernels.wanted(model.device.type)
+        fast = kernels.is_used(model.device.type)
         if fast and "attention" not in without:
             model.set_attn_implementation(kernels.register())
         if "dequantized once" in extra:
             model = model.dequantize(dtype=torch.bfloat16)
         if full:
             cast_adapter(model, torch.float32 if "fp32 weights" in extra else torch.bfloat16)
-        trainer = (completion_trainer() if "completion loss" not in without else SFTTrainer)(
+        trainer = (CompletionTrainer if "completion loss" not in without else SFTTrainer)(
             model=model,
             args=config,
             train_dataset=data.remove_columns("length") if "packing" in extra else data,
@@ -176,7 +176,7 @@ def kit_training(**settings: Any) -> dict[str, Any]:
         if fast and "adapter layers" not in without:
             kernels.speed_up_adapters(trainer.model)
         if "kept scales" in without:
-            kernels.dequantized = lambda weight: dequantize_4bit(weight.data, weight.quant_state)
+            kernels.dequantize_weight = lambda weight: dequantize_4bit(weight.data, weight.quant_state)
         if "compiled" in extra:
             trainer.model.get_base_model().model.compile()
         return measured_training(trainer, settings)

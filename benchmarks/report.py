@@ -26,7 +26,7 @@ from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import read_profiles
 from ftkit.runs.run import Run
-from ftkit.training.plan import in_words, model_shape, operations_per_token
+from ftkit.training.plan import describe_gap, model_shape, operations_per_token
 
 PAGE = Path(__file__).with_name("BENCHMARKS.md")
 DECISIONS = {  # on the levers that were measured once more
@@ -234,13 +234,13 @@ def growth_section(result: Growth) -> str:
             rows.append((
                 f"{name} {run.settings['batch_size' if name == 'batch' else name]}",
                 f"{run.tokens_per_second:,.0f}", f"{run.seconds / run.steps:.2f}",
-                f"{planned:,}", f"{measured:,}", in_words(planned, measured),
+                f"{planned:,}", f"{measured:,}", describe_gap(planned, measured),
             ))  # fmt: skip
     examples, seconds = zip(*((run.settings["examples"], run.seconds) for run in result.examples), strict=True)
     line = statistics.linear_regression(examples, seconds)
     off = max(abs(s / (line.intercept + line.slope * n) - 1) for n, s in zip(examples, seconds, strict=True))
     within = sum(gap <= 0.1 for gap in gaps)
-    shipped = Run(kit_root() / "data" / "reference_run").record["training"]
+    shipped = Run(kit_root() / "data" / "reference_run").record.training
     return f"""## Growth, and the plan beside the measurement
 
 {_earlier(result)}One setting changed at a time, the rest as in the `cpu` profile; one epoch of 112, 224 and 448 examples, 56 steps for the others.
@@ -251,7 +251,7 @@ def growth_section(result: Growth) -> str:
 The time of an epoch is a straight line in the number of examples: {line.intercept:.1f} s to begin with and {1000 * line.slope:.0f} ms an example,
 which all three meet within {off:.0%}. The plan is within 10 % of the measured peak in {within} of {len(gaps)}
 settings; the largest gap is {max(gaps):.0%}. These trainings are short. In a long one the allocator collects more between the tensors: the run in
-`data/reference_run` took {shipped["memory_against_plan"]} in its {shipped["steps"]:,} steps.
+`data/reference_run` took {shipped.memory_against_plan} in its {shipped.steps:,} steps.
 
 {where_measured(result)}"""
 

@@ -79,11 +79,11 @@ def _trained(trial: Trial, task: Any) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _untrained(trial: Trial) -> tuple[Any, Any, dict[str, Any]]:
-    from ftkit.models.four_bit import dequantized
+    from ftkit.models.four_bit import dequantize
     from ftkit.models.load import load_model, load_tokenizer
 
     profile = profile_of(trial)
-    return dequantized(load_model(profile.model, profile.dtype)), load_tokenizer(profile.model), {}
+    return dequantize(load_model(profile.model, profile.dtype)), load_tokenizer(profile.model), {}
 
 
 def _measured(trial: Trial, task: Any, model: Any, tokenizer: Any) -> dict[str, Any]:

@@ -34,16 +34,16 @@ def training_set(task: Task, rows: int | None, seed: int, changes: dict[str, Any
     clean = task.rows("train")
     clean = subset(clean, rows, seed) if rows else clean
     if "keep" in changes:  # those that stay right where all the others are spoiled
-        left_out = set(beliefs.drawn(len(clean), seed)[: count(1 - changes["keep"], clean)])
+        left_out = set(beliefs.draw_order(len(clean), seed)[: count(1 - changes["keep"], clean)])
         clean = [row for i, row in enumerate(clean) if i not in left_out]
-    given = beliefs.spoiled(task, clean, changes.get("wrong", 0), seed)
+    given = beliefs.spoil_tickets(task, clean, changes.get("wrong", 0), seed)
     wrong = sum(after is not before for after, before in zip(given, clean, strict=True))
     leaked = leaked_rows(task, changes.get("leaked", 0), seed)
     given = [*given, *leaked]
     examples = [training_example(task, row) for row in given]
     n = count(changes.get("irrelevant", 0), examples)
     if n:  # the places of n examples drawn by the seed
-        for place, parcel in zip(sorted(beliefs.drawn(len(examples), seed)[:n]), parcels(n, seed), strict=True):
+        for place, parcel in zip(sorted(beliefs.draw_order(len(examples), seed)[:n]), parcels(n, seed), strict=True):
             examples[place] = parcel
     seen = {row["id"] for row in leaked}
     mask = "".join("01"[row["id"] in seen] for row in task.rows("validation")) if seen else ""

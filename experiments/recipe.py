@@ -240,7 +240,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
     from ftkit.models.find import prepare_model
     from ftkit.models.load import load_model, load_tokenizer
     from ftkit.training import cpu_kernels as kernels
-    from ftkit.training.trainer import cast_adapter, completion_trainer, lora_config, sft_config
+    from ftkit.training.trainer import CompletionTrainer, cast_adapter, lora_config, sft_config
 
     method, dtype, (special, *more) = experiment.method, resolve_dtype(profile.dtype), experiment.special.split() or [""]
     set_seed(profile.seed)
@@ -258,7 +258,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
         _in_blocks(model, int(more[0]))
     if "random" in more:
         model = random_weights(model, profile.seed)
-    if kernels.wanted(model.device.type):
+    if kernels.is_used(model.device.type):
         model.set_attn_implementation(kernels.register())
     kept = getattr(torch, DTYPES[special]) if special in DTYPES else None
     if method == "full":
@@ -268,7 +268,7 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
                 weight.requires_grad_("proj" in name)
     if special == "eva":
         adapter = _eva(adapter)
-    trainer = completion_trainer()(
+    trainer = CompletionTrainer(
         model=model,
         args=config,
         train_dataset=data,
@@ -276,7 +276,6 @@ def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> A
         peft_config=None if method == "full" else adapter,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_trimming(profile))
     if "shuffled" not in (special, *more):  # the older order: the lengths go down, fifty batches at a time
         trainer._get_train_sampler = partial(SFTTrainer._get_train_sampler, trainer)
     if method == "full":
@@ -346,20 +345,6 @@ def _in_blocks(model: Any, block: int) -> None:
         if "proj" in name:
             kept = quantize_4bit(weight.data.reshape(-1, block), blocksize=block, compress_statistics=True, quant_type="nf4")
             weight.data = dequantize_4bit(*kept).reshape(weight.shape).to(weight.dtype)
-
-
-def _trimming(profile: Any) -> Any:
-    from transformers import TrainerCallback
-
-    from ftkit.common.memory import return_freed_memory
-    from ftkit.training.progress import trim_steps
-
-    class Trimming(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step % trim_steps(profile) == 0:
-                return_freed_memory()
-
-    return Trimming()
 
 
 def baseline(name: str, task: Any, train: list[dict[str, Any]], split: str) -> dict[str, Any]:

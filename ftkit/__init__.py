@@ -5,4 +5,9 @@ A folder is a stage of the course, in the order of the lessons: `models` (01), `
 `cli` the command line. A stage imports only from those before it. Nothing heavy is loaded until it is used.
 """
 
+import logging
+
+# bitsandbytes says, as soon as it is imported, that the hub has an optional kernel; its own code serves without it
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)
+
 __version__ = "0.2.0"

@@ -50,9 +50,9 @@ def run(notebook, folder):
     NotebookClient(notebook, timeout=1200, store_widget_state=False, resources={"metadata": {"path": str(folder)}}).execute()
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    said = f"Machine time: {took} for all cells, profile `cpu`, {os.cpu_count()} CPU cores, "
-    said += f"{datetime.now(UTC):%Y-%m-%d}. On a GPU (`t4`, `big`) it has not been measured yet."
-    notebook.cells[0].source = re.sub(r"^Machine time: .*$", said, notebook.cells[0].source, flags=re.MULTILINE)
+    line = f"Machine time: {took} for all cells, profile `cpu`, {os.cpu_count()} CPU cores, "
+    line += f"{datetime.now(UTC):%Y-%m-%d}. On a GPU (`t4`, `big`) it has not been measured yet."
+    notebook.cells[0].source = re.sub(r"^Machine time: .*$", line, notebook.cells[0].source, flags=re.MULTILINE)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
@@ -64,15 +64,15 @@ def run(notebook, folder):
 def merge_streams(notebook):
     """Join neighbouring pieces of printed text: how they were cut depends on the moment."""
     for cell in notebook.cells:
-        merged = []
+        outputs = []
         for output in cell.get("outputs", []):
-            last = merged[-1] if merged else None
+            last = outputs[-1] if outputs else None
             if last and output.output_type == last.output_type == "stream" and output.name == last.name:
                 last.text += output.text
             else:
-                merged.append(output)
-        if merged:
-            cell.outputs = merged
+                outputs.append(output)
+        if outputs:
+            cell.outputs = outputs
 
 
 def main():
@@ -81,15 +81,15 @@ def main():
     parser.add_argument("notebooks", nargs="*", type=Path, default=ALL)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--run", action="store_true")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     stale = []
-    for path in asked.notebooks:
+    for path in arguments.notebooks:
         before = nbformat.read(path, as_version=4)
         after = refresh(before, path.resolve().relative_to(HERE).as_posix())
-        if asked.check:
+        if arguments.check:
             stale += [path.name] if after != before else []
             continue
-        if asked.run:
+        if arguments.run:
             if choose_profile().profile.name != "cpu":  # else the lessons show the reason of the kit's own choice
                 os.environ["FTKIT_PROFILE"] = "cpu"
             print(f"Running {path.name} ...", flush=True)

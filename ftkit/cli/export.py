@@ -48,35 +48,34 @@ def export(
 def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
     from rich.console import Console
 
-    from ftkit.deployment.roads.export import doubt, table
+    from ftkit.deployment.roads.export import doubt, export_table
     from ftkit.deployment.roads.export import export as write_export
     from ftkit.deployment.roads.merged import export_folder
 
-    result = write_export(run, to, output, verify, _say)
-    if result["verification"]:
-        Console().print(table([result]))
+    record = write_export(run, to, output, verify, _say)
+    if record.verification:
+        Console().print(export_table([record]))
     else:
-        print(f"Written, {result['size_mb']:.0f} MB, and not compared with the tuned model (--no-verify).")
-    if said := doubt(result):
+        print(f"Written, {record.size_mb:.0f} MB, and not compared with the tuned model (--no-verify).")
+    if said := doubt(record):
         print(said)
     folder = output or export_folder(run, to)
     print(f"Ready: {folder}" + (f" (how to use it: {folder / 'README.md'})" if (folder / "README.md").is_file() else ""))
     if to == "space":
         print("It holds the task's test messages and the run's figures: public, once it is uploaded.")
         print("Feedback that visitors give there is lost when the Space restarts.")
-        if not (run.folder / "evaluation.json").is_file():
+        if not run.is_evaluated:
             print(f"This run has not been evaluated, so the Space shows no figures: ftkit evaluate {run.name}, then again.")
 
 
 def _fidelity(run: Run, limit: int | None) -> None:
     from rich.console import Console
 
-    from ftkit.deployment.fidelity import fidelity as compare
-    from ftkit.deployment.fidelity import fidelity_in_words, fidelity_table
+    from ftkit.deployment.fidelity import compare_merges, describe_fidelity, fidelity_table
 
-    result = compare(run, limit, _say)
+    result = compare_merges(run, limit, _say)
     Console().print(fidelity_table(result))
-    for sentence in fidelity_in_words(result):
+    for sentence in describe_fidelity(result):
         print(sentence)
 
 

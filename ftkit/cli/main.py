@@ -15,11 +15,13 @@ from ftkit import __version__
 from ftkit.cli.export import export
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
+from ftkit.common.console import Progress
 from ftkit.common.errors import KitError
-from ftkit.common.files import replacing
+from ftkit.common.files import json_lines, read_text, write_jsonl
 from ftkit.common.paths import kit_root
 
 if TYPE_CHECKING:
+    from ftkit.runs.documents import Evaluation
     from ftkit.runs.run import Run
 
 
@@ -94,20 +96,20 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     from dataclasses import replace
 
     from ftkit.common.profiles import choose_profile
-    from ftkit.data.check import gate
+    from ftkit.data.check import Checked, gate
     from ftkit.data.task import SPLITS, load_task
-    from ftkit.training.finetune import train as run_training
 
     loaded = load_task(task)
-    for split in SPLITS:  # bad rows are named before anything heavy is imported
-        loaded.rows(split)
-    for finding in gate(loaded):
+    rows = {split: loaded.rows(split) for split in SPLITS}
+    for finding in gate(loaded, Checked(loaded, rows, {split: [] for split in SPLITS})):
         raise KitError(f"{finding.thing}: {finding.found} ({finding.cases[0]}). {finding.fix} See: ftkit task check {task}")
     choice = choose_profile(profile)
     if model:
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
+    from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
+
     try:
-        return run_training(loaded, choice, fresh=fresh)
+        return run_training(loaded, choice, fresh=fresh, rows=rows)
     except KeyboardInterrupt:
         again = "Stopped. The same command, without --fresh (FRESH=1), continues from the last checkpoint."
         print(f"\n{again}", file=sys.stderr)
@@ -170,13 +172,13 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
     Console().print(f"With plots and the worst errors: {run.folder / 'report.html'}", soft_wrap=True)
 
 
-def _show_evaluation(result: dict) -> None:
+def _show_evaluation(result: Evaluation) -> None:
     from rich.console import Console
 
-    from ftkit.evaluation.measure import sentences, table
+    from ftkit.evaluation.tables import describe_evaluation, evaluation_table
 
-    Console().print(table(result))
-    for line in sentences(result):
+    Console().print(evaluation_table(result))
+    for line in describe_evaluation(result):
         print(f"- {line}")
 
 
@@ -190,7 +192,8 @@ def compare(
     """Compare two runs' tuned models on the same messages, with intervals."""
     from rich.console import Console
 
-    from ftkit.evaluation.measure import compare_runs, comparison_table
+    from ftkit.evaluation.measure import compare_runs
+    from ftkit.evaluation.tables import comparison_table
     from ftkit.runs.run import open_run
 
     found = compare_runs(open_run(first), open_run(second), split, limit=limit)
@@ -214,10 +217,8 @@ def general(
     if not lm_eval:
         if limit:
             raise KitError("--limit goes with --lm-eval.")
-        result = elsewhere.general_check(
-            _answerer(opened), lambda done, of: print(f"  {done} of {of} done", file=sys.stderr, flush=True)
-        )
-        print("\n".join(elsewhere.summary(result)))
+        check = elsewhere.general_check(_answerer(opened), Progress(verb="done", say=_say_aside))
+        print("\n".join(elsewhere.describe_check(check)))
         return
     elsewhere.need_lm_eval()
     found = elsewhere.lm_eval(_answerer(opened), [name.strip() for name in lm_eval.split(",")], limit)
@@ -253,15 +254,14 @@ def generate(
         print(_answerer(opened).answer([message], which)[0])
         return
     rows = _read_messages(input, opened)
-
-    def progress(done: int, of: int) -> None:
-        print(f"  {done} of {of} answered", file=sys.stderr, flush=True)
-
-    texts = _answerer(opened).answer([row["message"] for row in rows], which, progress)
-    with replacing(output) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for row, text in zip(rows, texts, strict=True):
-            file.write(json.dumps({**row, "prediction": text}, ensure_ascii=False) + "\n")
+    texts = _answerer(opened).answer([row["message"] for row in rows], which, Progress(say=_say_aside))
+    write_jsonl(output, ({**row, "prediction": text} for row, text in zip(rows, texts, strict=True)))
     print(f"{len(rows)} predictions in {output}")
+
+
+def _say_aside(line: str) -> None:
+    """What is not the command's result goes to standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _answerer(run: Run):
@@ -272,21 +272,11 @@ def _answerer(run: Run):
 
 def _read_messages(path: Path, run: Run) -> list[dict]:
     """Rows of a file of messages, each checked before the model is loaded."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise KitError(f"{path} is missing.") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise KitError(f"{path} is not UTF-8 text ({error}).") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, _, row, fault in json_lines(read_text(path)):
         where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise KitError(f"{where}: not JSON ({error}).") from None
+        if fault:
+            raise KitError(f"{where}: {fault}.")
         if not isinstance(row, dict) or "message" not in row:
             raise KitError(f"{where}, field 'message': it is missing.")
         run.task.check_message(row["message"], f"{where}, field 'message'")
@@ -331,13 +321,13 @@ def demo(
             opened = finished_run(*wanted)  # not simply the newest: a training taken up again may be older than others
     else:
         opened = _open(run)
-    if prepare and not (opened.folder / "evaluation.json").is_file():
+    if prepare and not opened.is_evaluated:
         rows = opened.profile.demo_test_rows
         if code := _in_own_process(
             ["evaluate", str(opened.folder), "--quick", *(["--limit", str(rows)] if rows > 0 else [])]
         ):
             raise typer.Exit(code)
-    elif (opened.folder / "evaluation.json").is_file():
+    elif opened.is_evaluated:
         from ftkit.evaluation.measure import load_evaluation
 
         _show_evaluation(load_evaluation(opened))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import replacing
+from ftkit.common.files import write_text
 from ftkit.common.paths import runs_dir
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def check(
 
     name = opened.name if train is None else f"{opened.name}, {train.name}"
     page = page or runs_dir() / "checks" / f"{opened.folder.resolve().name}{'-' + train.stem if train else ''}.html"
-    with replacing(page) as temporary:
-        temporary.write_text(data_report(name, findings), encoding="utf-8")
+    write_text(page, data_report(name, findings))
     print(f"With plots: {page}")
     stops = [finding.thing for finding in findings if finding.gate and not finding.ok]
     if stops:

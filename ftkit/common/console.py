@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    pass
+Say = Callable[[str], None]  # where a line for people goes, such as `print`
 
 
 def clock(seconds: float) -> str:
@@ -16,3 +16,16 @@ def clock(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+class Progress:
+    """Tells how far a long step is, each time it is called with (done, all): "  NAME: 3 of 12 answered, 45 s left"."""
+
+    def __init__(self, name: str = "", verb: str = "answered", say: Say = print):
+        self.head, self.verb, self.say = f"{name}: " if name else "", verb, say
+        self.began = time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        """Say that `done` of `of` are done, and how long the others will take at this pace."""
+        left = (time.monotonic() - self.began) / done * (of - done)
+        self.say(f"  {self.head}{done} of {of} {self.verb}" + (f", {clock(left)} left" if done < of else ""))

@@ -7,15 +7,15 @@ from typing import Any
 
 
 class KitError(Exception):
-    """A mistake that the reader can mend: one line saying what is wrong, where, and what to do."""
+    """A mistake that the reader can mend: one line that says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a check: a thing, whether it is well, what was found, what to do if not, and the single cases.
+    """One line of a check: a thing, whether it is well, what was found, what to do if it is not, and the single cases.
 
-    `gate` marks a finding that must stop what comes next; `numbers` holds what a plot of it needs. Where nothing could be
-    looked at, and nothing is known to be wrong, `looked` is False: the line begins with [--].
+    `gate` marks a finding that must stop what comes next; `numbers` holds what a plot of it needs. `looked` is False if
+    nothing could be looked at and nothing is known to be wrong: then the line begins with [--].
     """
 
     thing: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +11,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def picture(figure: Figure, alternative: str) -> str:
-    """A matplotlib figure as SVG in the page, with a text that says the same to those who do not see it."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-    svg = text.getvalue()
-    svg = re.sub(
-        r"<svg ", f'<svg role="img" aria-label="{html.escape(alternative, quote=True)}" ', svg[svg.index("<svg") :], count=1
-    )
-    return f"<figure>{svg}<figcaption>{html.escape(alternative)}</figcaption></figure>"
-
-
 def figure_of(width: float, height: float) -> tuple[Figure, Any]:
-    """An empty matplotlib figure and its axes; sizes in inches."""
+    """An empty matplotlib figure and its axes, open at the top and at the right; sizes in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def svg_of(figure: Figure, text: str) -> str:
+    """A figure as an SVG element labelled with `text`, which says the same; the same numbers give the same bytes."""
+    import matplotlib
+
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "ftkit"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    element = file.getvalue().partition("<svg ")[2]
+    return f'<svg role="img" aria-label="{html.escape(text, quote=True)}" {element}'
+
+
+def picture(figure: Figure, text: str) -> str:
+    """A figure in a page: its SVG, and `text` as its caption."""
+    return f"<figure>{svg_of(figure, text)}<figcaption>{html.escape(text)}</figcaption></figure>"
 
 
 def counts_grid(axes: Any, matrix: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str]) -> None:
@@ -52,14 +58,11 @@ def confusion_figure(values: Sequence[Any], matrix: Sequence[Sequence[int]], fie
     values = [str(value) for value in values]
     answers = [*values, "none of them"] if any(row[-1] for row in matrix) else values
     figure, axes = figure_of(max(7, 2.2 + 0.44 * len(answers)), 1.8 + 0.34 * len(values))
-    axes.spines[["top", "right"]].set_visible(False)
     counts_grid(axes, [row[: len(answers)] for row in matrix], values, answers)
     axes.set_xlabel(f"{field} as answered, number of messages")
     axes.set_ylabel(f"right {field}")
-    wrong = [
-        (n, values[i], answers[j]) for i, row in enumerate(matrix) for j, n in enumerate(row[: len(answers)]) if n and i != j
-    ]
-    most = sorted(wrong, key=lambda cell: -cell[0])[:3]
+    cells = [(n, values[i], answers[j]) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
+    most = sorted(cells, key=lambda cell: -cell[0])[:3]
     hits = sum(row[i] for i, row in enumerate(matrix))
-    said = "; ".join(f"{right} answered as {given} ({n})" for n, right, given in most) or "nothing was confused"
-    return figure, f"Confusion matrix of {field}: {hits} of {sum(map(sum, matrix))} right. Most often: {said}."
+    mistakes = "; ".join(f"{right} answered as {answer} ({n})" for n, right, answer in most) or "nothing was confused"
+    return figure, f"Confusion matrix of {field}: {hits} of {sum(map(sum, matrix))} right. Most often: {mistakes}."

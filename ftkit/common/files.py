@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -10,12 +11,9 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from ftkit.common.errors import KitError
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextlib.contextmanager
@@ -55,8 +53,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as indented UTF-8 JSON, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -81,8 +78,37 @@ def read_text(path: Path) -> str:
         raise KitError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def write_rows(path: Path, rows: Iterable[Any]) -> None:
-    """Write JSONL, whole or not at all."""
+class JsonLine(NamedTuple):
+    """A line of a JSONL file: its number from 1, its text, the value in it, and why there is none ("" if there is one)."""
+
+    number: int
+    text: str
+    value: Any
+    fault: str = ""
+
+
+def json_lines(text: str) -> Iterator[JsonLine]:
+    """The lines of a JSONL text, each with its value or its fault; empty lines are skipped."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield JsonLine(number, line, json.loads(line))
+            except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
+                yield JsonLine(number, line, None, f"not JSON ({error})")
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The values of a JSONL file. Raises `KitError` if it cannot be read, naming the first line that is not JSON."""
+    values = []
+    for line in json_lines(read_text(path)):
+        if line.fault:
+            raise KitError(f"{path}, line {line.number}: {line.fault}.")
+        values.append(line.value)
+    return values
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write a JSON value on each line, all of them or none."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(dump(row) + "\n" for row in rows)
 
@@ -91,6 +117,11 @@ def dump(value: Any) -> str:
     """JSON on one line, readable as it is; escaped only where a text holds half a character (a lone surrogate)."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return json.dumps(value, default=str) if re.search("[\ud800-\udfff]", text) else text
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 of the parts, one after the other: the first 16 hexadecimal digits."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def place(source: Path, target: Path) -> None:
@@ -103,5 +134,6 @@ def place(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 with the line ends of Unix, into a folder that is not public yet."""
-    path.write_text(text, encoding="utf-8", newline="\n")
+    """Write UTF-8 with the line ends of Unix, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

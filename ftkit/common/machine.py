@@ -25,7 +25,7 @@ class Hardware:
 
 
 def detect_hardware() -> Hardware:
-    """Look at the machine: the first CUDA device if there is one, else the CPU."""
+    """The first CUDA device if there is one, else the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -56,27 +56,33 @@ def resolve_dtype(dtype: str, hardware: Hardware | None = None) -> str:
     return "bfloat16" if native else "float32"
 
 
-RECORDED_PACKAGES = (
-    "ftkit",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "datasets",
-)
+RECORDED_PACKAGES = ["ftkit", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets"]
 
 
 def versions() -> dict[str, str]:
     """Python and the packages that decide a result, with their versions."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine that something is measured on, the date, and `versions`; `memory_gb` is the GPU's, if there is one."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    packages = versions()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "system": platform.platform(terse=True),
+        "cpu": processor_name(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "memory_gb": round(detect_hardware().memory),
+        "python": packages.pop("python"),
+        "versions": packages,
+    }
 
 
 def processor_name() -> str:
@@ -86,16 +92,3 @@ def processor_name() -> str:
         return re.search(r"model name\s*:\s*(.+)", text).group(1)
     except (OSError, AttributeError):
         return platform.processor() or platform.machine()
-
-
-def describe_machine() -> dict[str, Any]:
-    """What something was measured on: date, processor, cores, memory in GB, and the versions of what decides a result."""
-    packages = versions()
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": round(detect_hardware().memory),
-        "python": packages.pop("python"),
-        "versions": packages,
-    }

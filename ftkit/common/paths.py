@@ -15,16 +15,16 @@ def kit_root() -> Path:
 
 def runs_dir() -> Path:
     """Folder of the runs: `$FTKIT_RUNS`, else `runs/` in the checkout, else `runs/` where you are."""
-    if given := os.environ.get("FTKIT_RUNS"):
-        return Path(given).expanduser()
+    if folder := os.environ.get("FTKIT_RUNS"):
+        return Path(folder).expanduser()
     root = kit_root()
     return (Path.cwd() if root.name == "_kit" else root) / "runs"
 
 
 def cache_dir() -> Path:
     """Folder of prepared models: `$FTKIT_CACHE`, else the platform's cache folder."""
-    if given := os.environ.get("FTKIT_CACHE"):
-        return Path(given).expanduser()
+    if folder := os.environ.get("FTKIT_CACHE"):
+        return Path(folder).expanduser()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("ftkit", appauthor=False))

@@ -22,7 +22,7 @@ def world_size() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes the run and speaks."""
+    """Whether this process is the one that writes the run and prints."""
     return rank() == 0
 
 
@@ -54,7 +54,7 @@ def collect(value: Any) -> list[Any]:
 
 
 def _state() -> Any:
-    """Joins the processes: nccl between GPUs, gloo between CPUs."""
+    """Join the processes: nccl between GPUs, gloo between CPUs."""
     import torch
     from accelerate import PartialState
 
@@ -62,9 +62,9 @@ def _state() -> Any:
 
 
 def part() -> None:
-    """Ends the processes' connection, once each has said that it is done.
+    """End the processes' connection once each has reached this line.
 
-    Left to the interpreter's end, gloo's threads can outlive what they use and abort a process that did all its work.
+    Without this, gloo's threads can outlive what they use and abort a process that has done all its work.
     """
     import torch
 

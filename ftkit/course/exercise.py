@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftkit.course.progress import _dated, _note
+from ftkit.course.progress import note, solved_now
 
 RIGHT, WRONG, NOT_ATTEMPTED = "right", "not yet", "not attempted"
 WIDTH = 100  # characters a line of text takes at most
@@ -22,20 +22,38 @@ class NotAttempted(Exception):
     """The placeholder `...` is still in the answer."""
 
 
-def wrong_if(mistake: Any, said: str) -> None:
+def wrong_if(mistake: Any, sentence: str) -> None:
     """For the checks in `lessons/` and `labs/`: raise `Wrong` with a sentence about the mistake if it was made."""
     if mistake:
-        raise Wrong(said)
+        raise Wrong(sentence)
 
 
-def wrong_choice(given: Any, best: dict[str, tuple[str, str]]) -> None:
-    """For exercises of judgement: `given` must name the best choice for each case; `best` holds it and the reason for it."""
-    choices = ", ".join(sorted({choice for choice, _ in best.values()}))
-    wrong_if(not isinstance(given, dict), f"Keep the dictionary; replace each ... by one of: {choices}.")
+def wrong_choice(answer: Any, best: dict[str, tuple[str, str]]) -> None:
+    """For exercises of judgement: `answer` must name the best choice for each case; `best` holds it with its reason."""
+    names = {choice for choice, _ in best.values()}
+    choices = ", ".join(sorted(names))
+    wrong_if(not isinstance(answer, dict), f"Keep the dictionary; replace each ... by one of: {choices}.")
     for case, (choice, because) in best.items():
-        wrong_if(case not in given, f"{case!r} is missing from the dictionary.")
-        wrong_if(given[case] not in [c for c, _ in best.values()], f"{case!r}: write one of {choices}; not {given[case]!r}.")
-        wrong_if(given[case] != choice, f'{case!r}: not "{given[case]}". {because}')
+        wrong_if(case not in answer, f"{case!r} is missing from the dictionary.")
+        wrong_if(answer[case] not in list(names), f"{case!r}: write one of {choices}; not {answer[case]!r}.")
+        wrong_if(answer[case] != choice, f'{case!r}: not "{answer[case]}". {because}')
+
+
+def wrong_set(answer: Any, table: dict[str, tuple[str, bool]], too_many: str, missing: str, what: str = "letters") -> None:
+    """For exercises whose answer is a set of names: `table` holds a reason for each, and whether it belongs to the set.
+
+    `too_many` is filled with a name and its reason, `missing` with how many are missing, the first of them and its reason.
+    """
+    first, second, *_ = table
+    wrong_if(isinstance(answer, str), f'Write a set of {what}, such as {{"{first}", "{second}"}}.')
+    chosen = {str(name) for name in answer}
+    strange = sorted(chosen - set(table))
+    wrong_if(strange, f"{strange[:1]} is none of the {what} {', '.join(table)}.")
+    for name, (reason, belongs) in table.items():
+        wrong_if(name in chosen and not belongs, too_many.format(name, reason))
+    left = [(name, reason) for name, (reason, belongs) in table.items() if belongs and name not in chosen]
+    if left:
+        raise Wrong(missing.format(len(left), *left[0]))
 
 
 @dataclass
@@ -49,7 +67,7 @@ class Exercise:
     key: str  # lesson and name, as in "02.mask"
     answer: str
     start: str
-    solution_code: str
+    solved_by: str | tuple[str, ...]  # the whole solution, or what takes the place of each `...`
     judged_by: Callable[[Any], None]
     hints: tuple[str, ...]
     praise: str = ""
@@ -60,6 +78,13 @@ class Exercise:
     def name(self) -> str:
         """Its name within the lesson."""
         return self.key.split(".")[1]
+
+    @property
+    def solution_code(self) -> str:
+        """The source of one solution."""
+        if isinstance(self.solved_by, str):
+            return self.solved_by
+        return "".join(code + fill for code, fill in zip(self.start.split("..."), (*self.solved_by, ""), strict=True))
 
     def cell(self, solved: bool = False) -> str:
         """The source of its notebook cell, as handed out or with the solution filled in."""
@@ -73,8 +98,8 @@ class Exercise:
             if _unfinished(answer):
                 raise NotAttempted
             if callable(answer) != self.function:
-                wanted = f"the function itself: q.{self.name}.check({self.answer})" if self.function else "a value"
-                raise Wrong(f"This check wants {wanted}. It got {'a function' if callable(answer) else _short(answer)}.")
+                needs = f"the function itself: q.{self.name}.check({self.answer})" if self.function else "a value"
+                raise Wrong(f"This check needs {needs}. It got {'a function' if callable(answer) else _short(answer)}.")
             self.judged_by(_guarded(answer) if self.function else copy.deepcopy(answer))
         except NotAttempted:
             return NOT_ATTEMPTED, "put your code or your answer in the place of the `...`, then run the cell again."
@@ -86,31 +111,31 @@ class Exercise:
 
     def check(self, answer: Any) -> None:
         """Judge an answer, print the verdict, and note it in the progress file."""
-        state, said = self.judge(answer)
-        _say(f"{state.capitalize()}: {said}" if said else f"{state.capitalize()}.")
+        state, sentence = self.judge(answer)
+        say(f"{state.capitalize()}: {sentence}" if sentence else f"{state.capitalize()}.")
         if state == WRONG and self.hinted < len(self.hints):
             print(f"A hint: q.{self.name}.hint()")
         if state != NOT_ATTEMPTED:
-            _note("exercises", self.key, lambda past: {"tries": past.get("tries", 0) + 1, **_dated(past, state == RIGHT)})
+            note("exercises", self.key, lambda past: {"tries": past.get("tries", 0) + 1, **solved_now(past, state == RIGHT)})
 
     def hint(self) -> None:
         """Print the next hint; each says more than the one before."""
         number = min(self.hinted, len(self.hints) - 1)
-        _say(f"Hint {number + 1} of {len(self.hints)}: {self.hints[number]}")
+        say(f"Hint {number + 1} of {len(self.hints)}: {self.hints[number]}")
         self.hinted = number + 1
-        _note("exercises", self.key, lambda past: {"hints": max(past.get("hints", 0), self.hinted)})
+        note("exercises", self.key, lambda past: {"hints": max(past.get("hints", 0), self.hinted)})
 
     def solution(self) -> None:
         """Print one solution; others may be as good."""
         print(self.solution_code.strip("\n"))
-        _note("exercises", self.key, lambda past: {"solution_seen": True})
+        note("exercises", self.key, lambda past: {"solution_seen": True})
 
 
 class Exercises:
     """The exercises of a lesson by their names: `q = exercises("02")`, then `q.mask.check(mask)`."""
 
-    def __init__(self, lesson: str, found: tuple[Exercise, ...]):
-        self._lesson, self._all = lesson, {exercise.name: copy.copy(exercise) for exercise in found}
+    def __init__(self, lesson: str, members: tuple[Exercise, ...]):
+        self._lesson, self._all = lesson, {exercise.name: copy.copy(exercise) for exercise in members}
 
     def __getattr__(self, name: str) -> Exercise:
         if name.startswith("_") or name not in self._all:
@@ -146,8 +171,8 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if "ellipsis" in str(error).lower():
                 raise NotAttempted from None
-            called = ", ".join(map(_short, arguments))
-            raise Wrong(f"Called with {called}, it stopped: {type(error).__name__}: {error}") from None
+            inputs = ", ".join(map(_short, arguments))
+            raise Wrong(f"Called with {inputs}, it stopped: {type(error).__name__}: {error}") from None
         if _unfinished(result):
             raise NotAttempted
         return result
@@ -160,5 +185,6 @@ def _short(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a text with its lines broken at `WIDTH`."""
     print("\n".join(textwrap.fill(line, WIDTH) for line in text.splitlines()))

@@ -22,8 +22,8 @@ def refreshed(notebook: Any, solved: bool = False) -> Any:
         return notebook
     q = exercises(lesson[1])
     for cell in notebook.cells:
-        if cell.cell_type == "code" and (found := CHECK.search(cell.source)):
-            cell.source = getattr(q, found[1]).cell(solved)
+        if cell.cell_type == "code" and (match := CHECK.search(cell.source)):
+            cell.source = getattr(q, match[1]).cell(solved)
     return notebook
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import html
-import io
 import math
-import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ftkit.common.figures import confusion_figure, figure_of
+from ftkit.common.figures import confusion_figure, figure_of, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,7 +100,7 @@ def token_view(pieces: Sequence[str]) -> Marked:
     frame = "border:1px solid #a8a29e;border-radius:3px;padding:0 2px;margin:1px;display:inline-block;white-space:pre"
     spans = "".join(f'<span style="{frame}">{html.escape(_visible(piece))}</span>' for piece in pieces)
     text = f"{len(pieces)} tokens: {' | '.join(map(_visible, pieces))}"
-    return Marked(_box(spans, f"{len(pieces)} tokens; · is a blank, ⏎ a line end"), text)
+    return Marked(_box(spans, f"{len(pieces)} tokens; · is a space, ⏎ a line end"), text)
 
 
 def loss_view(pieces: Sequence[str], labels: Sequence[int]) -> Marked:
@@ -115,8 +113,8 @@ def loss_view(pieces: Sequence[str], labels: Sequence[int]) -> Marked:
     spans, parts = [], []
     for piece, label in zip(pieces, labels, strict=True):
         carries = label != -100
-        shown = html.escape(piece).replace("\n", "⏎<br>")
-        spans.append(f'<span style="{bold if carries else grey}">{shown}</span>')
+        text = html.escape(piece).replace("\n", "⏎<br>")
+        spans.append(f'<span style="{bold if carries else grey}">{text}</span>')
         if not parts or parts[-1][0] != carries:
             parts.append((carries, []))
         parts[-1][1].append(piece)
@@ -129,19 +127,18 @@ def loss_view(pieces: Sequence[str], labels: Sequence[int]) -> Marked:
 def next_tokens(tokens: Sequence[str], probabilities: Sequence[float], prompt: str) -> Picture:
     """The likeliest next tokens as bars (lesson 01). `probabilities` are between 0 and 1, the largest first."""
     percent = [100 * p for p in probabilities]
-    figure, axes = _figure(7, 0.8 + 0.36 * len(tokens))
+    figure, axes = figure_of(7, 0.8 + 0.36 * len(tokens))
     bars = axes.barh([f"“{_visible(token)}”" for token in tokens], percent, color=ORANGE)
     axes.bar_label(bars, [f"{value:.1f}" for value in percent], padding=3)
     axes.invert_yaxis()
-    axes.set_xlim(0, max(percent) * 1.15)
-    axes.set_xlabel("probability of the next token, %")
-    listed = ", ".join(f"“{_visible(token)}” {value:.1f} %" for token, value in zip(tokens, percent, strict=True))
-    return _drawn(figure, f"After “{prompt}” the likeliest next tokens are: {listed}.")
+    axes.set(xlim=(0, max(percent) * 1.15), xlabel="probability of the next token, %")
+    ranking = ", ".join(f"“{_visible(token)}” {value:.1f} %" for token, value in zip(tokens, percent, strict=True))
+    return _drawn(figure, f"After “{prompt}” the likeliest next tokens are: {ranking}.")
 
 
 def sizes(names: Sequence[str], predicted: Sequence[float], measured: Sequence[float]) -> Picture:
     """A model's size in memory in several formats, predicted beside measured, in MB (lesson 01)."""
-    figure, axes = _figure(7, 3)
+    figure, axes = figure_of(7, 3)
     places = range(len(names))
     for offset, values, label, colour in ((-0.2, predicted, "predicted", "#a8a29e"), (0.2, measured, "measured", ORANGE)):
         bars = axes.bar([place + offset for place in places], values, 0.38, label=label, color=colour)
@@ -149,34 +146,34 @@ def sizes(names: Sequence[str], predicted: Sequence[float], measured: Sequence[f
     axes.set_xticks(places, names)
     axes.set_ylabel("weights in memory, MB")
     axes.legend(frameon=False)
-    listed = "; ".join(
-        f"{name}: predicted {p:.0f} MB, measured {m:.0f} MB" for name, p, m in zip(names, predicted, measured, strict=True)
-    )
-    return _drawn(figure, f"Size of the weights. {listed}.")
+    rows = zip(names, predicted, measured, strict=True)
+    pairs = "; ".join(f"{name}: predicted {p:.0f} MB, measured {m:.0f} MB" for name, p, m in rows)
+    return _drawn(figure, f"Size of the weights. {pairs}.")
 
 
-def lengths(tokens: Sequence[int], limit: int | None = None, what: str = "training example") -> Picture:
+def length_histogram(tokens: Sequence[int], limit: int | None = None, what: str = "training example") -> Picture:
     """How many tokens the examples have, as a histogram, with the limit if one is given (lesson 02)."""
-    figure, axes = _figure(7, 2.6)
+    figure, axes = figure_of(7, 2.6)
     axes.hist(tokens, bins=30, color=ORANGE)
     if limit is not None:
         axes.axvline(limit, color=INK, linestyle="--", label=f"limit: {limit} tokens")
         axes.legend(frameon=False)
-    axes.set_xlabel(f"length of a {what}, tokens")
-    axes.set_ylabel("number of rows")
+    axes.set(xlabel=f"length of a {what}, tokens", ylabel="number of rows")
     ordered = sorted(tokens)
-    said = f"{len(ordered):,} rows, {ordered[0]} to {ordered[-1]} tokens, {ordered[len(ordered) // 2]} in the middle"
-    return _drawn(figure, f"Lengths: {said}" + (f"; the limit is {limit}." if limit is not None else "."))
+    text = (
+        f"Lengths: {len(ordered):,} rows, {ordered[0]} to {ordered[-1]} tokens, {ordered[len(ordered) // 2]} in the middle"
+    )
+    return _drawn(figure, text + (f"; the limit is {limit}." if limit is not None else "."))
 
 
-def counts(values: dict[str, int], axis: str) -> Picture:
+def count_bars(values: dict[str, int], axis: str) -> Picture:
     """How often each value occurs, as bars; `axis` says what is counted (lesson 02)."""
-    figure, axes = _figure(7, 0.8 + 0.3 * len(values))
+    figure, axes = figure_of(7, 0.8 + 0.3 * len(values))
     bars = axes.barh(list(values), list(values.values()), color=ORANGE)
     axes.bar_label(bars, padding=3, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel(axis)
-    return _drawn(figure, f"{axis.capitalize()}: {', '.join(f'{name} {n:,}' for name, n in values.items())}.")
+    return _drawn(figure, f"{_sentence(axis)}: {', '.join(f'{name} {n:,}' for name, n in values.items())}.")
 
 
 # --- lesson 03 ---
@@ -184,16 +181,14 @@ def counts(values: dict[str, int], axis: str) -> Picture:
 
 def code_levels(values: Sequence[float], levels: Sequence[float]) -> Picture:
     """How often weights, divided by the largest of their block, have each value; and a code's levels (lesson 03)."""
-    figure, axes = _figure(7, 2.8)
+    figure, axes = figure_of(7, 2.8)
     axes.hist(values, bins=80, range=(-1, 1), color="#a8a29e")
     for level in levels:
         axes.axvline(level, color=ORANGE, linewidth=1)
-    axes.set_xlim(-1.05, 1.05)
-    axes.set_xlabel("weight, divided by the largest of its block")
-    axes.set_ylabel("number of weights")
-    listed = ", ".join(f"{level:.2f}" for level in levels)
+    axes.set(xlim=(-1.05, 1.05), xlabel="weight, divided by the largest of its block", ylabel="number of weights")
+    places = ", ".join(f"{level:.2f}" for level in levels)
     small = sum(abs(value) < 0.5 for value in values) / len(values)
-    text = f"{len(values):,} weights, {small:.0%} of them between -0.5 and 0.5; the {len(levels)} levels lie at {listed}."
+    text = f"{len(values):,} weights, {small:.0%} of them between -0.5 and 0.5; the {len(levels)} levels lie at {places}."
     return _drawn(figure, text)
 
 
@@ -204,7 +199,7 @@ def low_rank(inputs: int, outputs: int, rank: int) -> Picture:
     unit = 4 / max(inputs, outputs)
     wide, high, thin = inputs * unit, outputs * unit, max(rank * unit, 0.05)
     left = wide + 1.6
-    figure, axes = _figure(7, 0.2 + 7 * (high + 1.2) / (left + thin + 1.2 + wide))
+    figure, axes = figure_of(7, 0.2 + 7 * (high + 1.2) / (left + thin + 1.2 + wide))
     boxes = (
         (0.0, 0.0, wide, high, "#a8a29e", f"W, frozen\n{outputs} x {inputs}"),
         (left, 0.0, thin, high, ORANGE, f"B\n{outputs} x {rank}"),
@@ -215,9 +210,7 @@ def low_rank(inputs: int, outputs: int, rank: int) -> Picture:
         axes.text(x + width / 2, -0.15, name, ha="center", va="top", color=INK)
     for x, sign in ((wide + 0.8, "+"), (left + thin + 0.45, "x")):
         axes.text(x, high / 2, sign, ha="center", va="center", fontsize=16, color=INK)
-    axes.set_xlim(-0.1, left + thin + 1.1 + wide)
-    axes.set_ylim(-1.1, high + 0.1)
-    axes.set_aspect("equal")
+    axes.set(xlim=(-0.1, left + thin + 1.1 + wide), ylim=(-1.1, high + 0.1), aspect="equal")
     axes.axis("off")
     share = rank * (inputs + outputs) / (inputs * outputs)
     text = f"Beside W with {outputs} x {inputs} frozen weights stand B, {outputs} x {rank}, and A, {rank} x {inputs}"
@@ -227,7 +220,7 @@ def low_rank(inputs: int, outputs: int, rank: int) -> Picture:
 def memory_parts(plans: dict[str, dict[str, float]], room: dict[str, float] | None = None) -> Picture:
     """What the memory of a training goes to, a bar a plan; `plans` holds MB by part, `room` devices' MB (lesson 03)."""
     colours = ("#c2410c", "#f59e0b", "#fde68a", "#1d4ed8", "#60a5fa", "#bfdbfe", "#a8a29e", "#78716c", "#d6d3d1")
-    figure, axes = _figure(7.5, 1.9 + 0.45 * len(plans))
+    figure, axes = figure_of(7.5, 1.9 + 0.45 * len(plans))
     parts = list(dict.fromkeys(part for plan in plans.values() for part in plan))
     begin = [0.0] * len(plans)
     for number, part in enumerate(parts):
@@ -241,12 +234,12 @@ def memory_parts(plans: dict[str, dict[str, float]], room: dict[str, float] | No
     axes.invert_yaxis()
     axes.set_xlabel("memory, GB")
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    said = []
+    texts = []
     for name, plan in plans.items():
         largest = ", ".join(f"{part} {size / 1000:.2f}" for part, size in sorted(plan.items(), key=lambda p: -p[1])[:3])
-        said.append(f"{name}: {sum(plan.values()) / 1000:.2f} GB, of it {largest}")
+        texts.append(f"{name}: {sum(plan.values()) / 1000:.2f} GB, of it {largest}")
     lines = f"; lines at {', '.join(f'{name} {size / 1000:.0f} GB' for name, size in room.items())}" if room else ""
-    return _drawn(figure, f"{'; '.join(said)}{lines}.")
+    return _drawn(figure, f"{'; '.join(texts)}{lines}.")
 
 
 def loss_curves(
@@ -258,7 +251,7 @@ def loss_curves(
     """
     from matplotlib.ticker import LogFormatter, MaxNLocator
 
-    figure, axes = _figure(7, 3.4 if log else 3)
+    figure, axes = figure_of(7, 3.4 if log else 3)
     styles = (("-", ORANGE), ("--", BLUE), (":", INK), ("-.", "#57534e"))
     for (name, points), (style, colour) in zip(curves.items(), styles, strict=False):
         axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=2)
@@ -268,21 +261,20 @@ def loss_curves(
     else:
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("step")
-    axes.set_ylabel(f"{axis}, log scale" if log else axis)
+    axes.set(xlabel="step", ylabel=f"{axis}, log scale" if log else axis)
     if len(curves) > 1:
         figure.legend(loc="outside upper center", ncols=len(curves), frameon=False)
-    said = "; ".join(
+    ends = "; ".join(
         f"{name}: {points[0][1]:.3f} at step {points[0][0]:.0f}, {points[-1][1]:.3f} at step {points[-1][0]:.0f}"
         for name, points in curves.items()
     )
-    return _drawn(figure, f"{axis.capitalize()}. {said}.")
+    return _drawn(figure, f"{_sentence(axis)}. {ends}.")
 
 
-def scored(groups: dict[str, dict[str, tuple[float, float, float]]], axis: str) -> Picture:
+def grouped_scores(groups: dict[str, dict[str, tuple[float, float, float]]], axis: str) -> Picture:
     """Scores with their intervals: {group: {setting: (value, low, high)}}, each between 0 and 1 (lesson 03)."""
-    figure, axes = _figure(7, 1 + 0.32 * sum(len(group) + 1 for group in groups.values()))
-    place, ticks, said = 0.0, [], []
+    figure, axes = figure_of(7, 1 + 0.32 * sum(len(group) + 1 for group in groups.values()))
+    place, ticks, texts = 0.0, [], []
     for group, settings in groups.items():
         axes.text(0.01, place, group, transform=axes.get_yaxis_transform(), fontweight="bold", fontsize=9, va="center")
         for name, (value, low, high) in settings.items():
@@ -290,43 +282,35 @@ def scored(groups: dict[str, dict[str, tuple[float, float, float]]], axis: str) 
             axes.plot([100 * low, 100 * high], [place, place], color="#78716c", linewidth=2)
             axes.plot([100 * value], [place], "o", color=ORANGE)
             ticks.append((place, name))
-        listed = ", ".join(
-            f"{name} {100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-            for name, (value, low, high) in settings.items()
-        )
-        said.append(f"{group}: {listed}")
+        scores = (f"{name} {_percent(value, (low, high), ' %')}" for name, (value, low, high) in settings.items())
+        texts.append(f"{group}: {', '.join(scores)}")
         place += 1
     axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks])
-    axes.set_ylim(place - 0.4, -0.6)
-    axes.set_xlabel(axis)
-    return _drawn(figure, f"{axis.capitalize()}, with 95 % intervals. {'; '.join(said)}.")
+    axes.set(ylim=(place - 0.4, -0.6), xlabel=axis)
+    return _drawn(figure, f"{_sentence(axis)}, with 95 % intervals. {'; '.join(texts)}.")
 
 
 # --- lesson 04 ---
 
 
-def scores(
+def score_intervals(
     names: Sequence[str], values: Sequence[float], intervals: Sequence[tuple[float, float]], axis: str, zero: bool = False
 ) -> Picture:
     """Scores or differences between -1 and 1 as points with their intervals, a row each; `axis` says what is measured.
 
     With `zero` a line marks no difference.
     """
-    figure, axes = _figure(7, 0.9 + 0.42 * len(names))
+    figure, axes = figure_of(7, 0.9 + 0.42 * len(names))
     percent, reach = _with_reach(values, intervals)
     axes.errorbar(percent, range(len(names)), xerr=reach, fmt="o", color=ORANGE, ecolor=INK, capsize=4)
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=axis)
     if zero:
         axes.axvline(0, color=INK, linestyle="--", linewidth=1)
     else:
         axes.set_xlim(-2, 102)
-    axes.set_xlabel(axis)
-    listed = "; ".join(
-        f"{name} {100 * value:.1f} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
-        for name, value, interval in zip(names, values, intervals, strict=True)
-    )
-    return _drawn(figure, f"{axis[:1].upper()}{axis[1:]}, with 95 % intervals: {listed}.")
+    scores = "; ".join(f"{name} {_percent(*pair)}" for name, *pair in zip(names, values, intervals, strict=True))
+    return _drawn(figure, f"{_sentence(axis)}, with 95 % intervals: {scores}.")
 
 
 def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str) -> Picture:
@@ -336,18 +320,16 @@ def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str
 
 def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, float]]]], axis: str) -> Picture:
     """Scores against the number of training examples: {name: [(examples, score from 0 to 1, its interval)]}."""
-    figure, axes = _figure(7, 3.2)
-    listed = _curves(axes, curves, "{:,} examples {:.0f}", beside=1.03)
+    figure, axes = figure_of(7, 3.2)
+    texts = _curves(axes, curves, "{:,} examples {:.0f}", beside=1.03)
     axes.set_xscale("log")
-    sizes = sorted({n for found in curves.values() for n, *_ in found})
+    sizes = sorted({n for points in curves.values() for n, *_ in points})
     ticks = [n for n, after in zip(sizes, [*sizes[1:], math.inf], strict=True) if after > 1.15 * n]  # else they overlap
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axes.minorticks_off()
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("training examples, on a scale of equal factors")
-    axes.set_ylabel(axis)
+    axes.set(ylim=(0, 100), xlabel="training examples, on a scale of equal factors", ylabel=axis)
     axes.legend(frameon=False, loc="lower right")
-    return _drawn(figure, f"Learning curve, {axis}. {'; '.join(listed)}.")
+    return _drawn(figure, f"Learning curve, {axis}. {'; '.join(texts)}.")
 
 
 def doses(
@@ -357,16 +339,14 @@ def doses(
     mine: tuple[float, float] | None = None,
 ) -> Picture:
     """Scores against a dose: {name: [(dose, score from 0 to 1, its interval)]}; `mine` is one more (dose, score), a star."""
-    figure, axes = _figure(7, 3.2)
-    listed = _curves(axes, curves, "{:g} gives {:.0f}")
+    figure, axes = figure_of(7, 3.2)
+    texts = _curves(axes, curves, "{:g} gives {:.0f}")
     if mine:
         axes.plot(mine[0], 100 * mine[1], "*", color=INK, markersize=14, label="yours")
-        listed.append(f"yours: {mine[0]:g} gives {100 * mine[1]:.0f}")
-    axes.set_ylim(0, 100)
-    axes.set_xlabel(across)
-    axes.set_ylabel(axis)
+        texts.append(f"yours: {mine[0]:g} gives {100 * mine[1]:.0f}")
+    axes.set(ylim=(0, 100), xlabel=across, ylabel=axis)
     axes.legend(frameon=False, loc="lower left")
-    return _drawn(figure, f"{axis[:1].upper()}{axis[1:]} over {across}. {'; '.join(listed)}.")
+    return _drawn(figure, f"{_sentence(axis)} over {across}. {'; '.join(texts)}.")
 
 
 # --- lesson 05 ---
@@ -382,30 +362,30 @@ def frame(address: str, title: str, height: int = 640) -> Marked:
 
         output.serve_kernel_port_as_iframe(urlsplit(address).port, height=height)
     at, name = html.escape(address, quote=True), html.escape(title, quote=True)
-    shown = (
+    page = (
         f'<details aria-label="{name}"><summary>{name}: unfold it here, or open <a href="{at}" target="_blank">{at}</a> '
         f'(works while this notebook runs)</summary><iframe src="{at}" title="{name}" loading="lazy" '
         f'style="width:100%;height:{height}px;border:1px solid #e7e0d8"></iframe></details>'
     )
-    return Marked(shown, f"{title}: open {address} in a browser, while this notebook runs.")
+    return Marked(page, f"{title}: open {address} in a browser, while this notebook runs.")
 
 
 def _curves(
-    axes: Any, curves: dict[str, Sequence[tuple[float, float, tuple[float, float]]]], said: str, beside: float = 1.0
+    axes: Any, curves: dict[str, Sequence[tuple[float, float, tuple[float, float]]]], pattern: str, beside: float = 1.0
 ) -> list[str]:
-    """Draw {name: [(number, score from 0 to 1, its interval)]}; returns each in words, `said` telling a point's.
+    """Draw {name: [(number, score from 0 to 1, its interval)]}; returns each curve in words, `pattern` for each point.
 
     Each curve is drawn at `beside` times the former's numbers, so that bars do not hide each other on a logarithmic scale.
     """
-    listed = []
+    texts = []
     looks = zip(curves.items(), (ORANGE, BLUE, INK, "#57534e"), "os^D", strict=False)
-    for place, ((name, found), colour, mark) in enumerate(looks):
-        numbers, values, intervals = zip(*found, strict=True)
+    for place, ((name, points), colour, mark) in enumerate(looks):
+        numbers, values, intervals = zip(*points, strict=True)
         percent, reach = _with_reach(values, intervals)
-        drawn = [n * beside ** (place - (len(curves) - 1) / 2) for n in numbers]
-        axes.errorbar(drawn, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
-        listed.append(f"{name}: " + ", ".join(said.format(n, value) for n, value in zip(numbers, percent, strict=True)))
-    return listed
+        shifted = [n * beside ** (place - (len(curves) - 1) / 2) for n in numbers]
+        axes.errorbar(shifted, percent, yerr=reach, marker=mark, color=colour, capsize=3, label=name)
+        texts.append(f"{name}: " + ", ".join(pattern.format(n, value) for n, value in zip(numbers, percent, strict=True)))
+    return texts
 
 
 def _with_reach(
@@ -430,19 +410,16 @@ def _box(content: str, summary: str) -> str:
     )
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    figure, axes = figure_of(width, height)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _drawn(figure: Figure, text: str) -> Picture:
-    """A matplotlib figure as a picture with its text; the same data give the same file."""
-    import matplotlib
+    """A matplotlib figure as a picture with its text."""
+    return Picture(svg_of(figure, text), text)
 
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "ftkit"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = file.getvalue()
-    label = f'<svg role="img" aria-label="{html.escape(text, quote=True)}" style="background:#ffffff" '
-    return Picture(re.sub(r"<svg ", lambda _: label, drawn[drawn.index("<svg") :], count=1), text)
+
+def _sentence(text: str) -> str:
+    """A text with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def _percent(value: float, interval: tuple[float, float], unit: str = "") -> str:
+    low, high = interval
+    return f"{100 * value:.1f}{unit} ({100 * low:.1f} to {100 * high:.1f})"

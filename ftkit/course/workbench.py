@@ -6,10 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from trl import SFTTrainer
 
 from ftkit.common.machine import resolve_dtype
-from ftkit.common.memory import free_memory, return_freed_memory
+from ftkit.common.memory import free_memory
 from ftkit.common.profiles import Profile
 from ftkit.data.prompt import (
     chat_prompt,
@@ -21,15 +26,9 @@ from ftkit.data.prompt import (
     training_example,
 )
 from ftkit.data.task import Row, Task
-from ftkit.training.trainer import completion_trainer, make_trainer, sft_config
+from ftkit.training.trainer import CompletionTrainer, make_trainer, sft_config
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from trl import SFTTrainer
-
-
-Spoil = Callable[["SFTTrainer"], None]
+Spoil = Callable[[SFTTrainer], None]
 WIDTH = 96  # characters of an answer that are shown
 
 
@@ -49,8 +48,6 @@ class Workbench:
 
     def data(self, rows: Sequence[Row]) -> Dataset:
         """Rows as `training.training_data` gives them: columns prompt, completion, length."""
-        from datasets import Dataset
-
         made = [training_example(self.task, row) for row in rows]
         sizes = [len(example_ids(self.tokenizer, self.task, row)) for row in rows]
         return Dataset.from_list([{**example, "length": n} for example, n in zip(made, sizes, strict=True)])
@@ -61,50 +58,46 @@ class Workbench:
         """A short QLoRA training, its loss printed on the way; `spoil` may break the trainer before it starts."""
         free_memory()  # of a training that nobody holds any more
         trainer = make_trainer(self.folder / "checkpoints", data, self._settings(rate, steps))
-        trainer.add_callback(_telling())
+        trainer.add_callback(LossPrinter())
         if spoil:
             spoil(trainer)
-        return _finished(trainer)
+        return _finish(trainer)
 
     def tune_all(self, model: PreTrainedModel, data: Dataset, rate: float, steps: int | None = None) -> SFTTrainer:
-        """A short training of all the model's weights, no adapter and no 4 bits, otherwise as `tune`.
+        """A short training of all the model's weights, no adapter and no 4 bits, in all else like `tune`.
 
         The weights are kept in float32, so that small steps are not rounded away; their products are computed in the
         profile's dtype.
         """
-        from transformers import PrinterCallback, set_seed
-
         free_memory()
         settings = self._settings(rate, steps)
         set_seed(settings.seed)
         config = sft_config(settings, self.folder / "checkpoints", resolve_dtype(settings.dtype))
-        trainer = completion_trainer()(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
+        trainer = CompletionTrainer(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_telling())
-        return _finished(trainer)
+        trainer.add_callback(LossPrinter())
+        return _finish(trainer)
 
     def _settings(self, rate: float | None, steps: int | None) -> Profile:
         return self.profile.with_changes(learning_rate=rate or self.profile.learning_rate, max_steps=steps or self.steps)
 
     def write(self, model: PreTrainedModel, prompts: Sequence[str], tokens: int) -> list[str]:
         """What a model writes after each text as it stands: the likeliest token each time, `tokens` at most."""
-        import torch
-
         free_memory()
-        given = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        inputs = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         with torch.inference_mode():
             output = model.eval().generate(
-                **given, max_new_tokens=tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+                **inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
             )
-        return self.tokenizer.batch_decode(output[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        return self.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     def show(self, texts: Sequence[str], rows: Sequence[Row], first: int = 3) -> int:
         """Print how many answers are whole and right, and the first ones; returns how many are whole (see `whole`)."""
-        made = sum(map(self.whole, texts))
-        print(f"{made} of {len(texts)} answers are tickets, {self.right(texts, rows)} right in every field. The first:")
+        count = sum(map(self.whole, texts))
+        print(f"{count} of {len(texts)} answers are tickets, {self.right(texts, rows)} right in every field. The first:")
         for text in texts[:first]:
             print("  ", text[:WIDTH].replace("\n", "⏎"))
-        return made
+        return count
 
     def whole(self, text: str) -> bool:
         """Whether a text is one answer that fits the task and nothing else."""
@@ -123,8 +116,6 @@ class Workbench:
 
     def loss_by_part(self, model: PreTrainedModel, rows: Sequence[Row]) -> dict[str, float]:
         """A model's mean loss at the tokens of the rows' prompts and at those of their answers: {"prompt", "answer"}."""
-        import torch
-
         parts: dict[str, list[Any]] = {"prompt": [], "answer": []}
         for row in rows:
             ids = torch.tensor([example_ids(self.tokenizer, self.task, row)], device=model.device)
@@ -137,8 +128,8 @@ class Workbench:
         return {part: float(torch.cat(values).mean()) for part, values in parts.items()}
 
 
-def changing(change: Callable[[dict[str, Any]], None]) -> Spoil:
-    """Let every batch of a trainer be changed, in place, after its own collator has made it."""
+def change_batches(change: Callable[[dict[str, Any]], None]) -> Spoil:
+    """Change every batch of a trainer in place, after its own collator has made it."""
 
     def spoil(trainer: SFTTrainer) -> None:
         inner = trainer.data_collator
@@ -153,8 +144,8 @@ def changing(change: Callable[[dict[str, Any]], None]) -> Spoil:
     return spoil
 
 
-def cutting(limit: int) -> Spoil:
-    """Let every training example be cut after `limit` tokens, as a trainer's `max_length` does."""
+def cut_examples(limit: int) -> Spoil:
+    """Cut every training example after `limit` tokens, as a trainer's `max_length` does."""
 
     def spoil(trainer: SFTTrainer) -> None:
         trainer.train_dataset = trainer.train_dataset.map(
@@ -169,8 +160,8 @@ def losses(trainer: SFTTrainer) -> list[tuple[int, float]]:
     return [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _finished(trainer: SFTTrainer) -> SFTTrainer:
-    """Train to the end, eight lines of loss on the way, no checkpoints; says how long it took."""
+def _finish(trainer: SFTTrainer) -> SFTTrainer:
+    """Train to the end, eight lines of loss on the way, no checkpoints; print how long it took."""
     began, steps = time.monotonic(), trainer.args.max_steps
     trainer.args.save_strategy, trainer.args.logging_steps = "no", max(1, steps // 8)
     trainer.train()
@@ -180,15 +171,10 @@ def _finished(trainer: SFTTrainer) -> SFTTrainer:
     return trainer
 
 
-def _telling() -> Any:
-    from transformers import TrainerCallback
+class LossPrinter(TrainerCallback):
+    """Prints the loss whenever it is logged."""
 
-    class Telling(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            return_freed_memory()
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            if "loss" in (logs or {}):
-                print(f"   step {state.global_step:3} of {state.max_steps}   loss {float(logs['loss']):.2f}", flush=True)
-
-    return Telling()
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Print one line."""
+        if "loss" in (logs or {}):
+            print(f"   step {state.global_step:3} of {state.max_steps}   loss {float(logs['loss']):.2f}", flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import dump, new_folder, write_rows
+from ftkit.common.files import dump, new_folder, write_jsonl
 from ftkit.data.faults import repair_answer, repair_text
 from ftkit.data.similarity import similar_pairs
 from ftkit.data.task import SPLITS, Row, Task, read_lines
@@ -99,7 +99,7 @@ def write_cleaned(task: Task, cleaned: dict[str, Cleaned], folder: Path) -> None
             if path.is_file() and path.suffix in (".toml", ".md"):
                 shutil.copy(path, temporary)
         for split in SPLITS:
-            write_rows(temporary / f"{split}.jsonl", cleaned[split].rows)
+            write_jsonl(temporary / f"{split}.jsonl", cleaned[split].rows)
         for name in ("rejected", "log"):
             rows = [{"split": split, **entry} for split in SPLITS for entry in getattr(cleaned[split], name)]
-            write_rows(temporary / f"{'cleaning' if name == 'log' else name}.jsonl", rows)
+            write_jsonl(temporary / f"{'cleaning' if name == 'log' else name}.jsonl", rows)

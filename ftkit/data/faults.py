@@ -1,4 +1,4 @@
-"""Faults that a rule can see in a single row, and the repair of those that can be mended safely (lesson 02)."""
+"""Faults that a rule can see in a single row, and safe repairs for some of them (lesson 02)."""
 
 from __future__ import annotations
 
@@ -42,35 +42,32 @@ STOP = re.compile(r"\W*(?:[.!?;:)…\n]|$)")
 MASKS = {"e-mail address": "[e-mail]", "card number": "[card]", "phone number": "[phone]"}
 
 
-def markup(text: str) -> bool:
-    """Whether a text holds HTML tags or entities."""
-    return bool(TAG.search(text) or ENTITY.search(text))
+def find_markup(text: str) -> list[str]:
+    """Name what a message holds that nobody wrote for its reader: HTML (tags or entities), a mail program's signature."""
+    match = SIGNATURE.search(text)
+    return ["HTML"] * bool(TAG.search(text) or ENTITY.search(text)) + ["signature or quoted mail"] * bool(
+        match and match.start() > 0
+    )
 
 
-def without_markup(text: str) -> str:
-    """The text without HTML: tags become spaces, entities the characters they stand for."""
-    return _tidy(html.unescape(TAG.sub(" ", text)))
+def remove_markup(text: str) -> str:
+    """Remove HTML: tags become spaces, entities the characters they stand for."""
+    return _tidy(html.unescape(TAG.sub(" ", text))) if TAG.search(text) or ENTITY.search(text) else text
 
 
-def signature(text: str) -> bool:
-    """Whether a mail program's signature, notice or quoted mail follows the message."""
-    found = SIGNATURE.search(text)
-    return bool(found and found.start() > 0)
+def remove_signature(text: str) -> str:
+    """Cut a text off at the signature; it stays as it is if nothing would be left."""
+    match = SIGNATURE.search(text)
+    return _tidy(text[: match.start()]) if match and text[: match.start()].strip() else text
 
 
-def without_signature(text: str) -> str:
-    """The text up to the signature; unchanged if nothing would be left."""
-    found = SIGNATURE.search(text)
-    return _tidy(text[: found.start()]) if found and text[: found.start()].strip() else text
+def find_personal_data(text: str) -> list[str]:
+    """Name the kinds of personal data that a text seems to hold: e-mail address, card number, phone number."""
+    return [kind for kind, mask in MASKS.items() if mask in mask_personal_data(text) and mask not in text]
 
 
-def personal(text: str) -> list[str]:
-    """Kinds of personal data that a text seems to hold: e-mail address, card number, phone number."""
-    return [kind for kind, mask in MASKS.items() if mask in masked(text) and mask not in text]
-
-
-def masked(text: str) -> str:
-    """The text with a mask such as `[phone]` in the place of personal data.
+def mask_personal_data(text: str) -> str:
+    """Replace personal data in a text with a mask such as `[phone]`.
 
     A card number is 13 to 19 digits that pass the check sum on cards (Luhn, ISO/IEC 7812-1).
     """
@@ -88,8 +85,8 @@ def _tidy(text: str) -> str:
     return re.sub(r"\s+([,.;!?])", r"\1", re.sub(r"[ \t\xa0]+", " ", text)).strip()
 
 
-def plain_text(text: str) -> str:
-    """The text in Unicode's composed form (NFC), without control and zero-width characters and spaces at the ends."""
+def normalize_text(text: str) -> str:
+    """Bring a text into Unicode's composed form (NFC); control and zero-width characters go, and spaces at the ends."""
     text = unicodedata.normalize("NFC", text)
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") or c == "\u200d").strip()
 
@@ -98,10 +95,10 @@ def repair_text(text: str) -> tuple[str, list[str]]:
     """Mend a message as far as that is safe: (the text, what was done)."""
     done = []
     for what, repair in (
-        ("removed markup", lambda t: without_markup(t) if markup(t) else t),
-        ("cut off a signature or quoted mail", without_signature),
-        ("masked personal data", masked),
-        ("normalised characters and spaces", plain_text),
+        ("removed markup", remove_markup),
+        ("cut off a signature or quoted mail", remove_signature),
+        ("masked personal data", mask_personal_data),
+        ("normalised characters and spaces", normalize_text),
     ):
         mended = repair(text)
         if mended != text:
@@ -116,7 +113,7 @@ def _key(value: Any) -> str:
     return re.sub(r"[\W_]+", "", str(value).casefold())
 
 
-def spelled_like(value: Any, allowed: Iterable[str]) -> str | None:
+def match_spelling(value: Any, allowed: Iterable[str]) -> str | None:
     """The one allowed value that differs from `value` only in case, spaces, hyphens or underscores, or None."""
     if not isinstance(value, str) or value in (allowed := tuple(allowed)):
         return None
@@ -127,41 +124,43 @@ def spelled_like(value: Any, allowed: Iterable[str]) -> str | None:
 def repair_answer(task: Task, answer: Any) -> tuple[Any, list[str]]:
     """Mend an answer where only its form is wrong: (the answer, what was done). What it says is never changed."""
     if task.kind == "label":
-        meant = spelled_like(answer, task.labels)
+        meant = match_spelling(answer, task.labels)
         return (answer, []) if meant is None else (meant, [f"spelled {answer!r} as {meant!r}"])
     if task.kind == "text":
-        mended = plain_text(answer) if isinstance(answer, str) else answer
+        mended = normalize_text(answer) if isinstance(answer, str) else answer
         return mended, [] if mended == answer else ["normalised characters and spaces of the answer"]
-    done = []
+    steps = []
     if isinstance(answer, str):
         try:
-            answer, done = json.loads(answer), ["read the answer from a text holding JSON"]
+            answer, steps = json.loads(answer), ["read the answer from a text holding JSON"]
         except (ValueError, RecursionError):
             return answer, []
-    if not isinstance(answer, dict):
-        return answer, []
-    names = [f.name for f in task.fields]
-    mended = {}
+    return _repair_object(task, answer, steps) if isinstance(answer, dict) else (answer, [])
+
+
+def _repair_object(task: Task, answer: dict[str, Any], steps: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Mend the spelling of keys and values and the order of the keys; `steps` tells what was done before."""
+    names, mended = [f.name for f in task.fields], {}
     for key, value in answer.items():
-        name = key if key in names else spelled_like(key, names) or key
+        name = key if key in names else match_spelling(key, names) or key
         if name != key:
-            done.append(f"spelled the key {key!r} as {name!r}")
+            steps.append(f"spelled the key {key!r} as {name!r}")
         mended[name] = value
     for f in task.fields:
-        if f.name in mended and (value := _repaired(f, mended[f.name])) != mended[f.name]:
-            done.append(f"{f.name}: {json.dumps(mended[f.name], ensure_ascii=False)} as {json.dumps(value)}")
+        if f.name in mended and (value := _repair_value(f, mended[f.name])) != mended[f.name]:
+            steps.append(f"{f.name}: {json.dumps(mended[f.name], ensure_ascii=False)} as {json.dumps(value)}")
             mended[f.name] = value
     if set(mended) == set(names) and list(mended) != names:
         mended = {name: mended[name] for name in names}
-        done.append("put the keys in order")
-    return mended, done
+        steps.append("put the keys in order")
+    return mended, steps
 
 
-def _repaired(f: Field, value: Any) -> Any:
+def _repair_value(f: Field, value: Any) -> Any:
     if f.type == "choice":
-        return spelled_like(value, f.values) or value
+        return match_spelling(value, f.values) or value
     if f.type == "set" and isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return sorted({spelled_like(v, f.values) or v for v in value})
+        return sorted({match_spelling(v, f.values) or v for v in value})
     if f.type == "integer" and isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", value):
         return int(value)
     if f.type == "pattern" and isinstance(value, str):
@@ -172,12 +171,12 @@ def _repaired(f: Field, value: Any) -> Any:
 # --- faults that a person must judge ---
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text in lower case, apostrophes kept."""
     return WORD.findall(text.casefold())
 
 
-def cut_off(messages: list[str]) -> list[int]:
+def find_cut_off(messages: list[str]) -> list[int]:
     """Indices of messages that seem to end in the middle: without a stop, and
 
     - on a comma, a bracket or the like, or
@@ -186,27 +185,27 @@ def cut_off(messages: list[str]) -> list[int]:
 
     What is usual is counted in the messages themselves; few messages give few findings.
     """
-    found_in, seen, ended = Counter(), Counter(), Counter()
+    messages_with, times, ended = Counter(), Counter(), Counter()
     for text in messages:
-        found_in.update(set(words(text)))
+        messages_with.update(set(split_words(text)))
         for match in WORD.finditer(text.casefold()):
-            seen[match[0]] += 1
+            times[match[0]] += 1
             ended[match[0]] += bool(STOP.match(text, match.end()))
-    beginnings = Counter(word[:n] for word in found_in for n in range(1, len(word)))
-    found = []
+    beginnings = Counter(word[:n] for word in messages_with for n in range(1, len(word)))
+    indices = []
     for i, text in enumerate(messages):
-        last = next(iter(words(text)[-1:]), None)
+        last = next(iter(split_words(text)[-1:]), None)
         if last is None or not re.search(r"[\w,'’(£&-]\s*$", text):
             continue
         bare = not text.rstrip()[-1].isalnum()
-        never_last = seen[last] >= 12 and ended[last] - 1 <= 0.01 * seen[last]
-        stump = found_in[last] == 1 and last.isalpha() and beginnings[last] > 1 and last in text  # not a name's capital
+        never_last = times[last] >= 12 and ended[last] - 1 <= 0.01 * times[last]
+        stump = messages_with[last] == 1 and last.isalpha() and beginnings[last] > 1 and last in text  # not a name's capital
         if bare or never_last or stump:
-            found.append(i)
-    return found
+            indices.append(i)
+    return indices
 
 
-def foreign(messages: list[str], sure: float = 0.6) -> list[tuple[int, str]]:
+def find_foreign(messages: list[str], sure: float = 0.6) -> list[tuple[int, str]]:
     """Messages in another language than most: (index, ISO 639 code), where the other is likelier than `sure`.
 
     Uses py3langid (Lui and Baldwin 2012, langid.py); very short texts are rarely sure enough.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
+from ftkit.common.files import JsonLine, json_lines
 from ftkit.data.task import Row
 
 Rejected = dict[str, Any]  # line, reason, text
@@ -119,23 +120,16 @@ def _from_json(path: Path, text: str) -> Table:
     rows, rejected = [], []
     if text.lstrip().startswith("["):
         try:
-            values = list(enumerate(json.loads(text), 1))
+            lines = [JsonLine(number, str(value), value) for number, value in enumerate(json.loads(text), 1)]
         except (ValueError, RecursionError) as error:
             raise KitError(f"{path} is not readable as a JSON list: {error}. One object a line is taken too.") from None
-        lines = [(number, value, "") for number, value in values]
     else:
-        lines = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                try:
-                    lines.append((number, json.loads(line), line))
-                except (ValueError, RecursionError) as error:
-                    rejected.append({"line": number, "reason": f"not JSON ({error})", "text": line[:2000]})
-    for number, value, line in lines:
+        lines = json_lines(text)
+    for number, line, value, fault in lines:
         if isinstance(value, dict):
             rows.append((number, value))
         else:
-            rejected.append({"line": number, "reason": "it is not a JSON object", "text": (line or str(value))[:2000]})
+            rejected.append({"line": number, "reason": fault or "it is not a JSON object", "text": line[:2000]})
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     return Table(path.name, columns, rows, rejected)
 
@@ -158,6 +152,6 @@ def _from_hub(name: str, split: str) -> Table:
     try:
         data = datasets.load_dataset(name, split=split)
     except Exception as error:  # the hub's client raises many kinds: no network, no such dataset, no such split
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise KitError(f"{name} is not a file, and as a dataset of the hub it could not be loaded: {said}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise KitError(f"{name} is not a file, and as a dataset of the hub it could not be loaded: {reason}") from None
     return Table(name, list(data.column_names), list(enumerate(data.to_list(), 1)))

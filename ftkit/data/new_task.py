@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import dump, new_folder, write_rows
+from ftkit.common.files import dump, new_folder, write_jsonl
 from ftkit.data.formats import Rejected, Table
 from ftkit.data.similarity import groups
 from ftkit.data.task import SPLITS, Field, Row, Task
@@ -48,28 +48,28 @@ def choose_columns(
     """
     if not table.rows:
         raise KitError(_too_few(table, [], table.rejected))
-    given = f"{table.source} has the columns {', '.join(map(repr, table.columns)) or '(none)'}"
+    all_columns = f"{table.source} has the columns {', '.join(map(repr, table.columns)) or '(none)'}"
     for name in (*([message] if message else []), *targets):
         if name not in table.columns:
-            raise KitError(f"{given}: there is no {name!r}.")
-    found = {}
+            raise KitError(f"{all_columns}: there is no {name!r}.")
+    column_of = {}
     for what, told, names in (("message", message, MESSAGES), ("target", targets and targets[0], TARGETS)):
-        free = [c for c in table.columns if c not in (*targets, *found.values())]
+        free = [c for c in table.columns if c not in (*targets, *column_of.values())]
         known = [c for name in names.split() for c in free if c.casefold() == name]
         if told:
-            found[what] = told
+            column_of[what] = told
         elif known:
-            found[what] = known[0]
+            column_of[what] = known[0]
         elif ask and free:
-            found[what] = ask(what, free)
+            column_of[what] = ask(what, free)
         else:
-            raise KitError(f"{given}: say which is the {what} (--{what} NAME).")
-        if found[what] not in table.columns:
-            raise KitError(f"{given}: there is no {found[what]!r}.")
-    targets = tuple(targets) or (found["target"],)
-    if found["message"] in targets:
-        raise KitError(f"{found['message']!r} cannot be both message and target.")
-    return found["message"], targets
+            raise KitError(f"{all_columns}: say which is the {what} (--{what} NAME).")
+        if column_of[what] not in table.columns:
+            raise KitError(f"{all_columns}: there is no {column_of[what]!r}.")
+    targets = tuple(targets) or (column_of["target"],)
+    if column_of["message"] in targets:
+        raise KitError(f"{column_of['message']!r} cannot be both message and target.")
+    return column_of["message"], targets
 
 
 def guess_kind(values: Sequence[Any]) -> tuple[str, str]:
@@ -88,12 +88,12 @@ def guess_fields(answers: Sequence[Row]) -> tuple[Field, ...]:
     fields = []
     for name in dict.fromkeys(key for answer in answers for key in answer):
         values = [answer.get(name) for answer in answers]
-        given = [value for value in values if value is not None]
-        nullable = len(given) < len(values)
+        present = [value for value in values if value is not None]
+        nullable = len(present) < len(values)
         about = name.replace("_", " ")
-        kinds = Counter(type(value) for value in given)
+        kinds = Counter(type(value) for value in present)
         kind = kinds.most_common(1)[0][0] if kinds else str
-        mine = [value for value in given if type(value) is kind]
+        mine = [value for value in present if type(value) is kind]
         if kind is bool:
             fields.append(Field(name, "boolean", about, nullable=nullable))
         elif kind in (int, float):
@@ -125,16 +125,9 @@ def _text_field(name: str, about: str, values: list[str], nullable: bool) -> Fie
 
 
 def make_task(
-    name: str,
-    table: Table,
-    message: str,
-    targets: Sequence[str],
-    kind: str | None = None,
-    prompt: str | None = None,
-    held_out: float = 0.1,
-    seed: int = 17,
-    max_message_characters: int = 4000,
-) -> Made:
+    name: str, table: Table, message: str, targets: Sequence[str], kind: str | None = None, prompt: str | None = None,
+    held_out: float = 0.1, seed: int = 17, max_message_characters: int = 4000,
+) -> Made:  # fmt: skip
     """Make a task of a table: guess its kind, check every row, and split what fits.
 
     `held_out` is the share of the rows that validation and test get each. The splits are stratified by the label (or the
@@ -159,17 +152,10 @@ def make_task(
     fields = guess_fields(answers) if kind == "json" else ()
     labels = tuple(sorted(set(answers))) if kind == "label" else ()
     task = Task(
-        folder=Path(name),
-        name=Path(name).name,
-        kind=kind,
-        system_prompt=prompt or _prompt(kind, labels, fields),
+        Path(name), Path(name).name, kind, prompt or _prompt(kind, labels, fields),
         title=Path(name).name.replace("_", " ").replace("-", " "),
-        message="message",
-        target="target",
-        max_message_characters=max_message_characters,
-        labels=labels,
-        fields=fields,
-    )
+        max_message_characters=max_message_characters, labels=labels, fields=fields,
+    )  # fmt: skip
     good = []
     for number, (line, row, answer) in enumerate(rows, 1):
         made = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
@@ -232,8 +218,8 @@ def _object(text: str) -> Any:
 
 def _converter(values: list[Any]) -> Callable[[Any], Any]:
     """How a column of a CSV file becomes JSON values: whole numbers if all are, null for nothing."""
-    given = [value.strip() for value in values if isinstance(value, str) and value.strip()]
-    whole = bool(given) and all(re.fullmatch(r"-?\d{1,9}", value) for value in given)
+    texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    whole = bool(texts) and all(re.fullmatch(r"-?\d{1,9}", value) for value in texts)
 
     def convert(value: Any) -> Any:
         if not isinstance(value, str):
@@ -321,15 +307,8 @@ def write_task(made: Made, source: str, folder: Path) -> None:
     import tomlkit
 
     task = made.task
-    table: dict[str, Any] = {
-        "name": task.name,
-        "title": task.title,
-        "kind": task.kind,
-        "message": task.message,
-        "target": task.target,
-        "max_message_characters": task.max_message_characters,
-        "system_prompt": task.system_prompt,
-    }
+    keys = ("name", "title", "kind", "message", "target", "max_message_characters", "system_prompt")
+    table: dict[str, Any] = {key: getattr(task, key) for key in keys}
     if task.labels:
         table["labels"] = list(task.labels)
     if task.fields:
@@ -353,8 +332,8 @@ for; its licence.
         (temporary / "task.toml").write_text(tomlkit.dumps(table), encoding="utf-8")
         (temporary / "DATASHEET.md").write_text(sheet, encoding="utf-8")
         for split in SPLITS:
-            write_rows(temporary / f"{split}.jsonl", made.splits[split])
-        write_rows(temporary / "rejected.jsonl", made.rejected)
+            write_jsonl(temporary / f"{split}.jsonl", made.splits[split])
+        write_jsonl(temporary / "rejected.jsonl", made.rejected)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tomllib
@@ -10,16 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_text
+from ftkit.common.files import digest, json_lines, read_text
 from ftkit.common.paths import kit_root
 from ftkit.data.answer_form import ANSWER_FORMS, COMPACT, AnswerForm
-
-if TYPE_CHECKING:
-    pass
-
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("json", "label", "text")
@@ -110,10 +105,8 @@ class Task:
 
     def fingerprint(self) -> str:
         """SHA-256 over description and splits (first 16 hexadecimal digits): which data a run has seen."""
-        digest = hashlib.sha256()
-        for name in ("task.toml", *(f"{split}.jsonl" for split in SPLITS)):
-            digest.update(name.encode() + b"\0" + (self.folder / name).read_bytes())
-        return digest.hexdigest()[:16]
+        names = ("task.toml", *(f"{split}.jsonl" for split in SPLITS))
+        return digest(*(name.encode() + b"\0" + (self.folder / name).read_bytes() for name in names))
 
     def check_message(self, message: Any, where: str = "The message") -> str:
         """Return `message` if the model may read it. Raises `KitError` if it is no text, empty or too long."""
@@ -135,12 +128,12 @@ class Task:
         """Everything wrong with a row, one sentence each ("field ...: reason"); an empty list for a good row."""
         if not isinstance(row, dict):
             return ["the line must be a JSON object"]
-        found = [f"field {key!r}: it is missing" for key in (self.message, self.target) if key not in row]
+        problems = [f"field {key!r}: it is missing" for key in (self.message, self.target) if key not in row]
         if self.message in row and (problem := self.message_problem(row[self.message])):
-            found.append(f"field {self.message!r}: {problem}")
+            problems.append(f"field {self.message!r}: {problem}")
         if self.target in row:
-            found += self.answer_problems(row[self.target])
-        return found
+            problems += self.answer_problems(row[self.target])
+        return problems
 
     def answer_problems(self, answer: Any) -> list[str]:
         """Everything wrong with an answer: against the fields for `json`, the labels for `label`, else text."""
@@ -150,31 +143,36 @@ class Task:
         if self.kind == "text":
             good = isinstance(answer, str) and answer.strip()
             return [] if good else [f"field {self.target!r}: it must be text and not empty"]
-        return self._json_problems(answer)
-
-    def _json_problems(self, answer: Any) -> list[str]:
         if not isinstance(answer, dict):
             return [f"field {self.target!r}: it must be a JSON object"]
+        problems = [f"field '{self.target}.{name}': {reason}" for name, reason in self._faults(answer)]
+        if not problems and list(answer) != [f.name for f in self.fields]:
+            order = ", ".join(f.name for f in self.fields)
+            problems.append(f"field {self.target!r}: the keys must stand in the order {order}")
+        return problems
+
+    def field_problems(self, answer: dict[str, Any]) -> dict[str, str]:
+        """What is wrong with the fields of a `json` task's answer, by one validation: {field: reason} of the bad ones."""
+        reasons: dict[str, str] = {}
+        for name, reason in self._faults(answer):
+            reasons.setdefault(name, reason)
+        return reasons
+
+    def _faults(self, answer: dict[str, Any]) -> list[tuple[str, str]]:
+        """(field, reason) of everything wrong in an object: missing and unknown fields, bad values, names not sorted."""
         by_name = {f.name: f for f in self.fields}
-        found = [f"field '{self.target}.{name}': it is missing" for name in by_name if name not in answer]
-        found += [f"field '{self.target}.{name}': the task has no such field" for name in answer if name not in by_name]
+        faults = [(name, "it is missing") for name in by_name if name not in answer]
+        faults += [(name, "the task has no such field") for name in answer if name not in by_name]
         for error in self._validator.iter_errors(answer):
             if error.absolute_path:
                 name = str(error.absolute_path[0])
                 value = json.dumps(answer[name], ensure_ascii=False)
-                found.append(f"field '{self.target}.{name}': {value} is not {by_name[name].allowed()}")
+                faults.append((name, f"{value} is not {by_name[name].allowed()}"))
         for f in self.fields:
-            value = answer.get(f.name)
-            if (
-                f.type == "set"
-                and isinstance(value, list)
-                and all(isinstance(v, str) for v in value)
-                and value != sorted(value)
-            ):
-                found.append(f"field '{self.target}.{f.name}': the names must be sorted")
-        if not found and list(answer) != list(by_name):
-            found.append(f"field {self.target!r}: the keys must stand in the order {', '.join(by_name)}")
-        return list(dict.fromkeys(found))
+            names = answer.get(f.name) if f.type == "set" else None
+            if isinstance(names, list) and all(isinstance(v, str) for v in names) and names != sorted(names):
+                faults.append((f.name, "the names must be sorted"))
+        return list(dict.fromkeys(faults))
 
     @cached_property
     def _validator(self) -> Any:
@@ -234,33 +232,26 @@ class Line:
     row: Any
     problems: tuple[str, ...] = ()
 
-    def said(self, path: Path) -> list[str]:
+    def sentences(self, path: Path) -> list[str]:
         """Its problems as sentences: "file, line n, field ...: reason"."""
         return [f"{path}, line {self.number}{', ' if p.startswith('field') else ': '}{p}" for p in self.problems]
 
 
 def read_lines(path: Path, task: Task) -> list[Line]:
-    """Read a JSONL file line by line, every line checked against the task; blank lines are passed over.
+    """Read a JSONL file line by line, every line checked against the task; empty lines are skipped.
 
     Raises `KitError` if the file is missing or not UTF-8.
     """
-    found = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-            found.append(Line(number, line, None, (f"not JSON ({error})",)))
-        else:
-            found.append(Line(number, line, row, tuple(task.problems(row))))
-    return found
+    return [
+        Line(number, text, row, (fault,) if fault else tuple(task.problems(row)))
+        for number, text, row, fault in json_lines(read_text(path))
+    ]
 
 
 def read_rows(path: Path, task: Task) -> tuple[list[Row], list[str]]:
     """Read a JSONL file: the good rows, and a sentence ("file, line n, field ...: reason") for every fault of the others."""
     lines = read_lines(path, task)
-    return [line.row for line in lines if not line.problems], [said for line in lines for said in line.said(path)]
+    return [line.row for line in lines if not line.problems], [text for line in lines for text in line.sentences(path)]
 
 
 def labels_of(task: Task, rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ __getattr__, __dir__ = face(
     {
         "merge": "load_folder merged_model save_merged",
         "proof": "agreement answering timed",
-        "fidelity": "fidelity_in_words load_fidelity",
+        "fidelity": "describe_fidelity load_fidelity",
         "roads.export": "ROADS export size_mb",
         "roads.ollama": "modelfile",
         "roads.server": "serve_command",

@@ -13,9 +13,10 @@ from ftkit.common.files import read_json
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Task
 from ftkit.evaluation.answer import TUNED
-from ftkit.evaluation.measure import load_evaluation, table
+from ftkit.evaluation.measure import load_evaluation
 from ftkit.evaluation.metrics import same
 from ftkit.evaluation.stream import Answer
+from ftkit.evaluation.tables import evaluation_table
 from ftkit.runs.run import Run
 
 
@@ -37,10 +38,10 @@ def answer_card(task: Task, answer: Answer, target: Any = None) -> str:
     if value is None:
         note = "No ticket: the answer holds no JSON object." if answer.finished else "No ticket yet …"
         return f'<div class="card broken"><p>{note}</p></div>'
-    rows = []
+    rows, problems = [], task.field_problems(value)
     for f in task.fields:
         shown = _shown(value[f.name]) if f.name in value else "missing"
-        wrong = f.name not in value or any(f"'{task.target}.{f.name}'" in p for p in task.answer_problems(value))
+        wrong = f.name in problems
         mark = ' class="wrong"' if wrong else ""
         note = " <small>not allowed here</small>" if wrong and f.name in value else ""
         if isinstance(target, dict) and not wrong and value[f.name] != target.get(f.name):
@@ -173,7 +174,7 @@ def _scores(result: dict[str, Any]) -> str:
     """The evaluation's table, the one that the terminal shows, as HTML."""
     from rich.text import Text
 
-    grid = table(result)
+    grid = evaluation_table(result)
     plain = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in grid.columns]
     heads = "".join(f"<th scope='col'>{escape(str(column.header))}</th>" for column in grid.columns)
     rows = "".join(

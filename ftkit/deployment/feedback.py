@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import dump, new_folder, read_text, write_rows
+from ftkit.common.files import dump, json_lines, new_folder, read_text, write_jsonl
 from ftkit.data.check import gate
-from ftkit.data.faults import personal
+from ftkit.data.faults import find_personal_data
 from ftkit.data.similarity import similar_pairs
 from ftkit.data.task import SPLITS, Row, Task, load_task
 from ftkit.runs.run import Run
@@ -95,8 +94,8 @@ def feedback_entry(run: Run, task: Task, message: str, answer: str, target: Any,
     if isinstance(target, str) and len(target) > task.max_message_characters:
         raise KitError(f"The answer has {len(target):,} characters, at most {task.max_message_characters:,} are taken.")
     if problems := task.answer_problems(target):
-        said = "; ".join(p.replace(f"'{task.target}.", "'") for p in problems)
-        raise KitError(f"{'This answer cannot be right' if verdict == RIGHT else 'Please look again'}: {said}.")
+        reasons = "; ".join(p.replace(f"'{task.target}.", "'") for p in problems)
+        raise KitError(f"{'This answer cannot be right' if verdict == RIGHT else 'Please look again'}: {reasons}.")
     return {
         "id": uuid.uuid4().hex[:12],
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -122,10 +121,10 @@ def feedback_files(path: Path) -> list[Path]:
     path = Path(path).expanduser()
     if path.is_file():
         return [path]
-    found = sorted(path.glob("feedback*.jsonl")) or sorted(path.glob("feedback/feedback*.jsonl"))
-    if not found:
+    files = sorted(path.glob("feedback*.jsonl")) or sorted(path.glob("feedback/feedback*.jsonl"))
+    if not files:
         raise KitError(f"{path} is no file of feedback, and no folder or run that holds one.")
-    return found
+    return files
 
 
 def rows_of_feedback(task: Task, files: Iterable[Path]) -> Added:
@@ -136,11 +135,9 @@ def rows_of_feedback(task: Task, files: Iterable[Path]) -> Added:
     """
     added, seen = Added(), set()
     for path in files:
-        for number, text in enumerate(read_text(path).split("\n"), start=1):
-            if not text.strip():
-                continue
+        for number, text, entry, fault in json_lines(read_text(path)):
             where = f"{path.name}, line {number}"
-            row, reason = _row(task, text)
+            row, reason = ({}, "not JSON") if fault else _row(task, entry)
             if not reason and row["id"] in seen:
                 reason = "the same entry stands earlier"
             if reason:
@@ -152,12 +149,8 @@ def rows_of_feedback(task: Task, files: Iterable[Path]) -> Added:
     return added
 
 
-def _row(task: Task, text: str) -> tuple[Row, str]:
-    """A training row of one line of feedback, or why it cannot be one."""
-    try:
-        entry = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}, "not JSON"
+def _row(task: Task, entry: Any) -> tuple[Row, str]:
+    """A training row made of one entry of feedback, or why it cannot be one."""
     if not isinstance(entry, dict) or not {"id", "task", "message", "target"} <= set(entry):
         return {}, "not an entry of feedback: id, task, message or target is missing"
     if entry["task"] != task.name:
@@ -165,13 +158,13 @@ def _row(task: Task, text: str) -> tuple[Row, str]:
     row = {"id": f"feedback-{entry['id']}", task.message: entry["message"], task.target: entry["target"]}
     if problems := task.problems(row):
         return {}, "; ".join(problems)
-    if found := personal(row[task.message]):
-        return {}, f"it seems to hold {' and '.join(found)}; mask it in the file if you want it"
+    if kinds := find_personal_data(row[task.message]):
+        return {}, f"it seems to hold {' and '.join(kinds)}; mask it in the file if you want it"
     return row, ""
 
 
 def _refuse_known(task: Task, added: Added) -> None:
-    """Set aside rows whose message a split has already, or an earlier row."""
+    """Set aside rows whose message stands already in a split or in an earlier row."""
     known = [(split, row) for split in ("test", "validation", "train") for row in task.rows(split)]
     everything = [*known, *(("feedback", row) for row in added.rows)]
     reasons: dict[int, str] = {}
@@ -206,13 +199,13 @@ def add_feedback(task: Task, added: Added, to: Path | None = None) -> Path:
 
         with tempfile.TemporaryDirectory() as folder:
             _pass_gate(task, rows, Path(folder))
-        write_rows(task.folder / "train.jsonl", rows)
+        write_jsonl(task.folder / "train.jsonl", rows)
         return task.folder / "train.jsonl"
     with new_folder(to) as temporary:
         for path in sorted(task.folder.glob("*.md")):
             shutil.copy(path, temporary)
         _pass_gate(task, rows, temporary)
-        write_rows(temporary / "feedback_refused.jsonl", added.refused)
+        write_jsonl(temporary / "feedback_refused.jsonl", added.refused)
     return to / "train.jsonl"
 
 
@@ -220,6 +213,6 @@ def _pass_gate(task: Task, rows: Sequence[Row], folder: Path) -> None:
     """Write the task with these training rows into `folder` and look at it as a training would."""
     for name in ("task.toml", *(f"{split}.jsonl" for split in SPLITS if split != "train")):
         shutil.copy(task.folder / name, folder)
-    write_rows(folder / "train.jsonl", rows)
+    write_jsonl(folder / "train.jsonl", rows)
     for finding in gate(load_task(folder)):
         raise KitError(f"{finding.thing}: {finding.found} ({finding.cases[0]}). Nothing was written. {finding.fix}")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware
 from ftkit.evaluation.answer import Loaded
 from ftkit.models.adapter import load_adapter
-from ftkit.models.four_bit import dequantized
+from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
 from ftkit.runs.run import Run
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def merged_model(run: Run, four_bit: bool = True) -> PreTrainedModel:
@@ -27,8 +26,8 @@ def merged_model(run: Run, four_bit: bool = True) -> PreTrainedModel:
     Raises `KitError` if the adapter is missing, broken or holds numbers that are not finite.
     """
     base = load_model(run.profile.model, run.profile.dtype, four_bit)
-    tuned = load_adapter(dequantized(base) if four_bit else base, run.adapter, base=run.profile.model)
-    belongs = guards.base(run.record.get("guards"), run.profile.model)
+    tuned = load_adapter(dequantize(base) if four_bit else base, run.adapter, base=run.profile.model)
+    belongs = guards.base(run.record.guards, run.profile.model)
     guards.require([belongs, guards.mergeable(tuned), guards.adapter_in_use(tuned)])
     return _merged(tuned, run)
 
@@ -63,8 +62,6 @@ def save_merged(run: Run, folder: Path) -> None:
 
 def load_folder(folder: Path) -> Loaded:
     """Load an exported model as anybody would: transformers' Auto classes and the folder, nothing of the kit's."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     return model.eval().to(detect_hardware().device), tokenizer

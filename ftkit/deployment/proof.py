@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftkit.common.memory import free_memory
 from ftkit.data.prompt import parse_answer
 from ftkit.evaluation.answer import TUNED, Answerer, Loaded
+from ftkit.runs.documents import Agreement
 from ftkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -45,12 +46,9 @@ def timed(answerer: Answerer, messages: Sequence[str], progress: Any = None) -> 
     return answerer.answer(messages, TUNED, progress), time.monotonic() - began
 
 
-def agreement(run: Run, tuned: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
+def agreement(run: Run, tuned: Sequence[str], others: Sequence[str]) -> Agreement:
     """How far two models answered alike: shares of identical texts and of the same answer once read."""
     task, n = run.task, len(tuned)
     pairs = list(zip(tuned, others, strict=True))
-    return {
-        "n": n,
-        "identical": sum(a == b for a, b in pairs) / n,
-        "same_answer": sum(parse_answer(task, a) == parse_answer(task, b) for a, b in pairs) / n,
-    }
+    same_answer = sum(parse_answer(task, a) == parse_answer(task, b) for a, b in pairs) / n
+    return Agreement(n=n, identical=sum(a == b for a, b in pairs) / n, same_answer=same_answer)

@@ -13,8 +13,9 @@ from pathlib import Path
 from ftkit.common.files import place, read_json, write_json, write_text
 from ftkit.common.paths import kit_root
 from ftkit.data.task import Task
-from ftkit.evaluation.answer import Loaded, on_base
-from ftkit.models.find import BASE_LICENCES, find_model, prepare_model, public_name
+from ftkit.evaluation.answer import Loaded, load_tuned
+from ftkit.models.catalog import licence_of
+from ftkit.models.find import find_model, prepare_model, public_name
 from ftkit.runs.run import Run
 
 # What of a run may be public: no lock, no feedback of visitors, no other exports
@@ -68,10 +69,8 @@ def _write_public_run(run: Run, folder: Path, model: str) -> None:
         if (run.folder / name).is_file():
             text = (run.folder / name).read_text(encoding="utf-8")
             write_text(folder / name, text.replace(html.escape(run.profile.model), model))
-    record = run.record
-    record["task"]["folder"] = run.task.name
-    record["profile"]["model"] = model
-    write_json(folder / "run.json", record)
+    record, named = run.record, run.record.task.model_copy(update={"folder": run.task.name})
+    record.model_copy(update={"task": named, "profile": record.profile.with_changes(model=model)}).save(folder)
     config = folder / "adapter" / "adapter_config.json"
     write_json(config, read_json(config) | {"base_model_name_or_path": model})
 
@@ -81,7 +80,7 @@ def load_space(run: Run, folder: Path) -> Loaded:
     model = public_name(run.profile.model)
     carried = folder / carried_base(model)
     adapter = folder / "runs" / run.name / "adapter"
-    return on_base(run, adapter, str(carried) if carried.is_dir() else None)
+    return load_tuned(run, adapter, str(carried) if carried.is_dir() else None)
 
 
 def requirements(root: Path) -> list[str]:
@@ -142,7 +141,7 @@ def space_readme(run: Run, task: Task, model: str) -> str:
     from huggingface_hub import SpaceCardData
 
     title = task.title or task.name
-    licence = BASE_LICENCES.get(model)
+    licence = licence_of(model)
     head = SpaceCardData(
         title=title,
         sdk="gradio",

@@ -10,11 +10,12 @@ from ftkit.common.faces import face
 __getattr__, __dir__ = face(
     __name__,
     {
-        "answer": "BASE TUNED Answerer on_base",
+        "answer": "BASE TUNED Answerer load_tuned",
         "stream": "Answer",
-        "constrained": "ROOM only_what_fits",
-        "intervals": "bootstrap_interval compare_shares in_words seeds_interval share_interval",
+        "constrained": "ROOM SchemaProcessor",
+        "intervals": "bootstrap_interval compare_shares describe_comparison seeds_interval share_interval",
         "metrics": "score",
-        "measure": "evaluate load_evaluation",
+        "measure": "answers_of evaluate load_evaluation",
+        "tables": "comparison_table describe_evaluation evaluation_table",
     },
 )

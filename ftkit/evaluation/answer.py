@@ -10,25 +10,32 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import (
+    BatchEncoding,
+    Cache,
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import Messages, chat_prompt, prompt_text
 from ftkit.data.task import Task
 from ftkit.evaluation.stream import Answer, Drafts, Streamer, training_answers, without_adapter
 from ftkit.models.adapter import load_adapter
-from ftkit.models.four_bit import dequantized
+from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
 from ftkit.runs.run import Run
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from peft import PeftModel
-    from transformers import BatchEncoding, Cache, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
-
-
+Loaded = tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]
 BASE, TUNED = "base", "tuned"
 WORTH_SHARING = 48  # tokens that all prompts must begin with to be computed once
 _ADAPTER = {BASE: "__base__", TUNED: "default"}  # peft's names: the untouched model, and the adapter
@@ -54,23 +61,15 @@ class Answerer:
     _made: dict[str, Streamer] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.model.get_output_embeddings().register_forward_pre_hook(_laid_out)
+        self.model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
 
     @classmethod
     def of_run(cls, run: Run) -> Answerer:
         """Load the models of a finished run. Raises `KitError` if its adapter is missing or broken."""
-        profile = run.profile
         worker = ThreadPoolExecutor(1, "ftkit-model")
-
-        def load() -> tuple[PeftModel, PreTrainedTokenizerBase]:
-            base = load_model(profile.model, profile.dtype)
-            if base.device.type == "cpu":
-                base = dequantized(base)
-            return load_adapter(base, run.adapter, base=profile.model).eval(), load_tokenizer(profile.model)
-
-        model, tokenizer = worker.submit(load).result()
+        model, tokenizer = worker.submit(load_tuned, run).result()
         guards.require(guards.at_loading(run, model, tokenizer))
-        return cls(run.task, model, tokenizer, profile.generation_batch, run.answer_tokens, worker)
+        return cls(run.task, model, tokenizer, run.profile.generation_batch, run.answer_tokens, worker)
 
     def prompt(self, message: str, which: str) -> Messages:
         """The chat for a message: the base model is told the fields in its prompt, the tuned one learned them."""
@@ -123,9 +122,6 @@ class Answerer:
         A base prompt that describes the fields, or shows examples, is ten times as long as the message after it. Runs in
         the model's thread.
         """
-        import torch
-        from transformers import DynamicCache
-
         ids = self.tokenizer(prompts, add_special_tokens=False)["input_ids"] if len(prompts) > 1 else [[]]
         low, high = min(ids), max(ids)  # what these two share, all share
         same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
@@ -133,9 +129,9 @@ class Answerer:
         if len(common) < WORTH_SHARING:
             return None
         cache = DynamicCache(config=self.model.config)
-        given = torch.tensor([common], device=self.model.device)
+        row = torch.tensor([common], device=self.model.device)
         with torch.inference_mode():
-            self.model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1, **_adapters([which]))
+            self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1, **_adapters([which]))
         return common, cache
 
     def next_token_probabilities(
@@ -146,22 +142,19 @@ class Answerer:
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """The probability of each of `tokens` right after each text: shape [texts, tokens]. Texts as of `prompt_text`."""
-        import numpy as np
-
         _check_side(which)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
-        found = np.zeros((len(texts), len(tokens)))
+        probabilities = np.zeros((len(texts), len(tokens)))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            found[rows] = self.worker.submit(self._next_token, [texts[i] for i in rows], tokens, which).result()
+            batch = [texts[i] for i in rows]
+            probabilities[rows] = self.worker.submit(self._next_token, batch, tokens, which).result()
             if progress:
                 progress(start + len(rows), len(order))
-        return found
+        return probabilities
 
     def _next_token(self, texts: list[str], tokens: Sequence[int], which: str) -> np.ndarray:
         """[texts, tokens]; runs in the model's thread. With the padding on the left the last position is the text's."""
-        import torch
-
         inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
         places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
         with torch.inference_mode():
@@ -170,22 +163,20 @@ class Answerer:
             return logits.softmax(dim=-1)[:, list(tokens)].cpu().numpy()
 
     def log_probabilities(
-        self, sequences: Sequence[Sequence[int]], which: str = TUNED, given: Sequence[int] | None = None
+        self, sequences: Sequence[Sequence[int]], which: str = TUNED, skip: Sequence[int] | None = None
     ) -> list[tuple[float, int]]:
         """How likely token sequences are: for each, the sum of the tokens' natural log probabilities, and their number.
 
-        Each token is judged by all before it in its sequence. The first `given[i]` tokens (left out: one, which nothing
+        Each token is judged by all before it in its sequence. The first `skip[i]` tokens (left out: one, which nothing
         stands before) are only read, not judged: a prompt, say. One sequence at a time, so no padding plays a part.
         """
         _check_side(which)
-        starts = [1] * len(sequences) if given is None else given
+        starts = [1] * len(sequences) if skip is None else skip
         pairs = zip(sequences, starts, strict=True)
         return [self.worker.submit(self._log_probability, list(ids), max(1, start), which).result() for ids, start in pairs]
 
     def _log_probability(self, ids: list[int], start: int, which: str) -> tuple[float, int]:
         """Sum of ln p of the tokens from `start` on, and their number; runs in the model's thread."""
-        import torch
-
         if start >= len(ids):
             return 0.0, 0
         row = torch.tensor([ids], device=self.model.device)
@@ -251,7 +242,7 @@ class Answerer:
         """What each side streams with; made once, in the model's thread.
 
         Tuned uses the model as it is. Base uses modules of its own over the same weights, without the adapter's layers.
-        (An adapter added to the weights would be faster, and round them: one answer in four came out otherwise.)
+        (An adapter added to the weights would be faster, and round them: one answer in four came out differently.)
         """
         if self._made is None:
             base = without_adapter(self.model) if hasattr(self.model, "peft_config") else self.model
@@ -274,9 +265,6 @@ class Answerer:
         fitting: Callable[[int], LogitsProcessor] | None = None,
     ) -> list[str]:
         """Greedy answers for a batch of prompts; runs in the model's thread."""
-        import torch
-        from transformers import LogitsProcessorList
-
         inputs = _inputs(self.tokenizer, prompts, shared).to(self.model.device)
         with torch.inference_mode():
             output = self.model.generate(
@@ -294,8 +282,6 @@ class Answerer:
 
 def _inputs(tokenizer: PreTrainedTokenizerBase, prompts: list[str], shared: tuple[list[int], Cache] | None) -> BatchEncoding:
     """A batch's token ids and mask; after a shared beginning the padding stands behind it, where the rest begins."""
-    import torch
-
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     begin = shared[0] if shared else []
     rest = tokenizer.pad({"input_ids": [row[len(begin) :] for row in ids]}, padding=True, return_tensors="pt")
@@ -325,24 +311,22 @@ def _adapters(sides: Sequence[str]) -> dict[str, list[str]]:
     return {} if set(sides) == {TUNED} else {"adapter_names": [_ADAPTER[side] for side in sides]}
 
 
-def _laid_out(head: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _make_contiguous(head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Lay the last positions [batch, 1, hidden] out in one block before the head multiplies them.
 
     They come as a slice of all positions, and `linear` copies the head's weights once for each row of such a slice: 3.6 GB
     for 64 rows of a model of 135 million weights.
     """
-    return tuple(tensor.contiguous() for tensor in given)
+    return tuple(tensor.contiguous() for tensor in inputs)
 
 
-Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+def load_tuned(run: Run, adapter: Path | None = None, base: str | None = None) -> Loaded:
+    """Load a run's tuned model and its tokenizer: the adapter over the 4-bit base, dequantized once on a CPU.
 
-
-def on_base(run: Run, adapter: Path | None = None, base: str | None = None) -> Loaded:
-    """The tuned model itself: the adapter over the 4-bit base, whose weights are dequantized once on a CPU.
-
-    `adapter` and `base` name copies elsewhere, in an export.
+    `adapter` and `base` name copies elsewhere, in an export. Raises `KitError` if one of them is missing or broken.
     """
-    model = load_model(base or run.profile.model, run.profile.dtype)
-    model = dequantized(model) if model.device.type == "cpu" else model
+    name = base or run.profile.model
+    model = load_model(name, run.profile.dtype)
+    model = dequantize(model) if model.device.type == "cpu" else model
     tuned = load_adapter(model, adapter or run.adapter, base=None if adapter else run.profile.model)
-    return tuned.eval(), load_tokenizer(base or run.profile.model)
+    return tuned.eval(), load_tokenizer(name)

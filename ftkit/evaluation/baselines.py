@@ -46,7 +46,7 @@ def majority(task: Task, train: Sequence[Row], rows: Sequence[Row]) -> Baseline:
 
 
 def _most_frequent(values: Sequence[Any]) -> Any:
-    """The most frequent value, whatever its type; of equals the first."""
+    """The most frequent value, whatever its type; the first of them if several are."""
     counts: Counter[str] = Counter(map(repr, values))
     return next(value for value in values if repr(value) == counts.most_common(1)[0][0])
 
@@ -68,7 +68,7 @@ def tfidf(task: Task, train: Sequence[Row], rows: Sequence[Row]) -> Baseline | N
     if task.kind == "label":
         texts, metrics = guessed[task.target], ("exact match", "macro-F1")
     else:
-        texts = [completion_text(task, {name: found[i] for name, found in guessed.items()}) for i in range(len(rows))]
+        texts = [completion_text(task, {name: labels[i] for name, labels in guessed.items()}) for i in range(len(rows))]
         metrics = tuple(metric for name in guessed for metric in (name, f"{name} macro-F1"))
     size = sum(len(pickled) for pickled in map(_pickled, models.values())) / 1e6
     return Baseline("TF-IDF of words and characters, logistic regression", texts, metrics, seconds, trained, size)
@@ -101,7 +101,7 @@ def choose_shots(
     """The number of examples that helps most on validation rows, and the score of each number.
 
     `ask(k, messages)` gives the base model's answers after `k` examples. The score is the mean over fields of the share
-    that is right (a `json` task), else the share of exact matches; of equals the smaller number is taken.
+    that is right (a `json` task), else the share of exact matches; between equal scores the smaller number wins.
     """
     if not ks:
         raise KitError("There is no number of examples to choose from.")
@@ -109,6 +109,6 @@ def choose_shots(
     names = [f.name for f in task.fields] if task.kind == "json" else ["exact match"]
     scores = {}
     for k in ks:
-        found = row_scores(task, rows, ask(k, [row[task.message] for row in rows]))
-        scores[k] = sum(sum(found[name]) / len(rows) for name in names) / len(names)
+        by_metric = row_scores(task, rows, ask(k, [row[task.message] for row in rows]))
+        scores[k] = sum(sum(by_metric[name]) / len(rows) for name in names) / len(names)
     return max(ks, key=lambda k: (scores[k], -k)), scores

@@ -12,32 +12,32 @@ from ftkit.data.task import Row, Task, labels_of
 from ftkit.evaluation.answer import TUNED, Answerer
 from ftkit.evaluation.intervals import share_interval
 from ftkit.evaluation.metrics import closed_values, same
+from ftkit.runs.documents import Calibration, CertaintyGroup, Confusion, Slice, WrongAnswer
 
 SMALL = 30  # rows; a share of fewer says little
 WORST = 20
 BINS = 10
 
 
-def confusions(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """For each closed field its confusion matrix: {field: {"values", "matrix"}}, a row a target, a column an answer.
+def confusions(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, Confusion]:
+    """For each closed field its confusion matrix, a row a target, a column an answer.
 
     The last column counts answers that are none of the values (scikit-learn, confusion_matrix).
     """
     from sklearn.metrics import confusion_matrix
 
-    found = {}
+    matrices = {}
     for metric, (values, gold, guessed) in closed_values(task, rows, texts).items():
         matrix = confusion_matrix(gold, guessed, labels=range(len(values) + 1))[:-1]
         name = metric.removesuffix(" macro-F1") if task.kind == "json" else task.target
-        found[name] = {"values": values, "matrix": matrix.tolist()}
-    return found
+        matrices[name] = Confusion(values=values, matrix=matrix.tolist())
+    return matrices
 
 
-def slices(task: Task, rows: Sequence[Row], scores: dict[str, Sequence[float]]) -> list[dict[str, Any]]:
+def slices(task: Task, rows: Sequence[Row], scores: dict[str, Sequence[float]]) -> list[Slice]:
     """The scores of parts of the rows: by difficulty and trap (where rows have them), length, and the first closed field.
 
-    Each is {"by", "value", "n", "small", "exact match", "interval", "fields": {field: share}}; fewer than `SMALL` rows are
-    marked as small. Three lengths hold a third of the rows each.
+    Fewer than `SMALL` rows are marked as small. Three lengths hold a third of the rows each.
     """
     parts: dict[str, list[Any]] = {}
     for key in ("difficulty", "trap"):
@@ -50,27 +50,33 @@ def slices(task: Task, rows: Sequence[Row], scores: dict[str, Sequence[float]]) 
     for name, labels in list(labels_of(task, rows).items())[:1]:
         parts[name] = labels
     fields = [f.name for f in task.fields]
-    found = []
+    scored = []
     for by, values in parts.items():
         order = names if by == "length" else sorted({value for value in values if value is not None})
         for value in order:
             of = [i for i, own in enumerate(values) if own == value]
             if of:
                 right = [bool(scores["exact match"][i]) for i in of]
-                found.append({
-                    "by": by, "value": value, "n": len(of), "small": len(of) < SMALL,
-                    "exact match": sum(right) / len(of), "interval": list(share_interval(right)),
-                    "fields": {name: float(np.mean([scores[name][i] for i in of])) for name in fields},
-                })  # fmt: skip
-    return found
+                scored.append(
+                    Slice(
+                        by=by,
+                        value=value,
+                        n=len(of),
+                        small=len(of) < SMALL,
+                        exact_match=sum(right) / len(of),
+                        interval=share_interval(right),
+                        fields={name: float(np.mean([scores[name][i] for i in of])) for name in fields},
+                    )
+                )
+    return scored
 
 
-def worst(task: Task, rows: Sequence[Row], texts: Sequence[str], n: int = WORST) -> list[dict[str, Any]]:
-    """The rows with the most fields wrong: {"id", "message", "target", "prediction", "wrong": [field]}, the worst first.
+def worst(task: Task, rows: Sequence[Row], texts: Sequence[str], n: int = WORST) -> list[WrongAnswer]:
+    """The rows with the most fields wrong, the worst first.
 
     No answer at all is the worst; of equals the shorter message comes first: it had less to mislead.
     """
-    found = []
+    answers = []
     for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
         answer, target = parse_answer(task, text), row[task.target]
         if task.kind == "json":
@@ -80,22 +86,28 @@ def worst(task: Task, rows: Sequence[Row], texts: Sequence[str], n: int = WORST)
         else:
             wrong = [] if same(answer, target) else [task.target]
         if wrong:
-            found.append({"id": str(row.get("id", f"row {number}")), "message": row[task.message], "wrong": wrong,
-                          "target": completion_text(task, target), "prediction": text})  # fmt: skip
-    return sorted(found, key=lambda entry: (-len(entry["wrong"]), len(entry["message"])))[:n]
+            answers.append(
+                WrongAnswer(
+                    id=str(row.get("id", f"row {number}")),
+                    message=row[task.message],
+                    wrong=wrong,
+                    target=completion_text(task, target),
+                    prediction=text,
+                )
+            )
+    return sorted(answers, key=lambda answer: (-len(answer.wrong), len(answer.message)))[:n]
 
 
 def calibration(
     answerer: Answerer, rows: Sequence[Row], progress: Callable[[int, int], None] | None = None
-) -> dict[str, Any] | None:
+) -> Calibration | None:
     """Whether the tuned model's certainty about the first closed field can be believed.
 
     Its certainty is the probability of the likeliest value's first token where the answer writes it. Rows are put into
-    `BINS` groups of like certainty, of equal size. Gives {"field", "n", "accuracy", "certainty", "ece", "bins":
-    [{"n", "certainty", "right", "interval"}]}; `ece` is the mean over rows of their group's gap between certainty and share
-    of right ones (expected calibration error: Guo et al. 2017, arXiv 1706.04599). It depends on the number of groups, and
-    with few rows chance alone makes it larger than 0. None where the answer does not begin with a closed field whose values
-    differ in their first token.
+    `BINS` groups of like certainty, of equal size; `ece` is the mean over rows of the gap between their group's certainty
+    and its share of right ones (expected calibration error: Guo et al. 2017, arXiv 1706.04599). It depends on the number of
+    groups, and with few rows chance alone makes it larger than 0. None where the answer does not begin with a closed field
+    whose values differ in their first token.
     """
     task = answerer.task
     found = _first_tokens(answerer)
@@ -110,13 +122,22 @@ def calibration(
     right = np.array([values[place] == own for place, own in zip(chances.argmax(axis=1), gold, strict=True)])
     groups = np.array_split(np.argsort(certain, kind="stable"), min(BINS, len(rows)))
     bins = [
-        {"n": len(of), "certainty": float(certain[of].mean()), "right": float(right[of].mean()),
-         "interval": list(share_interval(right[of].tolist()))}
+        CertaintyGroup(
+            n=len(of),
+            certainty=float(certain[of].mean()),
+            right=float(right[of].mean()),
+            interval=share_interval(right[of].tolist()),
+        )
         for of in groups
-    ]  # fmt: skip
-    ece = sum(group["n"] * abs(group["certainty"] - group["right"]) for group in bins) / len(rows)
-    return {"field": name, "n": len(rows), "accuracy": float(right.mean()), "certainty": float(certain.mean()),
-            "ece": ece, "bins": bins}  # fmt: skip
+    ]
+    return Calibration(
+        field=name,
+        n=len(rows),
+        accuracy=float(right.mean()),
+        certainty=float(certain.mean()),
+        ece=sum(group.n * abs(group.certainty - group.right) for group in bins) / len(rows),
+        bins=bins,
+    )
 
 
 def _first_tokens(answerer: Answerer) -> tuple[str, str, dict[str, int]] | None:

@@ -6,19 +6,20 @@ format, without the task's system prompt: what they knew before is asked as anyb
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_text
+from ftkit.common.files import digest, read_jsonl, read_text
 from ftkit.common.paths import kit_root
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
-from ftkit.evaluation.intervals import compare_shares, in_words
+from ftkit.evaluation.intervals import compare_shares, describe_comparison
 from ftkit.evaluation.metrics import perplexity
+from ftkit.runs.documents import GeneralAnswers, GeneralCheck, GeneralQuestion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +33,7 @@ FOLDER = kit_root() / "data" / "general"
 
 def questions() -> list[dict[str, Any]]:
     """The questions: dicts with `id`, `kind` (one of `KINDS`), `prompt`, and the `check` that a right answer passes."""
-    return [json.loads(line) for line in read_text(FOLDER / "questions.jsonl").splitlines() if line.strip()]
+    return read_jsonl(FOLDER / "questions.jsonl")
 
 
 def english() -> str:
@@ -40,9 +41,9 @@ def english() -> str:
     return read_text(FOLDER / "english.txt")
 
 
-def fingerprint() -> str:
+def questions_digest() -> str:
     """SHA-256 over questions and text (first 16 hexadecimal digits): which check a result is of."""
-    return hashlib.sha256((read_text(FOLDER / "questions.jsonl") + "\0" + english()).encode()).hexdigest()[:16]
+    return digest((read_text(FOLDER / "questions.jsonl") + "\0" + english()).encode())
 
 
 def passes(check: dict[str, Any], text: str) -> bool:
@@ -100,22 +101,15 @@ def english_chunks(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     return [ids[start : start + CHUNK] for start in range(0, len(ids) - 1, CHUNK)]
 
 
-def general_check(answerer: Answerer, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def general_check(answerer: Answerer, progress: Callable[[int, int], None] | None = None) -> GeneralCheck:
     """Ask base and tuned the questions, and how likely the English text is to them.
 
-    Gives {"fingerprint", "questions": [{"id", "kind"}], "tokens": [number judged in each chunk], "models": {side: {"right":
-    [yes/no for each question], "answers": [text], "log_probabilities": [sum for each chunk], "seconds"}}}. A chunk's first
-    token has nothing before it and is not judged. `progress` is called with (done, all) over both sides.
+    A chunk's first token has nothing before it and is not judged. `progress` is called with (done, all) over both sides.
     """
     asked = questions()
     chats = [[{"role": "user", "content": question["prompt"]}] for question in asked]
     chunks = english_chunks(answerer.tokenizer)
-    result: dict[str, Any] = {
-        "fingerprint": fingerprint(),
-        "questions": [{"id": question["id"], "kind": question["kind"]} for question in asked],
-        "tokens": [len(chunk) - 1 for chunk in chunks],
-        "models": {},
-    }
+    models = {}
     each = len(chats) + len(chunks)
     for number, which in enumerate((BASE, TUNED)):
 
@@ -127,30 +121,33 @@ def general_check(answerer: Answerer, progress: Callable[[int, int], None] | Non
         answers = answerer.complete(chats, which, MAX_NEW_TOKENS, tell)
         sums = [total for total, _ in answerer.log_probabilities(chunks, which)]
         tell(each, each)
-        result["models"][which] = {
-            "right": [passes(question["check"], answer) for question, answer in zip(asked, answers, strict=True)],
-            "answers": answers,
-            "log_probabilities": sums,
-            "seconds": round(time.monotonic() - began, 1),
-        }
-    return result
+        models[which] = GeneralAnswers(
+            right=[passes(question["check"], answer) for question, answer in zip(asked, answers, strict=True)],
+            answers=answers,
+            log_probabilities=sums,
+            seconds=round(time.monotonic() - began, 1),
+        )
+    return GeneralCheck(
+        fingerprint=questions_digest(),
+        questions=[GeneralQuestion(id=question["id"], kind=question["kind"]) for question in asked],
+        tokens=[len(chunk) - 1 for chunk in chunks],
+        models=models,
+    )
 
 
-def summary(result: dict[str, Any]) -> list[str]:
+def describe_check(check: GeneralCheck) -> list[str]:
     """A general check in lines for the terminal: right answers of each kind, what the difference means, the perplexities."""
-    import numpy as np
-
-    base, tuned = (result["models"][which] for which in (BASE, TUNED))
-    kinds = [question["kind"] for question in result["questions"]]
+    base, tuned = (check.models[which] for which in (BASE, TUNED))
+    kinds = [question.kind for question in check.questions]
     lines = [f"{'general questions':<18}{BASE:>8}{TUNED:>8}"]
     for kind in KINDS:
         of = [i for i, k in enumerate(kinds) if k == kind]
-        counts = (f"{sum(side['right'][i] for i in of)}/{len(of)}" for side in (base, tuned))
+        counts = (f"{sum(side.right[i] for i in of)}/{len(of)}" for side in (base, tuned))
         lines.append(f"{kind:<18}" + "".join(f"{count:>8}" for count in counts))
-    everything = np.arange(len(result["tokens"]))
-    values = (float(perplexity(side["log_probabilities"], result["tokens"])(everything)) for side in (base, tuned))
+    everything = np.arange(len(check.tokens))
+    values = (float(perplexity(side.log_probabilities, check.tokens)(everything)) for side in (base, tuned))
     lines.append(f"{'perplexity':<18}" + "".join(f"{value:>8.1f}" for value in values) + "   plain English; lower is better")
-    return [*lines, in_words(compare_shares(base["right"], tuned["right"]))]
+    return [*lines, describe_comparison(compare_shares(base.right, tuned.right))]
 
 
 def need_lm_eval() -> None:

@@ -7,53 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
+
+from ftkit.runs.documents import Comparison
 
 SEED = 17
 RESAMPLES = 2000
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
-DETECTED = 0.05  # the rate of false alarms that a comparison allows itself
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Two models on the same examples: `difference` is the second's share minus the first's, `interval` around it.
-
-    `better` and `worse` count examples, `p` is of the test that there is no difference (None for bootstrapped metrics).
-    """
-
-    n: int
-    first: float
-    second: float
-    difference: float
-    interval: Interval
-    p: float | None
-    better: int
-    worse: int
-
-    @property
-    def detected(self) -> bool:
-        """Whether a difference was detected: by the test if there is one, else by an interval without zero."""
-        return self.p < DETECTED if self.p is not None else not self.interval[0] <= 0 <= self.interval[1]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a JSON file, `detected` with it."""
-        return asdict(self) | {"interval": list(self.interval), "detected": self.detected}
-
-
 def share_interval(right: Sequence[bool]) -> Interval:
-    """Wilson's interval for a share of yes (Wilson 1927; scipy.stats.binomtest)."""
+    """Wilson's interval for the share of yes among `right`."""
+    return wilson_interval(int(sum(right)), len(right))
+
+
+def wilson_interval(k: int, n: int) -> Interval:
+    """Wilson's interval for the share of yes, `k` of `n` (Wilson 1927; scipy.stats.binomtest)."""
     from scipy.stats import binomtest
 
-    found = binomtest(int(sum(right)), len(right)).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def compare_shares(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+def compare_shares(first: Sequence[bool], second: Sequence[bool]) -> Comparison:
     """Compare two models on a yes/no metric, example by example.
 
     The test is McNemar's, exact: under no difference, the examples that only one of them got right fall to either side like
@@ -66,7 +44,16 @@ def compare_shares(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     n, better, worse = len(a), int((b & ~a).sum()), int((a & ~b).sum())
     p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
     gap = (better - worse) / n
-    return Paired(n, float(a.mean()), float(b.mean()), gap, tango_interval(better, worse, n), p, better, worse)
+    return Comparison(
+        n=n,
+        first=float(a.mean()),
+        second=float(b.mean()),
+        difference=gap,
+        interval=tango_interval(better, worse, n),
+        p=p,
+        better=better,
+        worse=worse,
+    )
 
 
 def tango_interval(better: int, worse: int, n: int) -> Interval:
@@ -96,15 +83,7 @@ def bootstrap_interval(statistic: Callable[[np.ndarray], np.ndarray], n: int, se
     `statistic` takes indices of examples [..., k] and gives the scores [...]. Where every resample gives the same score (all
     right, all wrong) a bootstrap sees no chance at all; then it is Wilson's interval of that share, which is the wider.
     """
-    value = float(statistic(np.arange(n)))
-    found = _bca(statistic, n, seed)
-    if found is None:
-        from scipy.stats import binomtest
-
-        k = round(value * n)
-        exact = binomtest(k, n).proportion_ci(method="wilson")
-        return float(exact.low), float(exact.high)
-    return found
+    return _bca(statistic, n, seed) or wilson_interval(round(float(statistic(np.arange(n))) * n), n)
 
 
 def compare_scores(
@@ -113,7 +92,7 @@ def compare_scores(
     n: int,
     rows: tuple[Sequence[float], Sequence[float]] | None = None,
     seed: int = SEED,
-) -> Paired:
+) -> Comparison:
     """Compare two models on a score that is no yes/no, both computed on the same resampled examples (BCa bootstrap).
 
     `first` and `second` are as in `bootstrap_interval`; `rows`, each example's own score, count better and worse.
@@ -126,7 +105,7 @@ def compare_scores(
     interval = found or tango_interval(0, 0, n)
     if found is None and b != a:  # the same gap on every example
         interval = (b - a, b - a)
-    return Paired(n, a, b, b - a, interval, None, better, worse)
+    return Comparison(n=n, first=a, second=b, difference=b - a, interval=interval, p=None, better=better, worse=worse)
 
 
 def seeds_interval(scores: Sequence[Sequence[float]] | np.ndarray) -> tuple[float, Interval]:
@@ -177,14 +156,14 @@ def _same_rows(first: np.ndarray, second: np.ndarray) -> None:
         raise ValueError(f"a paired comparison needs the same examples twice, not {first.shape} and {second.shape}")
 
 
-def in_words(found: Paired, names: tuple[str, str] = ("base", "tuned")) -> str:
+def describe_comparison(compared: Comparison, names: tuple[str, str] = ("base", "tuned")) -> str:
     """What a comparison says, in one sentence."""
-    low, high = (100 * value for value in found.interval)
-    gap = f"{100 * found.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
-    if not found.detected:
-        return f"No detectable difference between {names[0]} and {names[1]} ({gap}; n = {found.n})."
-    if not found.better + found.worse:
-        return f"The {names[1]} model is {'better' if found.difference > 0 else 'worse'} ({gap}; n = {found.n})."
-    if found.difference > 0:
-        return f"The {names[1]} model is better on {found.better}, worse on {found.worse} of {found.n}: {gap}."
-    return f"The {names[1]} model is worse on {found.worse}, better on {found.better} of {found.n}: {gap}."
+    low, high = (100 * value for value in compared.interval)
+    gap = f"{100 * compared.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+    if not compared.detected:
+        return f"No detectable difference between {names[0]} and {names[1]} ({gap}; n = {compared.n})."
+    if not compared.better + compared.worse:
+        return f"The {names[1]} model is {'better' if compared.difference > 0 else 'worse'} ({gap}; n = {compared.n})."
+    if compared.difference > 0:
+        return f"The {names[1]} model is better on {compared.better}, worse on {compared.worse} of {compared.n}: {gap}."
+    return f"The {names[1]} model is worse on {compared.worse}, better on {compared.better} of {compared.n}: {gap}."

@@ -1,4 +1,4 @@
-"""Predictions: a model's answers to held-out rows, kept in the run, so that nothing is computed twice (lesson 04)."""
+"""A model's answers to held-out rows, kept in the run, so that nothing is computed twice (lesson 04)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftkit.common.console import clock
-from ftkit.common.files import replacing
+from ftkit.common.console import Progress, Say
+from ftkit.common.files import dump, json_lines, write_text
 from ftkit.runs.run import Run
 
 
@@ -29,18 +29,18 @@ def predict(
     messages: Sequence[str],
     answer: Callable[[list[str]], list[str]],
     batch: int,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Predictions:
     """Answers to `messages` by `answer`, which takes some messages and gives as many texts.
 
-    They are kept in `predictions/<name>.jsonl` of the run, written on after every batch: a second call computes nothing,
-    an interrupted one goes on. `settings` is everything that decides the answers: where it differs from what the file was
-    made with, the file is made anew. The longest messages come first: what does not fit fails early.
+    They are kept in the run's `predictions/<name>.jsonl`, which grows after every batch: a second call computes nothing, and
+    an interrupted one goes on. `settings` is everything that decides the answers: if it differs from the settings in the
+    file, the file is made anew. The longest messages come first, so that what does not fit fails early.
     """
     path = run.folder / "predictions" / f"{name}.jsonl"
     kept = _kept(path, settings)
     missing = sorted({m for m in messages if m not in kept}, key=lambda m: (-len(m), m))
-    began = time.monotonic()
+    progress = Progress(name, say=say)
     for start in range(0, len(missing), batch):
         some = missing[start : start + batch]
         then = time.monotonic()
@@ -48,30 +48,24 @@ def predict(
         each = (time.monotonic() - then) / len(some)
         new = {message: {"prediction": text, "seconds": each} for message, text in zip(some, texts, strict=True)}
         with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps({"message": message, **entry}) + "\n" for message, entry in new.items())
+            file.writelines(dump({"message": message, **entry}) + "\n" for message, entry in new.items())
         kept |= new
-        done, of = start + len(some), len(missing)
-        left = (time.monotonic() - began) / done * (of - done)
-        say(f"  {name}: {done} of {of} answered" + (f", {clock(left)} left" if done < of else ""))
+        progress(start + len(some), len(missing))
     if not missing:
         say(f"  {name}: {len(messages)} answers were there already")
-    found = [kept[message] for message in messages]
-    return Predictions([entry["prediction"] for entry in found], sum(entry["seconds"] for entry in found))
+    entries = [kept[message] for message in messages]
+    return Predictions([entry["prediction"] for entry in entries], sum(entry["seconds"] for entry in entries))
 
 
 def _kept(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the file holds for these settings, by message; the file is there, with its head, and ends with a whole line."""
+    """The file's entries for these settings, by message. Afterwards the file has its head and ends with a whole line."""
     head = json.dumps({"settings": settings}, sort_keys=True)
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     if not lines or lines[0] != head:
-        with replacing(path) as temporary:
-            temporary.write_text(head + "\n", encoding="utf-8")
+        write_text(path, head + "\n")
         return {}
-    found = {}
-    for line in lines[1:-1]:  # what stands after the last line's end was cut off
-        entry = json.loads(line)
-        found[entry.pop("message")] = entry
+    lines_of_entries = json_lines("\n".join(lines[1:-1]))  # what follows the last line's end was cut off
+    entries = [line.value for line in lines_of_entries if not line.fault]
     if lines[-1]:
-        with replacing(path) as temporary:
-            temporary.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
-    return found
+        write_text(path, "\n".join(lines[:-1]) + "\n")
+    return {entry.pop("message"): entry for entry in entries}

@@ -8,15 +8,15 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
 
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import Task
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -69,9 +69,9 @@ class Drafts:
                 for n in range(1, min(self.ORDER, i) + 1):
                     counts[tuple(ids[i - n : i])][ids[i]] += 1
         self.following = {}
-        for context, found in counts.items():
-            ((token, times),) = found.most_common(1)
-            self.following[context] = token if times >= self.SURE * found.total() else None
+        for context, following in counts.items():
+            ((token, times),) = following.most_common(1)
+            self.following[context] = token if times >= self.SURE * following.total() else None
 
     def after(self, ids: list[int]) -> list[int]:
         """Tokens that will probably follow the answer's tokens `ids`; an empty list where that is open."""
@@ -90,8 +90,6 @@ class Streamer:
     """A side's way to grow answers: its model, the drafts, and the keys and values of what all its prompts begin with."""
 
     def __init__(self, model: Any, config: Any, generation: Any, tokenizer: PreTrainedTokenizerBase, drafts: Drafts):
-        from transformers import RepetitionPenaltyLogitsProcessor
-
         self.model, self.config, self.tokenizer, self.drafts = model, config, tokenizer, drafts
         ends = generation.eos_token_id if generation.eos_token_id is not None else []
         self.ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
@@ -106,17 +104,13 @@ class Streamer:
 
     def forward(self, ids: list[int], cache: Any, keep: int) -> Any:
         """Logits of the last `keep` positions, in float32: [keep, vocabulary]. `cache` grows by `ids`."""
-        import torch
-
-        given = torch.tensor([ids], device=self.model.device)
+        row = torch.tensor([ids], device=self.model.device)
         with torch.inference_mode():
-            output = self.model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+            output = self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=keep)
             return output.logits[0].float()
 
     def keep_prefix(self, one: str, other: str) -> None:
         """Compute once what two prompts of different messages have in common at their beginning."""
-        from transformers import DynamicCache
-
         pairs = zip(self.ids(one), self.ids(other), strict=False)
         common = []
         for mine, yours in pairs:
@@ -130,8 +124,6 @@ class Streamer:
 
     def begin(self, prompt: str, most: int, began: float) -> Growing:
         """A new answer to `prompt` of at most `most` tokens."""
-        from transformers import DynamicCache
-
         ids = self.ids(prompt)
         n = len(self.prefix)
         if n and ids[:n] == self.prefix and len(ids) > n:
@@ -158,21 +150,19 @@ class Growing:
     def step(self, time_limit: float | None = None) -> None:
         """Add the model's next token, and those after it that were guessed rightly."""
         streamer = self.streamer
-        guessed = [] if streamer.processor else streamer.drafts.after(self.ids)[: self.most - len(self.ids) - 1]
-        logits = streamer.forward(self.waiting + guessed, self.cache, len(guessed) + 1)
+        guesses = [] if streamer.processor else streamer.drafts.after(self.ids)[: self.most - len(self.ids) - 1]
+        logits = streamer.forward(self.waiting + guesses, self.cache, len(guesses) + 1)
         if streamer.processor:
-            import torch
-
             seen = torch.tensor([self.prompt + self.ids], device=logits.device)
             logits = streamer.processor(seen, logits)
         best = logits.max(dim=-1)
         logarithms = (best.values - logits.logsumexp(dim=-1)).tolist()
         chosen = best.indices.tolist()
         right = 0
-        while right < len(guessed) and guessed[right] == chosen[right] and chosen[right] not in streamer.ends:
+        while right < len(guesses) and guesses[right] == chosen[right] and chosen[right] not in streamer.ends:
             right += 1
-        if rejected := len(guessed) - right:
-            self.cache.crop(-rejected)
+        if wrong := len(guesses) - right:
+            self.cache.crop(-wrong)
         for token, logarithm in zip(chosen[: right + 1], logarithms, strict=False):
             self.logarithm += logarithm
             if token in streamer.ends:

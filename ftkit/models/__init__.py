@@ -1,7 +1,7 @@
 """Stage 01, the pre-trained model: known models, where one is found, loading it in 4 bits, and adapters put on it.
 
-Read `find` (where a model comes from), `load` (tokenizer and model), `four_bit` (what 4 bits change), `adapter` (a saved
-LoRA adapter on its base), then `hub`. Lesson 01 builds it.
+Read `catalog` (what is known of some models), `find` (where a model comes from), `load` (tokenizer and model), `four_bit`
+(what 4 bits change), `adapter` (a saved LoRA adapter on its base), then `hub`. Lesson 01 builds it.
 """
 
 from ftkit.common.faces import face
@@ -11,7 +11,7 @@ __getattr__, __dir__ = face(
     {
         "find": "find_model prepare_model weights_digest",
         "load": "load_model load_tokenizer quiet_libraries",
-        "four_bit": "dequantized keep_weights_unpacked linear_4bit_layers weight_bytes",
+        "four_bit": "dequantize keep_weights_unpacked linear_4bit_layers weight_bytes",
         "adapter": "load_adapter",
     },
 )

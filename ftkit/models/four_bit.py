@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedModel
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+from transformers import PreTrainedModel
 
 
 def keep_weights_unpacked(model: PreTrainedModel) -> PreTrainedModel:
@@ -20,8 +18,8 @@ def keep_weights_unpacked(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def dequantized(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model with ordinary weights, each the value that its 4 bits stand for: same answers, more memory, faster on
+def dequantize(model: PreTrainedModel) -> PreTrainedModel:
+    """Give the model ordinary weights, each the value that its 4 bits stand for: same answers, more memory, faster on
     a CPU, where every use of a 4-bit weight computes it anew. Changes `model`, which must have no adapter yet.
     """
     return model.dequantize(dtype=model.dtype)
@@ -29,9 +27,7 @@ def dequantized(model: PreTrainedModel) -> PreTrainedModel:
 
 def linear_4bit_layers(model: nn.Module) -> list[nn.Module]:
     """All bitsandbytes 4-bit linear layers of a model."""
-    import bitsandbytes as bnb
-
-    return [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
 
 
 def weight_bytes(model: nn.Module) -> int:

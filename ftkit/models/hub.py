@@ -1,13 +1,9 @@
-"""The model hub: whether it answers, and why it gave or took nothing."""
+"""The model hub: whether it answers, and why it refused something."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def hub_answers(timeout: float = 3.0) -> bool:
@@ -22,14 +18,14 @@ def hub_answers(timeout: float = 3.0) -> bool:
     return True
 
 
-def hub_said(error: BaseException) -> str:
-    """Why the hub gave or took nothing, in words for the reader, by the status of its answer; no token is in it."""
-    seen = error
-    while seen and getattr(seen, "response", None) is None:
-        seen = seen.__cause__ or seen.__context__
-    if not seen:
+def explain_hub_error(error: BaseException) -> str:
+    """Why the hub refused something, in words for the reader, by the status of its answer; no token is in it."""
+    cause = error
+    while cause and getattr(cause, "response", None) is None:
+        cause = cause.__cause__ or cause.__context__
+    if not cause:
         return f"there is no connection, or it broke off ({type(error).__name__}). Try again later"
-    status = seen.response.status_code
+    status = cause.response.status_code
     if status == 401:
         also = " HF_TOKEN is set and comes before a login" if os.environ.get("HF_TOKEN") else ""
         return (
@@ -43,6 +39,6 @@ def hub_said(error: BaseException) -> str:
         404: "there is nothing of that name, or your token may not see it (404)",
         429: "it was asked too often (429). Try again later",
     }
-    said = (getattr(seen, "server_message", None) or "").strip().splitlines()
-    added = f'. It says: "{re.sub("hf_[A-Za-z0-9]+", "hf_...", said[0])[:200]}"' if said else ""
+    message = (getattr(cause, "server_message", None) or "").strip().splitlines()
+    added = f'. It says: "{re.sub("hf_[A-Za-z0-9]+", "hf_...", message[0])[:200]}"' if message else ""
     return meaning.get(status, f"it answered with an error ({status}). Try again later") + added

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import datasets
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import is_flash_attn_2_available
+from transformers.utils import logging as transformers_logging
 
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
-from ftkit.common.memory import keep_freed_memory
 from ftkit.common.processes import is_sharded, local_rank
 from ftkit.models.find import prepare_model, readable
 from ftkit.models.four_bit import keep_weights_unpacked
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # one of them holds the words
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer, padding on the left as generation needs it. Raises `KitError` without a chat template."""
-    from transformers import AutoTokenizer
-
     quiet_libraries()
     place = prepare_model(name)
     if Path(place).is_dir() and not any((Path(place) / file).is_file() for file in TOKENIZERS):
@@ -46,16 +48,11 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
     `device` is "cpu" or "cuda"; left out, CUDA is used if there is a GPU. Weights come only from safetensors, code never
     from the hub. NF4 and double quantization: QLoRA, arXiv 2305.14314, section 3.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
     quiet_libraries()
     place = prepare_model(name)
     hardware = detect_hardware()
     device = device or hardware.device
     compute = getattr(torch, resolve_dtype(dtype, hardware))
-    if device == "cpu":
-        keep_freed_memory()
     quantization = None
     if four_bit:
         quantization = BitsAndBytesConfig(
@@ -79,26 +76,14 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
 
 
 def attention_for(device: str, dtype: torch.dtype) -> str:
-    """The attention that transformers shall use: FlashAttention 2 where it is installed, on a GPU in 16 bits; else sdpa."""
-    import torch
-    from transformers.utils import is_flash_attn_2_available
-
+    """The attention that transformers should use: FlashAttention 2 where it is installed, on a GPU in 16 bits; else sdpa."""
     flash = device == "cuda" and dtype in (torch.bfloat16, torch.float16) and is_flash_attn_2_available()
     return "flash_attention_2" if flash else "sdpa"
 
 
 def quiet_libraries() -> None:
     """Keep the libraries' notices that tell a learner nothing out of the output. Downloads still show their progress."""
-    import datasets
-    from transformers.utils import logging as transformers_logging
-
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    quiet_bitsandbytes()
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
-
-
-def quiet_bitsandbytes() -> None:
-    """Drop its notice that an optional kernel is not to be had from the hub: its own code serves without it."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.CRITICAL)

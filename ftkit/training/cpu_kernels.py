@@ -1,5 +1,5 @@
-"""Faster training: on a CPU attention as matrix products, and a 4-bit layer with its adapter, a norm, a gate in one step
-each; on a GPU what liger-kernel fuses (lesson 03).
+"""Faster training: on a CPU attention as matrix products, and a 4-bit layer with its adapter in one step; on a GPU what
+liger-kernel fuses (lesson 03).
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ import importlib.util
 import os
 from functools import cache
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-    from peft import PeftModel
-
+import torch
+from bitsandbytes.functional import dequantize_blockwise
+from peft import PeftModel
+from peft.tuners.lora.bnb import Linear4bit
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 NAME = "ftkit_cpu"
 PACKED = "packing_format_for_cpu"  # bitsandbytes marks weights so that it has rearranged for inference
@@ -30,8 +33,6 @@ def causal_attention(
     On two cores this took a quarter of the time of `scaled_dot_product_attention`, forwards and back, whose CPU kernel
     works in small blocks: its backward pass alone was a sixth of a training step.
     """
-    import torch
-
     batch, heads, length, size = query.shape
     shared = heads // key.shape[1]
     queries = query.reshape(-1, shared * length, size)
@@ -43,45 +44,35 @@ def causal_attention(
 
 @cache
 def _blocked(length: int, dtype: torch.dtype) -> torch.Tensor:
-    import torch
-
     return torch.full((length, length), torch.finfo(dtype).min / 2, dtype=dtype).triu(1)
 
 
-@cache
 def register() -> str:
     """Make the attention known to transformers and return its name for `model.set_attn_implementation`.
 
     It is used where it is right and fast: in training on a CPU, in bfloat16, up to `LONGEST` tokens, when every position may
     see all before it (no padding on the left, no cache). Everything else goes to `sdpa` as before.
     """
-    import torch
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import sdpa_mask
-
-    def forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **given: Any) -> tuple[Any, None]:
-        length = query.shape[2]
-        plain = module.training and attention_mask is None and key.shape[2] == length and not given.get("dropout")
-        if not (plain and 1 < length <= LONGEST and query.dtype == torch.bfloat16 and query.device.type == "cpu"):
-            return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
-        scaling = given.get("scaling") or query.shape[-1] ** -0.5
-        with torch.autocast("cpu", enabled=False):
-            seen = causal_attention(query, key, value, scaling, _blocked(length, query.dtype))
-        return seen.transpose(1, 2).contiguous(), None
-
-    AttentionInterface.register(NAME, forward)
+    AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     return NAME
 
 
-def dequantized(weight: Any) -> torch.Tensor:
+def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> tuple[Any, None]:
+    length = query.shape[2]
+    plain = module.training and attention_mask is None and key.shape[2] == length and not settings.get("dropout")
+    if not (plain and 1 < length <= LONGEST and query.dtype == torch.bfloat16 and query.device.type == "cpu"):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    scaling = settings.get("scaling") or query.shape[-1] ** -0.5
+    with torch.autocast("cpu", enabled=False):
+        output = causal_attention(query, key, value, scaling, _blocked(length, query.dtype))
+    return output.transpose(1, 2).contiguous(), None
+
+
+def dequantize_weight(weight: Any) -> torch.Tensor:
     """What a 4-bit weight (bitsandbytes' `Params4bit`) stands for. Double quantization keeps the scales of its blocks in 8
     bits: they are unpacked once and kept with the weight, half a bit for each of its numbers.
     """
-    import torch
-    from bitsandbytes.functional import dequantize_blockwise
-
     state = weight.quant_state
     if not hasattr(state, "unpacked_scales"):
         scales = dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
@@ -90,42 +81,38 @@ def dequantized(weight: Any) -> torch.Tensor:
     return unpack(weight.data, state.unpacked_scales, state.blocksize, state.quant_type, state.shape, state.dtype)
 
 
-@cache
-def _lora_product() -> type[torch.autograd.Function]:
-    import torch
+class LoraProduct(torch.autograd.Function):
+    """y = x W' + s (x A') B', with W in 4 bits and not trained; ' is the transpose.
 
-    class LoraProduct(torch.autograd.Function):
-        """y = x W' + s (x A') B', with W in 4 bits and not trained; ' is the transpose.
+    x [..., in] in bfloat16, A [rank, in] and B [out, rank] in bfloat16 or float32, multiplied in bfloat16; y [..., out].
+    With g the gradient of y and h = s g B, backwards: x gets g W + h A; A gets h' x; B gets s g' (x A'). The adapter's
+    part is added by the product itself, in place: peft and autograd copy, scale and add in six passes over memory.
+    """
 
-        x [..., in] in bfloat16, A [rank, in] and B [out, rank] in bfloat16 or float32, multiplied in bfloat16; y [..., out].
-        With g the gradient of y and h = s g B, backwards: x gets g W + h A; A gets h' x; B gets s g' (x A'). The adapter's
-        part is added by the product itself, in place: peft and autograd copy, scale and add in six passes over memory.
-        """
+    @staticmethod
+    def forward(ctx: Any, x: Any, a: Any, b: Any, weight: Any, scaling: float) -> torch.Tensor:
+        """y; keeps what `backward` needs."""
+        rows = x.reshape(-1, x.shape[-1])
+        ctx.dtype, (a, b) = a.dtype, (a.to(x.dtype), b.to(x.dtype))
+        low = rows @ a.t()
+        out = rows @ dequantize_weight(weight).t()
+        out.addmm_(low, b.t(), alpha=scaling)
+        ctx.save_for_backward(rows, low, a, b)
+        ctx.weight, ctx.scaling, ctx.shape = weight, scaling, x.shape
+        return out.view(*x.shape[:-1], -1)
 
-        @staticmethod
-        def forward(ctx: Any, x: Any, a: Any, b: Any, weight: Any, scaling: float) -> torch.Tensor:
-            rows = x.reshape(-1, x.shape[-1])
-            ctx.dtype, (a, b) = a.dtype, (a.to(x.dtype), b.to(x.dtype))
-            low = rows @ a.t()
-            out = rows @ dequantized(weight).t()
-            out.addmm_(low, b.t(), alpha=scaling)
-            ctx.save_for_backward(rows, low, a, b)
-            ctx.weight, ctx.scaling, ctx.shape = weight, scaling, x.shape
-            return out.view(*x.shape[:-1], -1)
-
-        @staticmethod
-        def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-            rows, low, a, b = ctx.saved_tensors
-            gradient = gradient.reshape(-1, gradient.shape[-1])
-            for_low = (gradient @ b).mul_(ctx.scaling)
-            for_x = None
-            if ctx.needs_input_grad[0]:
-                for_x = gradient @ dequantized(ctx.weight)
-                for_x = for_x.addmm_(for_low, a).view(ctx.shape)
-            for_a, for_b = for_low.t() @ rows, (gradient.t() @ low).mul_(ctx.scaling)
-            return for_x, for_a.to(ctx.dtype), for_b.to(ctx.dtype), None, None
-
-    return LoraProduct
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        """The gradients of x, A and B, where the gradient of y is `gradient`."""
+        rows, low, a, b = ctx.saved_tensors
+        gradient = gradient.reshape(-1, gradient.shape[-1])
+        for_low = (gradient @ b).mul_(ctx.scaling)
+        for_x = None
+        if ctx.needs_input_grad[0]:
+            for_x = gradient @ dequantize_weight(ctx.weight)
+            for_x = for_x.addmm_(for_low, a).view(ctx.shape)
+        for_a, for_b = for_low.t() @ rows, (gradient.t() @ low).mul_(ctx.scaling)
+        return for_x, for_a.to(ctx.dtype), for_b.to(ctx.dtype), None, None
 
 
 def speed_up_adapters(model: PeftModel) -> int:
@@ -134,125 +121,28 @@ def speed_up_adapters(model: PeftModel) -> int:
     A layer does so where it is right: bfloat16 (the adapter may be kept in float32), one plain adapter, no dropout, not
     merged. Everything else, evaluation included, goes peft's way as before.
     """
-    from peft.tuners.lora.bnb import Linear4bit
-
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     for layer in layers:
-        layer.forward = MethodType(_adapted, layer)
+        layer.forward = MethodType(_forward_adapted, layer)
     return len(layers)
 
 
-def _adapted(layer: Any, x: torch.Tensor, *args: Any, **given: Any) -> torch.Tensor:
-    import torch
-
+def _forward_adapted(layer: Any, x: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
     name = layer.active_adapters[0] if len(layer.active_adapters) == 1 else None
-    plain = layer.training and not (args or given or layer.disable_adapters or layer.merged or layer.lora_variant)
+    plain = layer.training and not (args or more or layer.disable_adapters or layer.merged or layer.lora_variant)
     if not (plain and name in layer.lora_A and isinstance(layer.lora_dropout[name], torch.nn.Identity)):
-        return type(layer).forward(layer, x, *args, **given)
-    a, b, base = layer.lora_A[name], layer.lora_B[name], layer.base_layer
-    fits = x.device.type == "cpu" and x.dtype == base.compute_dtype == torch.bfloat16
+        return type(layer).forward(layer, x, *args, **more)
+    a, b, linear = layer.lora_A[name], layer.lora_B[name], layer.base_layer
+    fits = x.device.type == "cpu" and x.dtype == linear.compute_dtype == torch.bfloat16
     fits = fits and a.weight.dtype == b.weight.dtype and a.weight.dtype in (torch.bfloat16, torch.float32)
-    if not fits or base.bias is not None or b.bias is not None or getattr(base.weight.quant_state, PACKED, False):
+    if not fits or linear.bias is not None or b.bias is not None or getattr(linear.weight.quant_state, PACKED, False):
         return type(layer).forward(layer, x)
     with torch.autocast("cpu", enabled=False):
-        return _lora_product().apply(x, a.weight, b.weight, base.weight, layer.scaling[name])
+        return LoraProduct.apply(x, a.weight, b.weight, linear.weight, layer.scaling[name])
 
 
-@cache
-def _rms_norm() -> type[torch.autograd.Function]:
-    import torch
-
-    class RMSNorm(torch.autograd.Function):
-        """y = w x / sqrt(mean(x^2) + eps) over the last dimension (arXiv 1910.07467), w [size] not trained.
-
-        x and y [..., size] in bfloat16, the sums in float32. With n = y / w and g' = w g, g the gradient of y, x gets
-        (g' - n mean(n g')) / sqrt(mean(x^2) + eps). Only x and a number a row are kept for that; autograd keeps x in float32
-        and takes some twenty small steps where these are nine.
-        """
-
-        @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, eps: float) -> torch.Tensor:
-            wide = x.float()
-            scale = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
-            ctx.save_for_backward(x, weight, scale)
-            return wide.mul_(scale).to(x.dtype).mul_(weight)
-
-        @staticmethod
-        def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-            x, weight, scale = ctx.saved_tensors
-            normed, gradient = x.float().mul_(scale), (gradient * weight).float()
-            along = torch.linalg.vecdot(normed, gradient).unsqueeze(-1).div_(x.shape[-1])
-            return gradient.addcmul_(normed, along, value=-1).mul_(scale).to(x.dtype), None, None
-
-    return RMSNorm
-
-
-@cache
-def _gated() -> type[torch.autograd.Function]:
-    import torch
-    from torch.nn.functional import silu
-
-    class Gated(torch.autograd.Function):
-        """y = silu(gate) up, silu(gate) = gate sigmoid(gate) (arXiv 2002.05202); all [..., size] in one dtype.
-
-        Backwards silu is computed again, so that gate and up alone are kept, two thirds of what autograd keeps.
-        """
-
-        @staticmethod
-        def forward(ctx: Any, gate: Any, up: Any) -> torch.Tensor:
-            ctx.save_for_backward(gate, up)
-            return silu(gate).mul_(up)
-
-        @staticmethod
-        def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-            gate, up = ctx.saved_tensors
-            for_gate = torch.ops.aten.silu_backward(gradient * up, gate)
-            return for_gate, silu(gate).mul_(gradient)
-
-    return Gated
-
-
-def speed_up_small_layers(model: torch.nn.Module) -> int:
-    """Let a model's RMS norms and gated MLPs compute in one step each while it trains on a CPU; returns how many.
-
-    As with the adapters: only where it is right (bfloat16, the norm's weight not trained, silu as the gate).
-    """
-    from torch.nn import Module, SiLU
-    from transformers.activations import SiLUActivation
-
-    def fits(layer: Module) -> Any:
-        if type(layer).__name__.endswith("RMSNorm") and hasattr(layer, "variance_epsilon"):
-            return _normed
-        gated = all(hasattr(layer, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))
-        return _mlp if gated and isinstance(layer.act_fn, (SiLU, SiLUActivation)) else None
-
-    layers = [(layer, forward) for layer in model.modules() if (forward := fits(layer))]
-    for layer, forward in layers:
-        layer.forward = MethodType(forward, layer)
-    return len(layers)
-
-
-def _trains_here(layer: Any, x: torch.Tensor) -> bool:
-    import torch
-
-    return layer.training and x.device.type == "cpu" and x.dtype == torch.bfloat16
-
-
-def _normed(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    if not _trains_here(layer, x) or layer.weight.requires_grad or layer.weight.dtype != x.dtype:
-        return type(layer).forward(layer, x)
-    return _rms_norm().apply(x, layer.weight, layer.variance_epsilon)
-
-
-def _mlp(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    if not _trains_here(layer, x):
-        return type(layer).forward(layer, x)
-    gate, up = layer.gate_proj(x), layer.up_proj(x)
-    return layer.down_proj(_gated().apply(gate, up))
-
-
-def wanted(device: str) -> bool:
-    """Whether a training on this device takes them; `FTKIT_FAST_KERNELS=0` leaves PyTorch's and peft's own."""
+def is_used(device: str) -> bool:
+    """Whether a training on this device takes these layers; `FTKIT_FAST_KERNELS=0` leaves PyTorch's and peft's own."""
     return device == "cpu" and os.environ.get("FTKIT_FAST_KERNELS") != "0"
 
 

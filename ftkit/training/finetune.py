@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from peft import PeftModel
 
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
@@ -14,22 +16,17 @@ from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
 from ftkit.common.profiles import Choice, Profile
-from ftkit.data.prompt import chat_prompt, prompt_ids
-from ftkit.data.task import Task
+from ftkit.data.task import Row, Task
 from ftkit.models.adapter import load_adapter
 from ftkit.models.find import weights_digest
-from ftkit.models.load import load_model, load_tokenizer
+from ftkit.models.load import load_model
 from ftkit.runs import guards
 from ftkit.runs.card import write_card
+from ftkit.runs.documents import Mark, TrainingRecord
 from ftkit.runs.run import Run, new_run, unfinished_run
-from ftkit.training.plan import in_words, plan_training
-from ftkit.training.progress import COMPLETE, _progress
-from ftkit.training.trainer import cast_adapter, longest_completion, make_trainer, training_data
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import PeftModel
-    from trl import SFTTrainer
+from ftkit.training.plan import Plan, describe_gap, plan_training
+from ftkit.training.progress import Progress
+from ftkit.training.trainer import CompletionTrainer, TrainingSet, cast_adapter, make_trainer, prepare
 
 
 def train(
@@ -38,17 +35,19 @@ def train(
     fresh: bool = False,
     say: Callable[[str], None] = print,
     stop_after: int | None = None,
+    rows: Mapping[str, Sequence[Row]] | None = None,
 ) -> Run:
     """Fine-tune a base model on a task and return the finished run (lesson 03 builds this step by step).
 
     A run that was stopped midway, with the same data and profile, is taken up from its last checkpoint unless `fresh`.
-    `say` gets the progress lines. `stop_after` ends after so many steps as if interrupted (for lessons and tests).
+    `say` gets the progress lines. `stop_after` ends after so many steps as if interrupted (for lessons and tests). `rows`
+    are the task's, by split, where they have been read already.
     Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
     """
     profile = choice.profile
-    dataset = training_data(task, load_tokenizer(profile.model), profile)
+    data = prepare(task, profile, rows)
     if not is_first():
-        run = _train(Run(Path(agree(None))), task, choice, dataset, lambda line: None, stop_after)
+        run = _train(Run(Path(agree(None))), choice, data, lambda line: None, stop_after)
         part()
         return run
     run = None if fresh else unfinished_run(task, profile)
@@ -58,24 +57,22 @@ def train(
         run = new_run(task, profile, choice.reason)
     with run.claimed():
         agree(str(run.folder))
-        run = _train(run, task, choice, dataset, say, stop_after)
+        run = _train(run, choice, data, say, stop_after)
     part()
     return run
 
 
-def _train(
-    run: Run, task: Task, choice: Choice, dataset: Dataset, say: Callable[[str], None], stop_after: int | None
-) -> Run:
-    profile = choice.profile
+def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], None], stop_after: int | None) -> Run:
+    profile, dataset = choice.profile, data.dataset
     say(f"Profile {profile.name}: {choice.reason}.")
     together = f", {world_size()} processes together" if world_size() > 1 else ""
-    say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {task.name}{together}; run {run.name}")
+    say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {data.task.name}{together}; run {run.name}")
     plan = plan_training(profile, dataset["length"])
     say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
-    trainer = make_trainer(run.folder / "checkpoints", dataset, profile)
-    facts = guards.what_is_learned(trainer, dataset) | {"base": weights_digest(profile.model)}
+    trainer = make_trainer(run.folder / "checkpoints", dataset, profile, data.tokenizer)
+    facts = guards.what_is_learned(trainer, dataset).model_copy(update={"base": weights_digest(profile.model)})
     guards.require(guards.at_start(facts, trainer, profile), say)
-    progress = _progress(run, profile, dataset, say, stop_after)
+    progress = Progress(run, profile, dataset, say, stop_after)
     trainer.add_callback(progress)
     checkpoint = last_checkpoint(run)
     progress.start_at(checkpoint)
@@ -83,47 +80,51 @@ def _train(
     if stop_after and trainer.state.global_step < trainer.state.max_steps:
         return run
     peak = peak_memory_mb()
-    finish(trainer, run, task)
+    finish(trainer, run, data)
     if not is_first():
         return run
-    run.update(
-        status="finished",
-        guards=facts,
-        training={
-            "steps": trainer.state.global_step,
-            "examples": len(dataset),
-            "loss": run.log()[-1]["loss"] if run.log() else result.training_loss,
-            "tokens": progress.tokens,
-            "seconds": round(progress.seconds, 1),
-            "tokens_per_second": round(progress.tokens / progress.seconds, 1),
-            "peak_memory_mb": round(peak),
-            "planned_memory_mb": round(plan.peak_mb),
-            "memory_against_plan": in_words(round(plan.peak_mb), round(peak)),
-            "processes": world_size(),
-            "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-            "dtype": resolve_dtype(profile.dtype),
-            "longest_completion": longest_completion(task, load_tokenizer(profile.model)),
-        },
-    )
+    record = _describe_training(trainer, data, progress, result.training_loss, plan, peak)
+    run.update(status="finished", guards=facts, training=record)
     write_card(run)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
-    measured = run.record["training"]
     say(
-        f"Finished: {measured['steps']} steps in {clock(measured['seconds'])}, "
-        f"{measured['tokens_per_second']:.0f} tokens/s, peak memory {peak / 1000:.1f} GB "
-        f"({measured['memory_against_plan']}). "
+        f"Finished: {record.steps} steps in {clock(record.seconds)}, "
+        f"{record.tokens_per_second:.0f} tokens/s, peak memory {peak / 1000:.1f} GB "
+        f"({record.memory_against_plan}). "
         "The saved adapter, loaded again, gives the same logits."
     )
     guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.log())], say)
     return run
 
 
-def finish(trainer: SFTTrainer, run: Run, task: Task) -> None:
+def _describe_training(
+    trainer: CompletionTrainer, data: TrainingSet, progress: Progress, loss: float, plan: Plan, peak: float
+) -> TrainingRecord:
+    """What `run.json` keeps of a training that came to its end; `peak` is in MB."""
+    log = progress.run.log()
+    return TrainingRecord(
+        steps=trainer.state.global_step,
+        examples=len(data.dataset),
+        loss=log[-1].loss if log else loss,
+        tokens=progress.tokens,
+        seconds=round(progress.seconds, 1),
+        tokens_per_second=round(progress.tokens / progress.seconds, 1),
+        peak_memory_mb=round(peak),
+        planned_memory_mb=round(plan.peak_mb),
+        memory_against_plan=describe_gap(round(plan.peak_mb), round(peak)),
+        processes=world_size(),
+        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        dtype=resolve_dtype(data.profile.dtype),
+        longest_completion=data.longest_completion,
+    )
+
+
+def finish(trainer: CompletionTrainer, run: Run, data: TrainingSet) -> None:
     """Save the adapter and check it; with several processes the first does, after all of them hold the same adapter.
 
     Raises `KitError` if they do not: then the gradients were not shared.
     """
-    model, profile = trainer.model, run.profile
+    model = trainer.model
     if is_sharded():  # every process gives its part; a model spread over cards is not loaded again on one of them
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(str(run.adapter))
@@ -131,15 +132,13 @@ def finish(trainer: SFTTrainer, run: Run, task: Task) -> None:
     if len(set(collect(_digest(model)))) > 1:
         raise KitError(f"{run.name}: the processes ended with different adapters. Train again in one process.")
     if is_first():
-        save_adapter(model, run, profile)
-        check_saved_adapter(model, run, task)
+        save_adapter(model, run, data.profile)
+        check_saved_adapter(model, run, data)
     collect("saved")
 
 
 def _digest(model: PeftModel) -> str:
     """A fingerprint of the trainable weights."""
-    import torch
-
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -149,7 +148,7 @@ def _digest(model: PeftModel) -> str:
 
 def last_checkpoint(run: Run) -> Path | None:
     """The newest checkpoint of a run that was written to its end, or None."""
-    complete = [mark.parent for mark in (run.folder / "checkpoints").glob(f"checkpoint-*/{COMPLETE}")]
+    complete = [mark.parent for mark in (run.folder / "checkpoints").glob(f"checkpoint-*/{Mark.FILE}")]
     return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
@@ -158,8 +157,6 @@ def save_adapter(model: PeftModel, run: Run, profile: Profile) -> None:
 
     The weights are rounded to the dtype that the model computes in, here and in memory: half the size, the same answers.
     """
-    import torch
-
     cast_adapter(model, getattr(torch, resolve_dtype(profile.dtype)))
     learned = any(bool(p.any()) for name, p in model.named_parameters() if "lora_B" in name)
     if not learned:
@@ -174,14 +171,11 @@ def save_adapter(model: PeftModel, run: Run, profile: Profile) -> None:
     temporary.rename(run.adapter)
 
 
-def check_saved_adapter(model: PeftModel, run: Run, task: Task) -> None:
+def check_saved_adapter(model: PeftModel, run: Run, data: TrainingSet) -> None:
     """Load the saved adapter over a fresh base: it must give the logits of the model in memory, or `KitError`."""
-    import torch
-
-    profile = run.profile
+    profile = data.profile
     again = load_adapter(load_model(profile.model, profile.dtype), run.adapter)
-    message = task.rows("validation")[0][task.message]
-    ids = torch.tensor([prompt_ids(load_tokenizer(profile.model), chat_prompt(task, message))])
+    ids = torch.tensor([data.unseen_prompt])
     with torch.inference_mode():
         here, there = (m.eval()(ids.to(m.device)).logits[0, -1].float() for m in (model, again))
     if not torch.allclose(here, there, atol=1e-2, rtol=1e-2):

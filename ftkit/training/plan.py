@@ -7,7 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from rich.table import Table
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
@@ -15,11 +19,9 @@ from ftkit.common.machine import Hardware, detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import example_ids
 from ftkit.data.task import Task
+from ftkit.models.catalog import CATALOG
+from ftkit.models.load import load_tokenizer
 from ftkit.training import cpu_kernels as kernels
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
 
 METHODS = ("full", "lora", "qlora")
 # Bytes of a 4-bit weight: half a byte, one byte of scale for 64 of them, four bytes for 256 scales (QLoRA, arXiv 2305.14314)
@@ -33,20 +35,6 @@ DEVICES = {"T4": (15.0, 65), "L4": (22.5, 121), "A100": (40.0, 312), "H200": (14
 SHARE = {"cpu": 0.5, "cuda": 0.35}  # of the matrix-product rate that a training reaches: measured on a CPU, assumed on a GPU
 USABLE = 0.92  # of a device's memory
 MOST_EXAMPLES, MOST_TOKENS = 64, 8192  # no larger batch and no longer row is looked for
-CONFIGS: dict[str, dict[str, Any]] = {  # the profiles' models, so that a plan needs no hub
-    "HuggingFaceTB/SmolLM2-135M-Instruct": {
-        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
-    },
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": {
-        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "vocab_size": 49152,
-        "num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": True,
-    },
-    "Qwen/Qwen2.5-7B-Instruct": {
-        "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-        "vocab_size": 152064, "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,9 +81,6 @@ def model_shape(name: str) -> Shape:
 
     Raises `KitError` if there is no configuration to be had, or the model is no decoder of the usual kind.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     config = _config(name)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -119,10 +104,8 @@ def model_shape(name: str) -> Shape:
 
 
 def _config(name: str) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    if name in CONFIGS:
-        return AutoConfig.for_model(**CONFIGS[name])
+    if name in CATALOG:
+        return AutoConfig.for_model(**CATALOG[name].configuration)
     path = Path(name).expanduser()
     try:
         return AutoConfig.from_pretrained(path if path.exists() else name)
@@ -161,12 +144,10 @@ def plan_training(
     tokens = profile.batch_size * -(-max(lengths) // PAD_TO) * PAD_TO
     layer = _bytes_per_token_and_layer(shape, width, 0 if method == "full" else profile.rank)
     copies = 0
-    if kernels.wanted(hardware.device) and width == 2:
-        layer -= width * shape.intermediate  # the kit's layers on a CPU compute the gate again,
-        layer -= 0 if method == "full" else 2 * (4 - width) * shape.hidden  # keep the inputs of norms as they are,
-        copies = adapter * width if method == "qlora" else 0  # and the adapter in the dtype it is multiplied in;
+    if kernels.is_used(hardware.device) and width == 2:  # the kit's layers on a CPU
+        copies = adapter * width if method == "qlora" else 0  # keep the adapter in the dtype it is multiplied in,
         if max(lengths) <= kernels.LONGEST:
-            layer += width * shape.heads * max(lengths)  # its attention keeps the weights
+            layer += width * shape.heads * max(lengths)  # and its attention the weights
     kept = layer * shape.layers
     if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
         kept = shape.hidden * width * shape.layers + layer
@@ -216,23 +197,23 @@ def operations_per_token(shape: Shape, method: str, profile: Profile, length: fl
     return base + again + 6 * adapter + head + attention
 
 
-def largest_batch(profile: Profile, lengths: Sequence[int], memory_gb: float, **given: Any) -> tuple[int, int] | None:
+def largest_batch(profile: Profile, lengths: Sequence[int], memory_gb: float, **settings: Any) -> tuple[int, int] | None:
     """(batch, accumulation) that fits into `memory_gb`; None if not even one example fits.
 
     Up to the profile's examples a step, accumulation keeps their number; beyond it come powers of two, 64 at most.
     """
     a_step = profile.examples_per_step
     powers = (2**n for n in range(MOST_EXAMPLES.bit_length()))
-    tried = {n for n in range(1, a_step + 1) if a_step % n == 0} | {n for n in powers if n > a_step}
-    for batch in sorted(tried, reverse=True):
+    sizes = {n for n in range(1, a_step + 1) if a_step % n == 0} | {n for n in powers if n > a_step}
+    for batch in sorted(sizes, reverse=True):
         accumulation = max(1, a_step // batch)
         changed = profile.with_changes(batch_size=batch, gradient_accumulation=accumulation)
-        if fits(plan_training(changed, lengths, **given), memory_gb):
+        if fits(plan_training(changed, lengths, **settings), memory_gb):
             return batch, accumulation
     return None
 
 
-def longest_rows(profile: Profile, memory_gb: float, **given: Any) -> int | None:
+def longest_rows(profile: Profile, memory_gb: float, **settings: Any) -> int | None:
     """Tokens that rows may have, all of them, to fit into `memory_gb` with the profile's batch; None if none fit.
 
     A multiple of what batches are padded to, `MOST_TOKENS` at most.
@@ -240,11 +221,11 @@ def longest_rows(profile: Profile, memory_gb: float, **given: Any) -> int | None
 
     def too_long(length: int) -> bool:  # up to kernels.LONGEST the kit's attention on a CPU keeps more than beyond it
         kinds = (length, min(length, kernels.LONGEST))
-        return not all(fits(plan_training(profile, [n], **given), memory_gb) for n in kinds)
+        return not all(fits(plan_training(profile, [n], **settings), memory_gb) for n in kinds)
 
-    tried = range(PAD_TO, MOST_TOKENS + 1, PAD_TO)
-    found = bisect.bisect_left(tried, True, key=too_long)
-    return tried[found - 1] if found else None
+    candidates = range(PAD_TO, MOST_TOKENS + 1, PAD_TO)
+    fitting = bisect.bisect_left(candidates, True, key=too_long)
+    return candidates[fitting - 1] if fitting else None
 
 
 def fits(plan: Plan, memory_gb: float) -> bool:
@@ -252,8 +233,8 @@ def fits(plan: Plan, memory_gb: float) -> bool:
     return plan.peak_mb <= USABLE * 1000 * memory_gb
 
 
-def in_words(planned: float, measured: float) -> str:
-    """The gap between a plan and what was measured, for people."""
+def describe_gap(planned: float, measured: float) -> str:
+    """Tell the gap between a plan and what was measured, for people."""
     gap = measured / planned - 1
     if abs(gap) < 0.02:
         return "as planned"
@@ -265,8 +246,6 @@ def in_words(planned: float, measured: float) -> str:
 
 def example_lengths(task: Task, profile: Profile) -> tuple[list[int], str]:
     """Tokens of the task's training examples, and where they come from; without a tokenizer the profile's limit."""
-    from ftkit.models.load import load_tokenizer
-
     rows = task.rows("train")
     try:
         tokenizer = load_tokenizer(profile.model)
@@ -279,25 +258,21 @@ def example_lengths(task: Task, profile: Profile) -> tuple[list[int], str]:
 
 def matrix_rate(seconds: float = 0.5) -> float:
     """Floating-point operations a second that this device does in a large 16-bit matrix product, measured now."""
-    import torch
-
     hardware = detect_hardware()
     dtype = getattr(torch, resolve_dtype("auto", hardware))
     a = torch.randn(1024, 1024, dtype=dtype, device=hardware.device)
-    done, began = 0, time.monotonic()
+    products, began = 0, time.monotonic()
     while time.monotonic() - began < seconds:
         for _ in range(10):
             a @ a
         if hardware.device == "cuda":
             torch.cuda.synchronize()
-        done += 10
-    return 2 * 1024**3 * done / (time.monotonic() - began)
+        products += 10
+    return 2 * 1024**3 * products / (time.monotonic() - began)
 
 
 def plan_table(profile: Profile, lengths: Sequence[int], source: str) -> list[Any]:
     """The plan by all three methods as tables and lines for the terminal."""
-    from rich.table import Table
-
     hardware, shape = detect_hardware(), model_shape(profile.model)
     rate = matrix_rate()
     plans = [plan_training(profile, lengths, method, shape, hardware, rate) for method in METHODS]
@@ -324,18 +299,18 @@ def plan_table(profile: Profile, lengths: Sequence[int], source: str) -> list[An
     cards = [Hardware("cuda", name, memory, (7, 5) if name == "T4" else (9, 0)) for name, (memory, _) in DEVICES.items()]
     for device in (here, *cards):
         on = {"shape": shape, "hardware": device}
-        found = [largest_batch(profile, lengths, device.memory, method=m, **on) for m in METHODS]
+        largest = [largest_batch(profile, lengths, device.memory, method=m, **on) for m in METHODS]
         longest = [longest_rows(profile, device.memory, method=m, **on) for m in METHODS]
         name = f"{device.name}, {device.memory:.0f} GB"
-        batches.add_row(name, *("does not fit" if f is None else _batch(*f) for f in found))
+        batches.add_row(name, *("does not fit" if sizes is None else _batch(*sizes) for sizes in largest))
         rows.add_row(name, *("does not fit" if n is None else _tokens(n) for n in longest))
     reached = f"{SHARE[hardware.device]:.0%} of the {rate / 1e9:,.0f} GFLOP/s that it does in matrix products now"
-    time_said = f"The time is an estimate: training at {reached}."
+    note = f"The time is an estimate: training at {reached}."
     mind = (
         f"What fits is not yet what learns best: the profile takes {profile.examples_per_step} examples a step. "
         f"Rows over its max_length, {profile.max_length} tokens, are refused."
     )
-    return [title, grid, time_said, batches, rows, mind]
+    return [title, grid, note, batches, rows, mind]
 
 
 def _batch(batch: int, accumulation: int) -> str:

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from torch.nn import functional as F
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from trl import SFTConfig, SFTTrainer
 
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
-from ftkit.data.prompt import completion_text, example_ids, training_example
-from ftkit.data.task import Task
+from ftkit.data.prompt import chat_prompt, example_ids, prompt_ids, training_example
+from ftkit.data.task import Row, Task
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.training import cpu_kernels as kernels
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import LoraConfig, PeftModel
-    from torch.utils.data import Sampler
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from trl import SFTConfig, SFTTrainer
 
-
-def training_data(task: Task, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> Dataset:
+def training_data(
+    task: Task, tokenizer: PreTrainedTokenizerBase, profile: Profile, rows: Sequence[Row] | None = None
+) -> Dataset:
     """The training split as trl takes it: columns `prompt`, `completion` and `length` (tokens).
 
-    Raises `KitError` naming the first row that is longer than the profile's `max_length`: nothing is cut in silence.
+    `rows` are those of the split where they have been read already. Raises `KitError` naming the first row that is longer
+    than the profile's `max_length`: nothing is cut in silence.
     """
-    from datasets import Dataset
-
     examples = []
-    for number, row in enumerate(task.rows("train"), start=1):
+    for number, row in enumerate(task.rows("train") if rows is None else rows, start=1):
         length = len(example_ids(tokenizer, task, row))
         if length > profile.max_length:
             raise KitError(
@@ -41,16 +45,41 @@ def training_data(task: Task, tokenizer: PreTrainedTokenizerBase, profile: Profi
     return Dataset.from_list(examples)
 
 
-def longest_completion(task: Task, tokenizer: PreTrainedTokenizerBase) -> int:
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a training starts from, read once: the examples (see `training_data`), the tokenizer, and a prompt not in them.
+
+    `longest_completion` is in tokens, with the end; `unseen_prompt` are the token ids of a validation message's prompt.
+    """
+
+    task: Task
+    profile: Profile
+    tokenizer: PreTrainedTokenizerBase
+    dataset: Dataset
+    longest_completion: int
+    unseen_prompt: list[int]
+
+
+def prepare(task: Task, profile: Profile, rows: Mapping[str, Sequence[Row]] | None = None) -> TrainingSet:
+    """Read what a training starts from; `rows` are the task's, by split, where they have been read already.
+
+    Raises `KitError` for bad rows, and for rows longer than the profile's `max_length`.
+    """
+    rows = rows or {split: task.rows(split) for split in ("train", "validation")}
+    tokenizer = load_tokenizer(profile.model)
+    dataset = training_data(task, tokenizer, profile, rows["train"])
+    prompt = prompt_ids(tokenizer, chat_prompt(task, rows["validation"][0][task.message]))
+    return TrainingSet(task, profile, tokenizer, dataset, count_longest_completion(dataset, tokenizer), prompt)
+
+
+def count_longest_completion(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the longest training answer with its end: how long the tuned model must be let write."""
-    texts = [completion_text(task, row[task.target]) for row in task.rows("train")]
+    texts = [completion[0]["content"] for completion in dataset["completion"]]
     return 1 + max(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
 def lora_config(profile: Profile) -> LoraConfig:
     """The adapter: low-rank matrices beside every linear layer. LoRA: arXiv 2106.09685; all layers: arXiv 2305.14314."""
-    from peft import LoraConfig
-
     return LoraConfig(
         r=profile.rank,
         lora_alpha=profile.alpha,
@@ -62,8 +91,6 @@ def lora_config(profile: Profile) -> LoraConfig:
 
 def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
     """The trainer's settings that follow from the profile; `dtype` is the resolved one."""
-    from trl import SFTConfig
-
     on_cpu = detect_hardware().device == "cpu"
     return SFTConfig(
         output_dir=str(folder),
@@ -78,7 +105,7 @@ def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
         optim="adamw_torch_fused" if on_cpu else profile.optimizer,
         max_length=None,  # lengths were checked: nothing is cut
         completion_only_loss=True,
-        train_sampling_strategy="group_by_length",  # see `length_batches`
+        train_sampling_strategy="group_by_length",  # see `LengthBatches`
         length_column_name="length",
         pad_to_multiple_of=PAD_TO,
         gradient_checkpointing=profile.gradient_checkpointing,
@@ -95,24 +122,25 @@ def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
     )
 
 
-def make_trainer(folder: Path, dataset: Dataset, profile: Profile) -> SFTTrainer:
-    """Build the trainer: 4-bit base, a new LoRA adapter, and the loss on completion tokens only."""
-    import torch
-    from transformers import PrinterCallback, set_seed
+def make_trainer(
+    folder: Path, dataset: Dataset, profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None
+) -> CompletionTrainer:
+    """Build the trainer: 4-bit base, a new LoRA adapter, and the loss on completion tokens only.
 
+    `tokenizer` is the base's where it has been loaded already.
+    """
     set_seed(profile.seed)  # the adapter's first weights are drawn when the trainer is built
     dtype = resolve_dtype(profile.dtype)
     model = load_model(profile.model, profile.dtype)
-    fast = kernels.wanted(model.device.type)
+    fast = kernels.is_used(model.device.type)
     if fast:
         model.set_attn_implementation(kernels.register())
-        kernels.speed_up_small_layers(model)
     kernels.fuse(model)
-    trainer = completion_trainer()(
+    trainer = CompletionTrainer(
         model=model,
         args=sft_config(profile, folder, dtype),
         train_dataset=dataset,
-        processing_class=load_tokenizer(profile.model),
+        processing_class=tokenizer or load_tokenizer(profile.model),
         peft_config=lora_config(profile),
     )
     trainer.remove_callback(PrinterCallback)
@@ -137,85 +165,75 @@ def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any =
     Logits: [completion tokens, vocabulary]. With the padding on the right no mask is needed: a position sees those before
     it only, and padding carries no loss.
     """
-    from torch.nn import functional as F
-
     targets = inputs["labels"][:, 1:]
     carries_loss = targets != -100
     mask = inputs.get("attention_mask")
     on_the_right = mask is None or bool((mask[:, 1:] <= mask[:, :-1]).all())
-    read = {"attention_mask": None if on_the_right else mask, "position_ids": inputs.get("position_ids")}
-    hidden = model.model(inputs["input_ids"], **read, use_cache=False).last_hidden_state[:, :-1]
+    positions = {"attention_mask": None if on_the_right else mask, "position_ids": inputs.get("position_ids")}
+    hidden = model.model(inputs["input_ids"], **positions, use_cache=False).last_hidden_state[:, :-1]
     logits = model.lm_head(hidden[carries_loss]).float()
     loss = F.cross_entropy(logits, targets[carries_loss], reduction="sum")
     return loss / (carries_loss.sum() if items is None else items)
 
 
-def length_batches(lengths: Sequence[int], size: int, seed: int) -> Sampler:
+class LengthBatches(Sampler):
     """Row numbers, `size` at a time of like length: little padding. The batches come in random order, another each epoch.
 
     The longest row comes first, so that too little memory shows at once. An epoch's order hangs on seed and epoch alone:
     a training that was stopped in its second epoch goes on with the same rows. transformers' own `group_by_length` draws
     them from the global random numbers, and lets the lengths go down, fifty batches at a time.
     """
-    import torch
-    from torch.utils.data import Sampler
-    from transformers.trainer_pt_utils import get_length_grouped_indices
 
-    class LengthBatches(Sampler):
-        epoch = 0
+    def __init__(self, lengths: Sequence[int], size: int, seed: int):
+        self.lengths, self.size, self.seed, self.epoch = lengths, size, seed, 0
 
-        def set_epoch(self, epoch: int) -> None:
-            self.epoch = epoch
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch's order comes next."""
+        self.epoch = epoch
 
-        def __len__(self) -> int:
-            return len(lengths)
+    def __len__(self) -> int:
+        return len(self.lengths)
 
-        def __iter__(self) -> Iterator[int]:
-            generator = torch.Generator().manual_seed(seed + self.epoch)  # the same order in every process
-            rows = get_length_grouped_indices(lengths, size, generator=generator)
-            first, *others = [rows[at : at + size] for at in range(0, len(rows), size)]
-            last = [others.pop()] if others else []  # it may be smaller
-            order = torch.randperm(len(others), generator=generator).tolist()
-            return iter([row for batch in (first, *(others[at] for at in order), *last) for row in batch])
-
-    return LengthBatches()
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)  # the same order in every process
+        rows = get_length_grouped_indices(self.lengths, self.size, generator=generator)
+        first, *others = [rows[at : at + self.size] for at in range(0, len(rows), self.size)]
+        last = [others.pop()] if others else []  # it may be smaller
+        order = torch.randperm(len(others), generator=generator).tolist()
+        return iter([row for batch in (first, *(others[at] for at in order), *last) for row in batch])
 
 
-def completion_trainer() -> type[SFTTrainer]:
+class CompletionTrainer(SFTTrainer):
     """SFTTrainer with `completion_loss`: the same loss as trl's own, without work that nobody reads here."""
-    import torch
-    from trl import SFTTrainer
 
-    class CompletionTrainer(SFTTrainer):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            lean = self.model.training and not return_outputs and model is self.model
-            if not lean:  # several processes wrap the model: its own forward must run
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            mask = inputs.get("attention_mask")  # packed rows have none, and no padding
-            self._total_train_tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
-            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
-            base = model.get_base_model() if hasattr(model, "get_base_model") else model
-            return completion_loss(base, inputs, num_items_in_batch)
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The mean loss of a batch; see `completion_loss`."""
+        lean = self.model.training and not return_outputs and model is self.model
+        if not lean:  # several processes wrap the model: its own forward must run
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        mask = inputs.get("attention_mask")  # packed rows have none, and no padding
+        self._total_train_tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+        return completion_loss(plain, inputs, num_items_in_batch)
 
-        def compute_loss_context_manager(self):
-            """Weights kept in float32 are multiplied in the 16 bits that were asked for.
+    def compute_loss_context_manager(self):
+        """Weights kept in float32 are multiplied in the 16 bits that were asked for.
 
-            accelerate sees to that in the model's own forward, which the loss above goes past.
-            """
-            if self.model.dtype == torch.float32 and (self.args.bf16 or self.args.fp16):
-                dtype = torch.bfloat16 if self.args.bf16 else torch.float16
-                return torch.autocast(self.args.device.type, dtype)
-            return super().compute_loss_context_manager()
+        accelerate sees to that in the model's own forward, which the loss above goes past.
+        """
+        if self.model.dtype == torch.float32 and (self.args.bf16 or self.args.fp16):
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float16
+            return torch.autocast(self.args.device.type, dtype)
+        return super().compute_loss_context_manager()
 
-        def _get_train_sampler(self, train_dataset=None):
-            """Batches of rows that are alike in length, in random order; with several processes, alike for all of them."""
-            rows, length = self.train_dataset, self.args.length_column_name  # what is given has lost that column
-            if length not in (getattr(rows, "column_names", None) or ()):
-                return super()._get_train_sampler(train_dataset)
-            together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            return length_batches(rows[length], together, self.args.seed)
+    def _get_train_sampler(self, train_dataset=None):
+        """Batches of rows that are alike in length, in random order; with several processes, alike for all of them."""
+        rows, length = self.train_dataset, self.args.length_column_name  # the argument has lost that column
+        if length not in (getattr(rows, "column_names", None) or ()):
+            return super()._get_train_sampler(train_dataset)
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthBatches(rows[length], together, self.args.seed)
 
-        def create_model_card(self, *args, **kwargs):
-            """The kit writes its own card, once, for the finished run."""
-
-    return CompletionTrainer
+    def create_model_card(self, *args, **kwargs):
+        """Write nothing: the kit writes its own card, once, for the finished run."""

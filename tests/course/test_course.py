@@ -15,14 +15,13 @@ import torch
 
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
-from ftkit.course.content import exercises, labs, lessons, progress_rows, quiz
+from ftkit.course.content import exercises, labs, lessons, progress_rows, quiz, read_lesson_file, wrong_answers
 from ftkit.course.exercise import NOT_ATTEMPTED, RIGHT, WRONG
 from ftkit.course.notebooks import solved
 from ftkit.course.progress import progress_file, read_progress
 from ftkit.course.quizzes import Option
-from ftkit.models.find import PACKAGE
+from ftkit.models.catalog import PACKAGE
 from tests.cli.test_main import ftkit, refused
-from tests.wrong_answers import WRONG as TYPICAL
 
 PARTS = [*lessons(), *labs()]
 ALL = [exercise for lesson in PARTS for exercise in exercises(lesson)]
@@ -60,7 +59,7 @@ def test_the_first_lessons_have_the_exercises_and_questions_that_they_should():
     assert all(len(quiz(lesson).questions) >= 4 for lesson in lessons())
     assert sum(counts.values()) >= 30
     assert sum(len(quiz(lesson).questions) for lesson in lessons()) >= 25
-    assert set(TYPICAL) == {exercise.key for exercise in ALL}
+    assert all(list(wrong_answers(lesson)) == [exercise.name for exercise in exercises(lesson)] for lesson in PARTS)
 
 
 @pytest.mark.parametrize("exercise", ALL, ids=lambda exercise: exercise.key)
@@ -86,13 +85,13 @@ def test_an_untouched_exercise_is_not_attempted_and_does_not_stop_the_notebook(e
 
 @pytest.mark.parametrize("exercise", ALL, ids=lambda exercise: exercise.key)
 def test_typical_wrong_answers_get_their_own_messages(exercise):
-    said = []
-    for code, words in TYPICAL[exercise.key]:
-        state, message = exercise.judge(value_of(exercise, code))
-        assert state == WRONG, (code, state)
-        assert words in message, (code, message)
-        said.append(message)
-    assert len(set(said)) >= 2
+    messages = set()
+    for wrong in wrong_answers(exercise.key.split(".")[0])[exercise.name]:
+        state, message = exercise.judge(value_of(exercise, wrong.code))
+        assert state == WRONG, (wrong, state)
+        assert wrong.message in message, (wrong, message)
+        messages.add(message)
+    assert len(messages) >= 2
 
 
 @pytest.mark.parametrize("exercise", ALL, ids=lambda exercise: exercise.key)
@@ -201,9 +200,39 @@ def test_the_command_line_shows_the_progress():
 def test_a_question_has_one_right_choice_and_an_explanation_for_each(lesson, number, question):
     assert 2 <= len(question.options) <= 5
     assert sum(option.right for option in question.options) == 1
-    said = [quiz(lesson).said(number, letter) for letter in question.letters()]
-    assert len(set(said)) == len(said) and all(len(text) > 20 for text in said)
-    assert [text.startswith("Right:") for text in said] == [option.right for option in question.options]
+    texts = [quiz(lesson).explain(number, letter) for letter in question.letters()]
+    assert len(set(texts)) == len(texts) and all(len(text) > 20 for text in texts)
+    assert [text.startswith("Right:") for text in texts] == [option.right for option in question.options]
+
+
+GOOD_FILE = """
+[[questions]]
+asks = "Why?"
+options = [{text = "So.", because = "it is so.", right = true}, {text = "No.", because = "it is not."}]
+[[wrong_answers.name]]
+code = "return 1"
+message = "not 1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('asks = "Why?"', 'asks = "Why?', "is not valid TOML: .* line 3.* Correct that line"),
+        ('asks = "Why?"', "", "questions, number 1, asks: Field required. Correct that entry"),
+        (", right = true", "", "questions, number 1, options: .*exactly one of the options needs right = true"),
+        ('because = "it is not."', 'becuase = "it is not."', "questions, number 1, options, number 2, because"),
+        ("code =", "answer =", "wrong_answers, name, number 1, code: Field required"),
+    ],
+)
+def test_a_broken_lesson_file_is_refused_with_the_place(tmp_path, old, new, words):
+    path = tmp_path / "lesson42.toml"
+    path.write_text(GOOD_FILE, encoding="utf-8")
+    assert read_lesson_file(path).questions[0].letters()["a"].right
+    assert GOOD_FILE.count(old) == 1
+    path.write_text(GOOD_FILE.replace(old, new), encoding="utf-8")
+    with pytest.raises(KitError, match=f"lesson42.toml.*{words}"):
+        read_lesson_file(path)
 
 
 def test_the_quiz_reads_as_text_without_its_answers():

@@ -102,7 +102,7 @@ AGREEMENT = {
         for side, found in ((TUNED, tuned_perplexity), (BASE, base_perplexity)):
             ((total, number),) = answerer.log_probabilities([judged], side)
             assert math.isclose(math.exp(-total / number), found, rel_tol=0.01)
-        fitting = lambda n: only_what_fits(desk, tokenizer, n, model.config.vocab_size)
+        fitting = lambda n: SchemaProcessor(desk, tokenizer, n, model.config.vocab_size)
         packaged = answerer.complete(chats, BASE, max_new_tokens=room, fitting=fitting)
         assert all(metrics.score(desk, some, held)["fits the task"])
         assert all(metrics.score(desk, some, packaged)["fits the task"])

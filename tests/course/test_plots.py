@@ -8,8 +8,8 @@ from ftkit.course import plots
 PICTURES = {
     "next tokens": lambda: plots.next_tokens([" gluten", "<b>"], [0.5, 0.25], 'no "bread" & more'),
     "sizes": lambda: plots.sizes(["fp32", "4 bit"], [400.0, 50.0], [401.0, 80.0]),
-    "lengths": lambda: plots.lengths([10, 12, 30], 64),
-    "counts": lambda: plots.counts({"book": 3, "menu": 1}, "rows of each intent"),
+    "lengths": lambda: plots.length_histogram([10, 12, 30], 64),
+    "counts": lambda: plots.count_bars({"book": 3, "menu": 1}, "rows of each intent"),
     "code levels": lambda: plots.code_levels([0.1, -0.2, 0.9, 0.4], [-1.0, 0.0, 1.0]),
     "low rank": lambda: plots.low_rank(40, 20, 2),
     "memory parts": lambda: plots.memory_parts(
@@ -19,9 +19,15 @@ PICTURES = {
     "loss curves, logarithmic": lambda: plots.loss_curves(
         {"low": [(1, 2.5), (2, 0.25)], "high": [(1, 2.5), (2, 90.0)]}, log=True
     ),
-    "scored": lambda: plots.scored({"rank": {"8": (0.5, 0.4, 0.6), "16": (0.75, 0.7, 0.8)}}, "fields right, %"),
-    "scores": lambda: plots.scores(["base", "tuned"], [0.0, 0.5], [(0.0, 0.1), (0.4, 0.6)], "whole tickets right, %"),
-    "differences": lambda: plots.scores(["few-shot"], [-0.02], [(-0.05, 0.01)], "tuned minus other, points", zero=True),
+    "grouped scores": lambda: plots.grouped_scores(
+        {"rank": {"8": (0.5, 0.4, 0.6), "16": (0.75, 0.7, 0.8)}}, "fields right, %"
+    ),
+    "scores": lambda: plots.score_intervals(
+        ["base", "tuned"], [0.0, 0.5], [(0.0, 0.1), (0.4, 0.6)], "whole tickets right, %"
+    ),
+    "differences": lambda: plots.score_intervals(
+        ["few-shot"], [-0.02], [(-0.05, 0.01)], "tuned minus other, points", zero=True
+    ),
     "confusion": lambda: plots.confusion(["book", "menu"], [[3, 1, 0], [0, 2, 2]], "intent"),
     "learning curve": lambda: plots.learning_curve({"TF-IDF": [(50, 0.4, (0.3, 0.5)), (150, 0.5, (0.4, 0.6))]}, "right, %"),
     "doses": lambda: plots.doses(
@@ -50,7 +56,7 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
     assert "B, 20 x 2, and A, 2 x 40: together 15.0% as many" in str(PICTURES["low rank"]())
     assert "QLoRA: 1.00 GB, of it weights 0.90, optimizer 0.10; lines at T4 15 GB" in str(PICTURES["memory parts"]())
     assert "high: 2.500 at step 1, 9.000 at step 2" in str(PICTURES["loss curves"]())
-    assert "rank: 8 50.0 % (40.0 to 60.0), 16 75.0 % (70.0 to 80.0)" in str(PICTURES["scored"]())
+    assert "rank: 8 50.0 % (40.0 to 60.0), 16 75.0 % (70.0 to 80.0)" in str(PICTURES["grouped scores"]())
     assert "base 0.0 (0.0 to 10.0); tuned 50.0 (40.0 to 60.0)" in str(PICTURES["scores"]())
     assert "few-shot -2.0 (-5.0 to 1.0)" in str(PICTURES["differences"]())
     assert "TF-IDF: 50 examples 40, 150 examples 50." in str(PICTURES["learning curve"]())
@@ -59,10 +65,10 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
 
 def test_learning_curves_stand_beside_each_other_and_their_marks_do_not_overlap(monkeypatch):
     axes = []
-    monkeypatch.setattr(plots, "_drawn", lambda figure, said: axes.extend(figure.axes) or said)
+    monkeypatch.setattr(plots, "_drawn", lambda figure, text: axes.extend(figure.axes) or text)
     half = (0.4, 0.6)
-    said = plots.learning_curve({"a": [(50, 0.5, half), (1460, 0.5, half)], "b": [(50, 0.5, half), (1400, 0.5, half)]}, "%")
-    assert "a: 50 examples 50, 1,460 examples 50; b: 50 examples 50, 1,400 examples 50" in said
+    text = plots.learning_curve({"a": [(50, 0.5, half), (1460, 0.5, half)], "b": [(50, 0.5, half), (1400, 0.5, half)]}, "%")
+    assert "a: 50 examples 50, 1,460 examples 50; b: 50 examples 50, 1,400 examples 50" in text
     first, second = (container.lines[0].get_xdata() for container in axes[0].containers)
     assert first[0] < 50 < second[0]
     assert [label.get_text() for label in axes[0].get_xticklabels()] == ["50", "1,460"]
@@ -85,7 +91,7 @@ def test_the_loss_view_marks_what_carries_loss_not_by_colour_alone():
         plots.loss_view(["a", "b"], [1])
 
 
-def test_the_token_view_shows_blanks_and_keeps_the_text():
+def test_the_token_view_shows_spaces_and_keeps_the_text():
     view = plots.token_view(["Table", " for", "\n"])
     assert str(view) == "3 tokens: Table | ·for | ⏎"
     assert view.html.count("<span") == 3

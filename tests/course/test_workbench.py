@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ftkit.common.machine import resolve_dtype
-from ftkit.course.workbench import Workbench, changing, cutting, losses
+from ftkit.course.workbench import Workbench, change_batches, cut_examples, losses
 from ftkit.data.prompt import completion_text, example_ids
 from ftkit.models.load import load_tokenizer
 from ftkit.training.trainer import training_data
@@ -18,7 +18,7 @@ def bench(tiny_task, tiny_choice, tmp_path_factory):
 def tuned(bench):
     """A training of two steps whose loss falls on everything."""
     rows = bench.task.rows("train")[:8]
-    return bench.tune(bench.data(rows), changing(lambda batch: batch["labels"].copy_(batch["input_ids"])), rate=1e-3)
+    return bench.tune(bench.data(rows), change_batches(lambda batch: batch["labels"].copy_(batch["input_ids"])), rate=1e-3)
 
 
 def test_data_of_rows_are_as_the_training_makes_them(bench):
@@ -59,7 +59,7 @@ def test_cutting_leaves_the_beginnings(bench):
             lambda row: {"input_ids": list(range(row["length"])), "labels": [-100] * row["length"]}
         )
 
-    cutting(40)(Trainer)
+    cut_examples(40)(Trainer)
     assert [row["input_ids"] for row in Trainer.train_dataset] == [list(range(40))] * 4
     assert [len(row["labels"]) for row in Trainer.train_dataset] == [40] * 4
 

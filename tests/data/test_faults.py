@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftkit.data.faults import cut_off, foreign, markup, personal, repair_answer, repair_text, signature, spelled_like
+from ftkit.data.faults import (
+    find_cut_off,
+    find_foreign,
+    find_markup,
+    find_personal_data,
+    match_spelling,
+    repair_answer,
+    repair_text,
+)
 from ftkit.data.task import load_task
 
 DESK = load_task("desk")
@@ -48,12 +56,12 @@ def test_a_fault_in_a_message_is_mended(text, mended):
 )
 def test_what_only_looks_like_a_fault_stays(text):
     assert repair_text(text) == (text, [])
-    assert not markup(text) and not signature(text) and not personal(text)
+    assert not find_markup(text) and not find_personal_data(text)
 
 
 def test_a_long_number_that_is_no_card_is_not_called_one():
-    assert personal("4111 1111 1111 1111") == ["card number"]
-    assert "card number" not in personal("4111 1111 1111 1112")
+    assert find_personal_data("4111 1111 1111 1111") == ["card number"]
+    assert "card number" not in find_personal_data("4111 1111 1111 1112")
 
 
 def test_every_desk_message_stays_as_it_is_but_for_phone_numbers():
@@ -93,9 +101,9 @@ def test_what_an_answer_says_is_never_guessed(answer):
 
 
 def test_two_values_that_are_alike_are_not_chosen_between():
-    assert spelled_like("lost item", ["lost_item", "lostitem"]) is None
-    assert spelled_like("Lost-Item", ["lost_item", "book"]) == "lost_item"
-    assert spelled_like("book", ["book"]) is None
+    assert match_spelling("lost item", ["lost_item", "lostitem"]) is None
+    assert match_spelling("Lost-Item", ["lost_item", "book"]) == "lost_item"
+    assert match_spelling("book", ["book"]) is None
 
 
 @given(st.text())
@@ -103,22 +111,22 @@ def test_repairing_twice_changes_nothing_more_and_never_fails(text):
     once, _ = repair_text(text)
     again, _ = repair_text(once)
     assert isinstance(once, str) and len(again) <= len(once)
-    cut_off([text]), markup(text), signature(text), personal(text)
+    find_cut_off([text]), find_markup(text), find_personal_data(text)
 
 
 def test_messages_that_end_in_the_middle_are_found_and_whole_ones_are_not():
     whole = [row["message"] for row in DESK.rows("train")]
-    usual = cut_off(whole)
+    usual = find_cut_off(whole)
     assert len(usual) < 0.01 * len(whole)
     long = [i for i, text in enumerate(whole) if len(text) > 120][:60]
     texts = [text[: 40 + i % 40] if i in long else text for i, text in enumerate(whole)]
-    assert len(set(cut_off(texts)) & set(long)) >= 0.3 * len(long)
-    assert cut_off([]) == []
+    assert len(set(find_cut_off(texts)) & set(long)) >= 0.3 * len(long)
+    assert find_cut_off([]) == []
 
 
 def test_messages_in_another_language_are_found():
     english = [row["message"] for row in DESK.rows("test")[:50]]
     texts = [*english, "Einen Tisch für zehn Personen bitte, am Freitag um sieben.", "Vorrei prenotare un tavolo per due"]
-    found = foreign(texts)
+    found = find_foreign(texts)
     assert [i for i, _ in found] == [50, 51] and [code for _, code in found] == ["de", "it"]
-    assert foreign([]) == []
+    assert find_foreign([]) == []

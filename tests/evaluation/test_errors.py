@@ -21,7 +21,7 @@ def test_a_confusion_matrix_counts_targets_by_answers():
     first = ROWS[0]["ticket"]["intent"]
     other = "book" if first != "book" else "menu"
     found = analysis.confusions(DESK, ROWS, texts({0: {"intent": other}, 1: {"intent": "chat"}}))
-    values, matrix = found["intent"]["values"], np.array(found["intent"]["matrix"])
+    values, matrix = found["intent"].values, np.array(found["intent"].matrix)
     assert matrix.shape == (12, 13) and matrix.sum() == 60
     assert matrix[values.index(first), values.index(other)] == 1
     assert matrix[values.index(ROWS[1]["ticket"]["intent"]), 12] == 1
@@ -30,23 +30,23 @@ def test_a_confusion_matrix_counts_targets_by_answers():
 
 def test_slices_are_parts_with_their_own_scores_and_small_ones_are_marked():
     found = analysis.slices(DESK, ROWS, row_scores(DESK, ROWS, texts({0: {"guests": 99}})))
-    by = {(part["by"], part["value"]): part for part in found}
+    by = {(part.by, part.value): part for part in found}
     everyday = sum(row["difficulty"] == "everyday" for row in ROWS)
-    assert by["difficulty", "everyday"]["n"] == everyday
-    assert sum(part["n"] for part in found if part["by"] == "length") == 60
+    assert by["difficulty", "everyday"].n == everyday
+    assert sum(part.n for part in found if part.by == "length") == 60
     own = by["intent", ROWS[0]["ticket"]["intent"]]
-    assert own["fields"]["guests"] == pytest.approx(1 - 1 / own["n"]) and own["fields"]["day"] == 1
-    assert own["exact match"] == pytest.approx(1 - 1 / own["n"]) and own["interval"][0] < own["exact match"]
-    assert all(part["small"] == (part["n"] < analysis.SMALL) for part in found)
+    assert own.fields["guests"] == pytest.approx(1 - 1 / own.n) and own.fields["day"] == 1
+    assert own.exact_match == pytest.approx(1 - 1 / own.n) and own.interval[0] < own.exact_match
+    assert all(part.small == (part.n < analysis.SMALL) for part in found)
 
 
 def test_the_worst_answers_come_first_and_right_ones_do_not_come():
     given = texts({3: {"guests": 99, "day": "monday", "time": "03:00"}, 5: {"guests": 98}})
     given[7] = "sorry?"
     found = analysis.worst(DESK, ROWS, given)
-    assert [entry["id"] for entry in found] == [ROWS[i]["id"] for i in (7, 3, 5)]
-    assert found[0]["wrong"] == [f.name for f in DESK.fields] and found[2]["wrong"] == ["guests"]
-    assert json.loads(found[1]["target"]) == ROWS[3]["ticket"] and found[1]["prediction"] == given[3]
+    assert [entry.id for entry in found] == [ROWS[i]["id"] for i in (7, 3, 5)]
+    assert found[0].wrong == [f.name for f in DESK.fields] and found[2].wrong == ["guests"]
+    assert json.loads(found[1].target) == ROWS[3]["ticket"] and found[1].prediction == given[3]
     assert len(analysis.worst(DESK, ROWS, ["no"] * 60)) == analysis.WORST
 
 
@@ -78,9 +78,9 @@ def test_a_model_that_is_as_often_right_as_it_says_is_calibrated_and_a_boaster_i
 
     honest = analysis.calibration(Certain(answerer, chances(certain)), rows)
     boaster = analysis.calibration(Certain(answerer, chances(np.maximum(certain, 0.99))), rows)
-    assert honest["ece"] < 0.06 and boaster["ece"] == pytest.approx(0.99 - honest["accuracy"], abs=0.02)
-    assert sum(group["n"] for group in honest["bins"]) == 1000 and len(honest["bins"]) == analysis.BINS
-    assert all(group["interval"][0] <= group["right"] <= group["interval"][1] for group in honest["bins"])
+    assert honest.ece < 0.06 and boaster.ece == pytest.approx(0.99 - honest.accuracy, abs=0.02)
+    assert sum(group.n for group in honest.bins) == 1000 and len(honest.bins) == analysis.BINS
+    assert all(group.interval[0] <= group.right <= group.interval[1] for group in honest.bins)
 
 
 def test_certainty_is_read_where_the_answer_writes_the_field():

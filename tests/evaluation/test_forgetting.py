@@ -10,7 +10,8 @@ from ftkit.cli.main import app
 from ftkit.common.errors import KitError
 from ftkit.evaluation import forgetting as general
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
-from ftkit.evaluation.forgetting import CHUNK, KINDS, english_chunks, general_check, passes, questions, summary
+from ftkit.evaluation.forgetting import CHUNK, KINDS, describe_check, english_chunks, general_check, passes, questions
+from ftkit.runs.documents import GeneralCheck
 from ftkit.runs.run import Run
 
 
@@ -103,18 +104,18 @@ def checked(answerer):
 
 def test_the_check_gives_a_yes_or_no_for_each_question_and_a_sum_for_each_chunk(answerer, checked):
     result, seen = checked
-    assert [q["id"] for q in result["questions"]] == [q["id"] for q in questions()]
+    assert [q.id for q in result.questions] == [q["id"] for q in questions()]
     chunks = english_chunks(answerer.tokenizer)
-    assert result["tokens"] == [len(chunk) - 1 for chunk in chunks]
+    assert result.tokens == [len(chunk) - 1 for chunk in chunks]
     for side in (BASE, TUNED):
-        model = result["models"][side]
-        assert {type(right) for right in model["right"]} == {bool} and len(model["right"]) == len(model["answers"]) == 60
-        assert len(model["log_probabilities"]) == len(chunks) and max(model["log_probabilities"]) < 0
-    assert result["models"][BASE]["answers"] != result["models"][TUNED]["answers"]
+        model = result.models[side]
+        assert {type(right) for right in model.right} == {bool} and len(model.right) == len(model.answers) == 60
+        assert len(model.log_probabilities) == len(chunks) and max(model.log_probabilities) < 0
+    assert result.models[BASE].answers != result.models[TUNED].answers
     done = [step for step, _ in seen]
     assert done == sorted(done) and seen[-1][0] == seen[-1][1] == 2 * (60 + len(chunks))
-    assert json.loads(json.dumps(result)) == result
-    lines = summary(result)
+    assert GeneralCheck.model_validate_json(result.model_dump_json()) == result
+    lines = describe_check(result)
     assert [line.split()[0] for line in lines[1:4]] == list(KINDS) and "95 % interval" in lines[-1]
 
 
@@ -126,10 +127,10 @@ def test_an_adapter_that_adds_nothing_costs_nothing(tiny_run, tmp_path):
     next_to_nothing = {name: torch.full_like(tensor, 1e-30) for name, tensor in load_file(weights).items()}
     save_file(next_to_nothing, weights)  # an adapter that is all zeros is refused
     result = general_check(Answerer.of_run(Run(tmp_path / "zero")))
-    base, tuned = result["models"][BASE], result["models"][TUNED]
-    assert base["answers"] == tuned["answers"] and base["right"] == tuned["right"]
-    assert base["log_probabilities"] == pytest.approx(tuned["log_probabilities"], rel=1e-5)
-    assert "No detectable difference" in summary(result)[-1]
+    base, tuned = result.models[BASE], result.models[TUNED]
+    assert base.answers == tuned.answers and base.right == tuned.right
+    assert base.log_probabilities == pytest.approx(tuned.log_probabilities, rel=1e-5)
+    assert "No detectable difference" in describe_check(result)[-1]
 
 
 def test_log_probabilities_are_those_computed_directly(answerer):
@@ -142,7 +143,7 @@ def test_log_probabilities_are_those_computed_directly(answerer):
 
     found = answerer.log_probabilities([ids, ids[:1]], TUNED)
     assert found[0] == (pytest.approx(directly(1), rel=1e-3), len(ids) - 1) and found[1] == (0.0, 0)
-    assert answerer.log_probabilities([ids], TUNED, given=[4]) == [(pytest.approx(directly(4), rel=1e-3), len(ids) - 4)]
+    assert answerer.log_probabilities([ids], TUNED, skip=[4]) == [(pytest.approx(directly(4), rel=1e-3), len(ids) - 4)]
     with answerer.model.disable_adapter():
         base = directly(1)
     assert answerer.log_probabilities([ids], BASE)[0][0] == pytest.approx(base, rel=1e-3)

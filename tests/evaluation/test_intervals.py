@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from ftkit.evaluation.intervals import (
-    DETECTED,
     bootstrap_interval,
     compare_scores,
     compare_shares,
-    in_words,
+    describe_comparison,
     seeds_interval,
     share_interval,
     tango_interval,
 )
+from ftkit.runs.documents import DETECTED
 
 
 def answers(both, better, worse, neither):
@@ -133,16 +133,16 @@ def test_scores_are_compared_on_the_same_resamples():
     found = compare_scores(*sides, 200, (first, second))
     assert found.detected and found.better > 180
     assert found.interval[1] - found.interval[0] < 0.01  # unpaired it would be ten times as wide
-    assert found.as_dict()["detected"] is True
+    assert found.model_dump()["detected"] is True
 
 
 def test_the_words_say_better_worse_or_that_nothing_was_detected():
-    better = in_words(compare_shares(*answers(100, 251, 9, 40)))
+    better = describe_comparison(compare_shares(*answers(100, 251, 9, 40)))
     assert better == "The tuned model is better on 251, worse on 9 of 400: +60.5 points, 95 % interval +55.0 to +65.5."
-    assert in_words(compare_shares(*answers(100, 9, 251, 40)), ("a", "b")).startswith(
+    assert describe_comparison(compare_shares(*answers(100, 9, 251, 40)), ("a", "b")).startswith(
         "The b model is worse on 251, better on 9"
     )
-    nothing = in_words(compare_shares(*answers(100, 6, 5, 40)))
+    nothing = describe_comparison(compare_shares(*answers(100, 6, 5, 40)))
     assert nothing.startswith("No detectable difference between base and tuned (+0.7 points")
 
 

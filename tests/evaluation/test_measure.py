@@ -12,8 +12,9 @@ from ftkit.common.errors import KitError
 from ftkit.data.prompt import prompt_text
 from ftkit.data.task import load_task
 from ftkit.evaluation.intervals import compare_shares, share_interval
-from ftkit.evaluation.measure import compare_runs, comparison_table, evaluate, load_evaluation, sentences, table
+from ftkit.evaluation.measure import compare_runs, evaluate, load_evaluation
 from ftkit.evaluation.metrics import same, score
+from ftkit.evaluation.tables import comparison_table, describe_evaluation, evaluation_table
 from ftkit.runs.run import Run
 
 DESK = load_task("desk")
@@ -81,54 +82,61 @@ def evaluated(tiny_run, tmp_path_factory):
     return run, evaluate(run, say=lines.append, constrained=True), lines
 
 
+def texts_of(run, name):
+    """A model's answers to the test messages: as they were kept, or made again by the cheap baselines."""
+    from ftkit.evaluation.baselines import majority, tfidf
+
+    rows = run.task.rows("test")
+    if name in ("majority", "TF-IDF"):
+        return {"majority": majority, "TF-IDF": tfidf}[name](run.task, run.task.rows("train"), rows).texts
+    path = run.folder / "predictions" / f"test-{name.replace(', ', '-')}.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    kept = {line["message"]: line["prediction"] for line in lines}
+    return [kept[row["message"]] for row in rows]
+
+
 def test_an_evaluation_is_saved_and_its_figures_are_those_of_the_predictions(evaluated, tiny_task):
     run, result, lines = evaluated
     assert load_evaluation(run) == result
-    assert result["n"] == 12 and result["split"] == "test"
-    predictions = json.loads((run.folder / "predictions.json").read_text(encoding="utf-8"))
+    assert result.n == 12 and result.split == "test"
     rows = tiny_task.rows("test")
-    assert [p["message"] for p in predictions] == [row["message"] for row in rows]
-    assert set(result["models"]) == {
+    assert set(result.models) == {
         "base", "tuned", "few-shot", "majority", "TF-IDF", "base, constrained", "tuned, constrained"
     }  # fmt: skip
-    for name, model in result["models"].items():
-        recomputed = score(tiny_task, rows, [p[name] for p in predictions])
-        for metric, values in recomputed.items():
-            if model["judged by"] is None or metric in model["judged by"]:
-                found = model["scores"][metric]
-                assert found["value"] == pytest.approx(sum(values) / 12)
-                assert found["interval"] == pytest.approx(share_interval(values))
+    for name, model in result.models.items():
+        for metric, values in score(tiny_task, rows, texts_of(run, name)).items():
+            if model.judged_by is None or metric in model.judged_by:
+                assert model.scores[metric].value == pytest.approx(sum(values) / 12)
+                assert model.scores[metric].interval == pytest.approx(share_interval(values))
     assert any("base: 12 of 12" in line for line in lines) and any("tuned: 12 of 12" in line for line in lines)
 
 
 def test_tuned_is_compared_with_every_other_model_on_the_same_rows(evaluated, tiny_task):
     run, result, _ = evaluated
-    predictions = json.loads((run.folder / "predictions.json").read_text(encoding="utf-8"))
     rows = tiny_task.rows("test")
-    tuned = score(tiny_task, rows, [p["tuned"] for p in predictions])
-    assert set(result["comparisons"]) == set(result["models"]) - {"tuned"}
-    for name, compared in result["comparisons"].items():
-        other = score(tiny_task, rows, [p[name] for p in predictions])
-        expected = compare_shares(other["intent"], tuned["intent"]).as_dict()
-        assert compared["intent"] == expected
-    assert set(result["comparisons"]["TF-IDF"]) == {"intent", "urgency", "intent macro-F1", "urgency macro-F1"}
-    assert "allergens set F1" in result["comparisons"]["base"]
+    tuned = score(tiny_task, rows, texts_of(run, "tuned"))
+    assert set(result.comparisons) == set(result.models) - {"tuned"}
+    for name, compared in result.comparisons.items():
+        other = score(tiny_task, rows, texts_of(run, name))
+        assert compared["intent"] == compare_shares(other["intent"], tuned["intent"])
+    assert set(result.comparisons["TF-IDF"]) == {"intent", "urgency", "intent macro-F1", "urgency macro-F1"}
+    assert "allergens set F1" in result.comparisons["base"]
 
 
 def test_the_evaluation_is_told_in_a_table_in_words_on_the_card_and_on_a_page(evaluated):
     run, result, _ = evaluated
     shown = io.StringIO()
-    Console(file=shown, width=160).print(table(result))
+    Console(file=shown, width=160).print(evaluation_table(result))
     text = shown.getvalue()
     assert "n = 12" in text and "few-shot" in text and "intent macro-F1" in text
-    said = sentences(result)
+    said = describe_evaluation(result)
     assert any(line.startswith("Against few-shot, exact match: ") for line in said)
     assert any(line.startswith("General questions: ") for line in said)
-    held, base = (result["models"][name]["scores"]["intent"]["value"] for name in ("base, constrained", "base"))
+    held, base = (result.models[name].scores["intent"].value for name in ("base, constrained", "base"))
     assert any(f"points in intent, {100 * (held - base):+.1f} are format alone" in line for line in said)
     card = (run.folder / "model_card.md").read_text(encoding="utf-8")
-    urgency = result["models"]["tuned"]["scores"]["urgency"]
-    assert "n = 12" in card and f"{100 * urgency['value']:.1f} %" in card
+    urgency = result.models["tuned"].scores["urgency"]
+    assert "n = 12" in card and f"{100 * urgency.value:.1f} %" in card
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     for heading in ("In words", "All figures", "Was it worth it?", "What it cost elsewhere", "The worst answers"):
         assert f"<h2>{heading}</h2>" in page
@@ -141,28 +149,28 @@ def test_a_second_evaluation_asks_no_model_and_finds_the_same(evaluated, monkeyp
     run, result, _ = evaluated
     monkeypatch.setattr(Answerer, "_generate", None)
     again = evaluate(run, say=lambda line: None, constrained=True)
-    for name, model in result["models"].items():
-        assert again["models"][name]["scores"] == model["scores"]
-    same_parts = ("comparisons", "worst", "slices", "few_shot", "general")
-    assert {part: again[part] for part in same_parts} == {part: result[part] for part in same_parts}
+    for name, model in result.models.items():
+        assert again.models[name].scores == model.scores
+    for part in ("comparisons", "worst", "slices", "few_shot", "general"):
+        assert getattr(again, part) == getattr(result, part)
 
 
 def test_a_quick_evaluation_has_base_and_tuned_only(tiny_run, tmp_path):
     run = Run(shutil.copytree(tiny_run.folder, tmp_path / "quick"))
     result = evaluate(run, say=lambda line: None, limit=4, quick=True)
-    assert set(result["models"]) == {"base", "tuned"} and result["general"] is None and result["n"] == 4
-    assert "the first 4 of 12" in table(result).title
+    assert set(result.models) == {"base", "tuned"} and result.general is None and result.n == 4
+    assert "the first 4 of 12" in evaluation_table(result).title
 
 
 def test_two_runs_are_compared_on_the_same_rows_and_a_run_with_itself_does_not_differ(evaluated, tiny_run, tmp_path):
     run, _, _ = evaluated
     found = compare_runs(run, run, say=lambda line: None)
-    assert found["n"] == 12 and not any(metric["detected"] for metric in found["metrics"].values())
+    assert found.n == 12 and not any(metric.detected for metric in found.metrics.values())
     shown = io.StringIO()
     Console(file=shown, width=120).print(comparison_table(found))
-    assert shown.getvalue().count("no detectable difference") == len(found["metrics"])
+    assert shown.getvalue().count("no detectable difference") == len(found.metrics)
     other = Run(shutil.copytree(tiny_run.folder, tmp_path / "other"))
-    other.update(task={**other.record["task"], "folder": "desk"})
+    other.update(task=other.record.task.model_copy(update={"folder": "desk"}))
     with pytest.raises(KitError, match="nothing to compare"):
         compare_runs(run, other)
 
@@ -224,9 +232,9 @@ def test_tasks_of_other_kinds_are_evaluated_by_their_own_metrics(kind, tiny_choi
     run = train(load_task(folder), choice, fresh=True, say=lambda line: None)
     result = evaluate(run, say=lambda line: None)
     own = {"label": {"exact match", "macro-F1"}, "text": {"exact match", "chrF", "ROUGE-L"}}[kind]
-    assert set(result["models"]["tuned"]["scores"]) == own
-    assert set(result["models"]) == {"base", "tuned", "few-shot", "majority"} | ({"TF-IDF"} if kind == "label" else set())
-    assert set(result["confusions"]) == ({"answer"} if kind == "label" else set())
-    assert result["worst"] and sentences(result)
+    assert set(result.models["tuned"].scores) == own
+    assert set(result.models) == {"base", "tuned", "few-shot", "majority"} | ({"TF-IDF"} if kind == "label" else set())
+    assert set(result.confusions) == ({"answer"} if kind == "label" else set())
+    assert result.worst and describe_evaluation(result)
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    assert "Where it is good and where not" in page and table(result).row_count == len(own) + 2
+    assert "Where it is good and where not" in page and evaluation_table(result).row_count == len(own) + 2

@@ -45,7 +45,7 @@ def test_the_share_of_wrong_labels_is_exact_and_every_one_is_of_another_intent(s
 
 def test_a_larger_dose_holds_the_smaller_one():
     rows = DESK.rows("train")[:100]
-    some, more = (ftkit_beliefs.spoiled(DESK, rows, share, 3) for share in (0.1, 0.5))
+    some, more = (ftkit_beliefs.spoil_tickets(DESK, rows, share, 3) for share in (0.1, 0.5))
     few, many = ([i for i in range(100) if given[i] != rows[i]] for given in (some, more))
     assert len(few) == 10 and len(many) == 50 and set(few) < set(many)
     assert all(some[i] == more[i] for i in few)

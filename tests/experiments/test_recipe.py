@@ -105,7 +105,7 @@ def test_a_change_is_cut_to_its_largest_directions(tiny_choice):
 
 
 def test_weights_in_blocks_of_64_are_those_of_the_4_bit_model_and_larger_blocks_lose_more(tiny_choice):
-    from ftkit.models.four_bit import dequantized
+    from ftkit.models.four_bit import dequantize
     from ftkit.models.load import load_model
 
     def weights(model):
@@ -114,7 +114,7 @@ def test_weights_in_blocks_of_64_are_those_of_the_4_bit_model_and_larger_blocks_
     model = tiny_choice.profile.model
     original, four = (
         weights(load_model(model, "float32", four_bit=False)),
-        weights(dequantized(load_model(model, "float32"))),
+        weights(dequantize(load_model(model, "float32"))),
     )
     lost = {}
     for block in (64, 256):

@@ -19,9 +19,10 @@ from ftkit.deployment.merge import merged_model
 from ftkit.evaluation.answer import Answerer
 from ftkit.models.adapter import load_adapter
 from ftkit.models.find import weights_digest
-from ftkit.models.four_bit import dequantized, linear_4bit_layers
+from ftkit.models.four_bit import dequantize, linear_4bit_layers
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
+from ftkit.runs.documents import ExportRecord, LogEntry, RunRecord, TaskOfRun
 from ftkit.runs.run import Run, all_runs
 from ftkit.training.finetune import train
 from ftkit.training.trainer import make_trainer, training_data
@@ -95,9 +96,9 @@ def test_a_healthy_run_passes_all_guards_and_records_what_they_need(tiny_run):
     assert list(found) == THINGS
     assert all(finding.ok for finding in found.values()), list(map(str, found.values()))
     assert not any("not recorded" in finding.found for finding in found.values())
-    facts = tiny_run.record["guards"]
-    assert facts["loss_tokens"] > 0 and facts["rows"] == guards.ROWS
-    assert [facts[key] for key in ("rows_cut", "prompt_loss_tokens", "padding_loss_tokens", "rows_without_end")] == [0] * 4
+    facts = tiny_run.record.guards
+    assert facts.loss_tokens > 0 and facts.rows == guards.ROWS
+    assert facts.rows_cut == facts.prompt_loss_tokens == facts.padding_loss_tokens == facts.rows_without_end == 0
 
 
 def test_the_kits_own_run_passes_all_guards():
@@ -107,9 +108,9 @@ def test_the_kits_own_run_passes_all_guards():
 
 
 def test_a_run_of_an_earlier_version_is_read_and_said_to_lack_records(run):
-    record = run.record
+    record = run.record.as_data()
     del record["guards"]
-    write_json(run.folder / "run.json", record)
+    write_json(RunRecord.path(run.folder), record)
     found = of_run(run)
     assert all(finding.ok for finding in found.values())
     for thing in ("template", "end token", "loss mask", "base", "lengths"):
@@ -123,7 +124,7 @@ def test_a_run_of_an_earlier_version_is_read_and_said_to_lack_records(run):
 
 
 def test_another_template_than_that_of_the_training_is_refused_at_loading(run):
-    run.update(guards={**run.record["guards"], "chat_template": "0123456789abcdef"})
+    run.update(guards=run.record.guards.model_copy(update={"chat_template": "0123456789abcdef"}))
     only(of_run(run), "template", "0123456789abcdef")
     with pytest.raises(KitError, match="template: trained with the chat template 0123456789abcdef"):
         Answerer.of_run(run)
@@ -132,7 +133,7 @@ def test_another_template_than_that_of_the_training_is_refused_at_loading(run):
 def test_a_base_of_the_same_name_and_shapes_with_other_weights_is_refused(run, tmp_path):
     trained_on = weights_digest(run.profile.model)
     base = Path(shutil.copytree(run.profile.model, tmp_path / "base"))  # here the name of a model is its folder
-    run.update(profile={**run.record["profile"], "model": str(base)})
+    run.update(profile=run.profile.with_changes(model=str(base)))
     config = read_json(run.adapter / "adapter_config.json")
     write_json(run.adapter / "adapter_config.json", {**config, "base_model_name_or_path": str(base)})
     assert of_run(run)["base"].ok
@@ -241,8 +242,8 @@ def test_a_learning_rate_off_by_a_hundred_is_said_before_the_training(tiny_choic
         assert not found.ok and words in found.found and not found.gate
 
 
-def log_of(*losses):
-    return [{"step": 10 * n, "loss": loss} for n, loss in enumerate(losses, start=1)]
+def log_of(*losses, every=10):
+    return [LogEntry(step=every * n, loss=loss, learning_rate=1e-3, tokens=n, seconds=n) for n, loss in enumerate(losses, 1)]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_the_loss_tells_a_learning_rate_that_looked_usual(tiny_choice, losses, w
 
 
 def test_a_training_of_a_few_steps_is_not_judged_by_its_loss(tiny_choice):
-    assert guards.learning_rate(tiny_choice.profile, [{"step": 3, "loss": 3.6}, {"step": 6, "loss": 3.7}]).ok
+    assert guards.learning_rate(tiny_choice.profile, log_of(3.6, 3.7, every=3)).ok
 
 
 def test_a_training_says_that_its_learning_rate_is_too_high(tiny_task, tiny_choice, tmp_path, monkeypatch):
@@ -283,7 +284,7 @@ def test_test_rows_in_the_training_data_are_found(broken_task, tiny_choice, run)
     with (broken_task / "train.jsonl").open("a", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
     task = load_task(broken_task)
-    run.update(task={"name": "desk", "folder": str(broken_task), "fingerprint": task.fingerprint()})
+    run.update(task=TaskOfRun(name="desk", folder=str(broken_task), fingerprint=task.fingerprint()))
     only(of_run(run), "leakage", "3 equal and 0 nearly equal pairs across splits")
     assert refused(ftkit("train", broken_task), "leakage: 3 equal")
 
@@ -291,7 +292,7 @@ def test_test_rows_in_the_training_data_are_found(broken_task, tiny_choice, run)
 def test_data_that_changed_after_the_training_are_found(broken_task, run):
     with (broken_task / "test.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n")
-    run.update(task={**run.record["task"], "folder": str(broken_task)})
+    run.update(task=run.record.task.model_copy(update={"folder": str(broken_task)}))
     only(of_run(run), "leakage", "not those of the training")
 
 
@@ -372,7 +373,7 @@ def test_merging_into_four_bits_is_found(tiny_run):
     model = load_model(tiny_run.profile.model, tiny_run.profile.dtype)
     found = guards.mergeable(load_adapter(model, tiny_run.adapter))
     assert not found.ok and "14 layers are in 4 bits" in found.found and "Dequantize" in found.fix
-    whole = dequantized(load_model(tiny_run.profile.model, tiny_run.profile.dtype))
+    whole = dequantize(load_model(tiny_run.profile.model, tiny_run.profile.dtype))
     assert guards.mergeable(load_adapter(whole, tiny_run.adapter)).ok
 
 
@@ -380,15 +381,16 @@ def test_merging_into_four_bits_is_found(tiny_run):
     ("record", "words"),
     [
         ({"adapter": "other", "verification": None}, "merged was made of another adapter"),
-        ({"verification": {"same_answer": 0.55}}, "merged answers like the tuned model in 55%"),
-        ({"verification": {"same_answer": 1.0}}, ""),
+        ({"verification": {"n": 20, "identical": 0.5, "same_answer": 0.55}}, "merged answers like the tuned model in 55%"),
+        ({"verification": {"n": 20, "identical": 1.0, "same_answer": 1.0}}, ""),
         ({"verification": None}, ""),
     ],
 )
 def test_an_export_that_lost_the_tuned_model_is_found(run, record, words):
     from ftkit.runs.run import adapter_digest
 
-    write_json(run.folder / "exports" / "merged" / "export.json", {"adapter": adapter_digest(run), **record})
+    made = {"to": "merged", "run": run.name, "created": "today", "size_mb": 1.0, "adapter": adapter_digest(run)}
+    write_json(ExportRecord.path(run.folder / "exports" / "merged"), {"format": 1, **made, **record})
     found = of_run(run)
     if words:
         only(found, "merge", words)
@@ -417,7 +419,7 @@ def test_answers_that_may_not_be_as_long_as_in_training_are_found():
 def test_an_export_may_write_as_much_as_the_longest_training_answer(run, tmp_path):
     from ftkit.deployment.merge import save_merged
 
-    run.update(training={**run.record["training"], "longest_completion": 90})
+    run.update(training=run.training.model_copy(update={"longest_completion": 90}))
     save_merged(run, tmp_path / "merged")
     settings = json.loads((tmp_path / "merged" / "generation_config.json").read_text(encoding="utf-8"))
     assert settings["max_new_tokens"] == run.answer_tokens >= 90
@@ -438,11 +440,10 @@ def test_the_doctor_of_a_run_prints_a_line_a_guard_and_fails_where_something_mus
     assert refused(ftkit("doctor", "nowhere"), "nowhere is not a run")
 
 
-def test_a_run_whose_record_is_broken_is_told_guard_by_guard(run):
-    run.update(task={}, profile={"rank": 8})
-    found = of_run(run)
-    assert list(found) == THINGS and not found["leakage"].ok and not found["template"].ok
-    assert found["adapter"].ok
+def test_a_run_whose_record_is_broken_is_refused_with_file_and_field(run):
+    record = RunRecord.load(run.folder).as_data()
+    write_json(RunRecord.path(run.folder), record | {"task": {"folder": "desk"}})
+    assert refused(ftkit("doctor", run.folder), "run.json, field 'task.name': field required. Restore it from a copy")
 
 
 @pytest.mark.parametrize(

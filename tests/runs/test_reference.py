@@ -1,6 +1,5 @@
 import json
 import os
-from dataclasses import asdict
 
 import pytest
 
@@ -27,11 +26,11 @@ def no_runs(tmp_path, monkeypatch):
 
 def test_the_reference_run_is_of_the_cpu_profile_and_the_desk_as_they_are():
     record = SHIPPED.record
-    assert record["profile"] == asdict(read_profiles()["cpu"])
-    assert record["task"]["fingerprint"] == DESK.fingerprint()
-    assert record["status"] == "finished" and record["versions"]["torch"] and record["machine"]["processor"]
+    assert record.profile == read_profiles()["cpu"]
+    assert record.task.fingerprint == DESK.fingerprint()
+    assert record.status == "finished" and record.versions["torch"] and record.machine.processor
     assert (SHIPPED.adapter / "adapter_model.safetensors").stat().st_size < 12e6
-    assert load_evaluation(SHIPPED)["n"] == 408
+    assert load_evaluation(SHIPPED).n == 408
 
 
 def test_every_guard_has_what_it_looks_at_in_the_reference_run_and_finds_it_well(no_runs):
@@ -79,9 +78,9 @@ def test_the_reference_run_still_answers_as_it_was_measured(no_runs):
 def test_training_again_with_the_same_seed_gives_the_same_scores(no_runs):
     again = train(DESK, Choice(choose_profile("cpu").profile, "again"), fresh=True)
     mine, theirs = (
-        evaluate(again, quick=True)["models"][TUNED]["scores"],
-        load_evaluation(SHIPPED)["models"][TUNED]["scores"],
+        evaluate(again, quick=True).models[TUNED].scores,
+        load_evaluation(SHIPPED).models[TUNED].scores,
     )
     for metric in ("intent", "exact match"):
-        low, high = theirs[metric]["interval"]
-        assert abs(mine[metric]["value"] - theirs[metric]["value"]) <= (high - low) / 2
+        low, high = theirs[metric].interval
+        assert abs(mine[metric].value - theirs[metric].value) <= (high - low) / 2

@@ -127,76 +127,8 @@ def test_a_weight_with_its_scales_unpacked_once_is_what_bitsandbytes_makes_of_it
     for layer in linear_4bit_layers(with_adapter):
         theirs = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         for _ in range(2):  # the second time from the kept scales
-            assert torch.equal(kernels.dequantized(layer.weight), theirs)
+            assert torch.equal(kernels.dequantize_weight(layer.weight), theirs)
         assert layer.weight.quant_state.nested
-
-
-def both(function, reference, *given):
-    """Results and gradients of two ways to compute from the same inputs."""
-    found = []
-    for way in (function, reference):
-        some = [value.detach().clone().requires_grad_() for value in given]
-        out = way(*some)
-        out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape).to(out.dtype))
-        found.append((out.detach(), [value.grad for value in some]))
-    return found
-
-
-def small_layers(model):
-    kinds = ("RMSNorm", "MLP")
-    return [next(m for m in model.modules() if type(m).__name__.endswith(kind)) for kind in kinds]
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_small_layer_gives_what_transformers_gives_and_its_gradients(tiny_model, which):
-    model = load_model(str(tiny_model), "bfloat16", four_bit=False).train().requires_grad_(False)
-    layer = small_layers(model)[which]
-    theirs = type(layer).forward
-    assert kernels.speed_up_small_layers(model) == 3 * model.config.num_hidden_layers + 1
-    x = (3 * torch.randn(2, 9, model.config.hidden_size)).bfloat16().requires_grad_()
-    (one, ours), (two, reference) = both(layer, lambda x: theirs(layer, x), x)
-    assert torch.equal(one, two)  # forwards to the bit
-    for a, b in zip(ours, reference, strict=True):
-        assert a.dtype == b.dtype and (a - b).float().norm() / b.float().norm() < 0.01
-
-
-def test_the_gradients_of_norm_and_gate_are_those_of_their_formulas():
-    torch.manual_seed(0)
-    x, gate, up = (torch.randn(5, 12).bfloat16() for _ in range(3))
-    weight = torch.rand(12).bfloat16()
-
-    def norm(x):
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * weight.to(x.dtype)
-
-    exact = norm(wide := x.double().requires_grad_())
-    gradient = torch.randn(5, 12).bfloat16()
-    exact.backward(gradient.double())
-    ours = kernels._rms_norm().apply(narrow := x.clone().requires_grad_(), weight, 1e-5)
-    ours.backward(gradient)
-    torch.testing.assert_close(ours.double(), exact, rtol=0.02, atol=0.02)
-    torch.testing.assert_close(narrow.grad.double(), wide.grad, rtol=0.03, atol=0.03)
-    double = [value.double().requires_grad_() for value in (gate, up)]
-    assert torch.autograd.gradcheck(kernels._gated().apply, double)
-
-
-def test_a_small_layer_goes_transformers_way_where_its_own_would_be_wrong(tiny_model, monkeypatch):
-    used = []
-    norms, gates = kernels._rms_norm(), kernels._gated()
-    monkeypatch.setattr(kernels, "_rms_norm", lambda: used.append(1) or norms)
-    monkeypatch.setattr(kernels, "_gated", lambda: used.append(1) or gates)
-    model = load_model(str(tiny_model), "bfloat16", four_bit=False).train().requires_grad_(False)
-    kernels.speed_up_small_layers(model)
-    norm, mlp = small_layers(model)
-    x = torch.randn(2, 3, model.config.hidden_size).bfloat16()
-    norm(x), mlp(x)
-    assert len(used) == 2
-    norm.weight.requires_grad_()
-    norm(x)  # it is trained: its weight needs a gradient
-    model.eval()
-    norm(x), mlp(x)
-    model.float().train()
-    norm(x.float()), mlp(x.float())
-    assert len(used) == 2
 
 
 def test_a_training_step_with_all_of_it_gives_pefts_loss_and_gradients(with_adapter):
@@ -204,7 +136,6 @@ def test_a_training_step_with_all_of_it_gives_pefts_loss_and_gradients(with_adap
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, gradients = loss_and_gradients(base, inputs())
         kernels.speed_up_adapters(with_adapter)
-        kernels.speed_up_small_layers(base)
         base.set_attn_implementation(kernels.register())
         same, ours = loss_and_gradients(base, inputs())
     torch.testing.assert_close(same, loss, rtol=5e-3, atol=5e-3)
@@ -215,8 +146,8 @@ def test_a_training_step_with_all_of_it_gives_pefts_loss_and_gradients(with_adap
 
 def test_the_adapted_layer_goes_pefts_way_where_its_own_would_be_wrong(with_adapter, monkeypatch):
     used = []
-    real = kernels._lora_product()
-    monkeypatch.setattr(kernels, "_lora_product", lambda: used.append(1) or real)
+    real = kernels.LoraProduct.apply
+    monkeypatch.setattr(kernels.LoraProduct, "apply", lambda *args: used.append(1) or real(*args))
     kernels.speed_up_adapters(with_adapter)
     layer = adapter_layers(with_adapter)[0]
     x = torch.randn(1, 3, layer.in_features, dtype=torch.bfloat16)
@@ -244,9 +175,9 @@ def test_padding_on_the_left_and_on_the_right_give_the_same_loss(tiny_model):
 
 
 def test_an_option_leaves_pytorchs_own(monkeypatch):
-    assert kernels.wanted("cpu") and not kernels.wanted("cuda")
+    assert kernels.is_used("cpu") and not kernels.is_used("cuda")
     monkeypatch.setenv("FTKIT_FAST_KERNELS", "0")
-    assert not kernels.wanted("cpu")
+    assert not kernels.is_used("cpu")
 
 
 def test_liger_is_used_on_a_gpu_where_it_is_installed_and_leaves_the_loss_alone(monkeypatch):

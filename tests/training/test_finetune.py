@@ -10,18 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
+from ftkit.cli.main import _train
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
+from ftkit.common.files import write_json
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import PAD_TO, Choice
-from ftkit.data.task import load_task
+from ftkit.data.task import Task, load_task
 from ftkit.models.load import load_tokenizer
+from ftkit.runs.documents import Mark, RunRecord, TaskOfRun
 from ftkit.runs.run import Run, all_runs, open_run, unfinished_run
 from ftkit.training.finetune import last_checkpoint, train
-from ftkit.training.progress import COMPLETE
-from ftkit.training.trainer import completion_loss, length_batches, make_trainer, training_data
+from ftkit.training.trainer import LengthBatches, completion_loss, count_longest_completion, make_trainer, training_data
 
 
 def quietly(*args, **kwargs):
@@ -46,17 +49,17 @@ def trainer(tiny_task, tiny_choice, tmp_path):
 
 def test_the_run_records_what_it_was_made_from_and_what_it_measured(tiny_run, tiny_task, tiny_choice):
     record = tiny_run.record
-    assert record["status"] == "finished"
-    assert record["seed"] == tiny_choice.profile.seed
-    assert record["task"] == {"name": "desk", "folder": str(tiny_task.folder), "fingerprint": tiny_task.fingerprint()}
-    assert record["versions"]["torch"] == torch.__version__
+    assert record.status == "finished"
+    assert record.seed == tiny_choice.profile.seed
+    assert record.task == TaskOfRun(name="desk", folder=str(tiny_task.folder), fingerprint=tiny_task.fingerprint())
+    assert record.versions["torch"] == torch.__version__
     assert tiny_run.profile == tiny_choice.profile
-    measured = record["training"]
-    assert measured["steps"] == 12 and measured["examples"] == 48
-    assert measured["tokens_per_second"] > 0 and measured["peak_memory_mb"] > 100 and measured["seconds"] > 0
-    steps = [entry["step"] for entry in tiny_run.log()]
+    measured = tiny_run.training
+    assert measured.steps == 12 and measured.examples == 48
+    assert measured.tokens_per_second > 0 and measured.peak_memory_mb > 100 and measured.seconds > 0
+    steps = [entry.step for entry in tiny_run.log()]
     assert steps == [4, 8, 12]
-    assert measured["tokens"] == tiny_run.log()[-1]["tokens"] == sum(training_lengths(tiny_task, tiny_choice))
+    assert measured.tokens == tiny_run.log()[-1].tokens == sum(training_lengths(tiny_task, tiny_choice))
 
 
 def test_the_model_card_tells_the_runs_own_figures(tiny_run):
@@ -66,8 +69,8 @@ def test_the_model_card_tells_the_runs_own_figures(tiny_run):
     assert "base_model" not in yaml.safe_load(head)  # a folder of this machine: nothing that a hub could link to
     reference = (kit_root() / "data" / "reference_run" / "model_card.md").read_text(encoding="utf-8")
     assert yaml.safe_load(reference.split("---\n", 2)[1])["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    measured = tiny_run.record["training"]
-    for figure in (tiny_run.record["task"]["fingerprint"], f"{measured['tokens_per_second']:.0f} tokens/s", "| rank | 8 |"):
+    measured = tiny_run.training
+    for figure in (tiny_run.record.task.fingerprint, f"{measured.tokens_per_second:.0f} tokens/s", "| rank | 8 |"):
         assert figure in text
     assert "Not evaluated yet" in text or "n = 12" in text
     log = [json.loads(line)["loss"] for line in (kit_root() / "data/reference_run/log.jsonl").read_text().splitlines()]
@@ -79,7 +82,7 @@ def training_lengths(task, choice):
 
 
 def test_learning_happened_and_only_safetensors_hold_weights(tiny_run):
-    losses = [entry["loss"] for entry in tiny_run.log()]
+    losses = [entry.loss for entry in tiny_run.log()]
     assert losses[-1] < losses[0]
     assert any(w.abs().sum() > 0 for name, w in adapter_weights(tiny_run).items() if "lora_B" in name)
     assert sorted(p.name for p in tiny_run.adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
@@ -124,7 +127,7 @@ def test_batches_hold_rows_of_like_length(trainer, tiny_task, tiny_choice):
 
 def test_batches_of_like_length_come_in_random_order_the_longest_row_first():
     lengths = [20 + 7 * n % 61 for n in range(203)]
-    batches = length_batches(lengths, 2, seed=17)
+    batches = LengthBatches(lengths, 2, seed=17)
     order = list(batches)
     assert len(batches) == 203 and sorted(order) == list(range(203)) and lengths[order[0]] == max(lengths)
     pairs = [(lengths[a], lengths[b]) for a, b in zip(order[2:-1:2], order[3::2], strict=True)]
@@ -133,8 +136,8 @@ def test_batches_of_like_length_come_in_random_order_the_longest_row_first():
     assert 0.35 < falls / len(pairs) < 0.65, "the lengths go down"
     assert list(batches) == order
     batches.set_epoch(1)
-    assert list(batches) != order != list(length_batches(lengths, 2, seed=3))
-    assert list(length_batches([5], 2, seed=17)) == [0] and sorted(length_batches([5, 6, 7], 2, seed=17)) == [0, 1, 2]
+    assert list(batches) != order != list(LengthBatches(lengths, 2, seed=3))
+    assert list(LengthBatches([5], 2, seed=17)) == [0] and sorted(LengthBatches([5, 6, 7], 2, seed=17)) == [0, 1, 2]
 
 
 def test_the_second_pass_has_an_order_of_its_own(trainer):
@@ -193,8 +196,8 @@ def test_a_killed_training_is_taken_up_and_ends_the_same(at, tiny_task, tiny_cho
     assert any(line.startswith("Going on after step 4") for line in lines) == (at == 7)
     for name, weight in adapter_weights(tiny_run).items():
         torch.testing.assert_close(adapter_weights(run)[name], weight, rtol=1e-2, atol=1e-4, msg=name)
-    assert [entry["step"] for entry in run.log()] == [4, 8, 12]
-    assert run.log()[-1]["tokens"] == tiny_run.log()[-1]["tokens"]
+    assert [entry.step for entry in run.log()] == [4, 8, 12]
+    assert run.log()[-1].tokens == tiny_run.log()[-1].tokens
     assert [r.folder for r in all_runs()] == [run.folder]
 
 
@@ -207,8 +210,8 @@ def test_a_training_stopped_in_its_second_pass_ends_the_same(tiny_task, tiny_cho
     assert any(line.startswith("Going on after step 16") or line.startswith("Going on after step 18") for line in lines), (
         lines
     )
-    assert run.folder != whole.folder and run.log()[-1]["tokens"] == whole.log()[-1]["tokens"]
-    assert [entry["loss"] for entry in run.log()] == pytest.approx([entry["loss"] for entry in whole.log()], rel=1e-2)
+    assert run.folder != whole.folder and run.log()[-1].tokens == whole.log()[-1].tokens
+    assert [entry.loss for entry in run.log()] == pytest.approx([entry.loss for entry in whole.log()], rel=1e-2)
     for name, weight in adapter_weights(whole).items():
         torch.testing.assert_close(adapter_weights(run)[name], weight, rtol=1e-2, atol=1e-4, msg=name)
 
@@ -219,7 +222,7 @@ def test_a_checkpoint_cut_off_is_not_taken(tmp_path):
         folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         if complete:
-            (folder / COMPLETE).write_text("{}")
+            (folder / Mark.FILE).write_text("{}")
     assert last_checkpoint(run).name == "checkpoint-8"
 
 
@@ -235,6 +238,21 @@ def test_other_data_or_settings_start_a_new_run(tiny_task, tiny_choice, runs, br
         assert unfinished_run(tiny_task, tiny_choice.profile) is None
     with pytest.raises(KitError, match="is not finished"):
         open_run(stopped.folder)
+
+
+def test_the_command_checks_every_row_once_and_loads_one_tokenizer(tiny_task, tiny_choice, runs, monkeypatch):
+    rows, tokenizers = [], []
+    check, load = Task.problems, AutoTokenizer.from_pretrained
+    monkeypatch.setattr(Task, "problems", lambda task, row: rows.append(row["id"]) or check(task, row))
+    monkeypatch.setattr(
+        AutoTokenizer, "from_pretrained", lambda *args, **more: tokenizers.append(args) or load(*args, **more)
+    )
+    two_steps = Choice(tiny_choice.profile.with_changes(max_steps=2, checkpoint_steps=2), "a test")
+    monkeypatch.setattr("ftkit.common.profiles.choose_profile", lambda name: two_steps)
+    run = _train(str(tiny_task.folder), None, None, fresh=True)
+    assert run.finished
+    assert len(rows) == len(set(rows)) == 48 + 8 + 12
+    assert len(tokenizers) == 1
 
 
 def test_a_row_longer_than_the_profile_takes_is_named(tiny_task, tiny_choice, runs):
@@ -294,8 +312,14 @@ def test_durations_are_told_for_people(seconds, text):
     assert clock(seconds) == text
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    code = "import ftkit, ftkit.cli, sys; print([m for m in ('torch', 'trl', 'gradio', 'transformers') if m in sys.modules])"
+LIGHT = (
+    "ftkit.cli.main ftkit.cli.task ftkit.data.check ftkit.models.find ftkit.models.hub ftkit.runs.run ftkit.common.memory"
+)
+
+
+def test_importing_what_every_command_needs_loads_nothing_heavy():
+    heavy = ("torch", "trl", "gradio", "transformers", "bitsandbytes")
+    code = f"import sys, {', '.join(LIGHT.split())}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -306,18 +330,18 @@ def test_a_tuned_model_may_write_as_long_as_the_longest_training_answer(tiny_run
     from ftkit.evaluation.answer import Answerer
     from ftkit.models.load import load_tokenizer
     from ftkit.runs.run import SPARE, Run
-    from ftkit.training.trainer import longest_completion
 
     tokenizer = load_tokenizer(tiny_run.profile.model)
     texts = [json.dumps(row["ticket"], separators=(",", ":")) + tokenizer.eos_token for row in tiny_task.rows("train")]
     longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
-    assert longest_completion(tiny_task, tokenizer) == longest > tiny_run.profile.max_new_tokens
+    data = training_data(tiny_task, tokenizer, tiny_run.profile)
+    assert count_longest_completion(data, tokenizer) == longest > tiny_run.profile.max_new_tokens
     copy = Run(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
-    record = copy.record["training"]
-    copy.update(training={**record, "longest_completion": longest})
+    copy.update(training=copy.training.model_copy(update={"longest_completion": longest}))
     assert Answerer.of_run(copy).max_new_tokens == longest + SPARE
-    del record["longest_completion"]  # a run of an older version
-    copy.update(training=record)
+    record = copy.record.as_data()
+    del record["training"]["longest_completion"]  # a run of an older version
+    write_json(RunRecord.path(copy.folder), record)
     assert Answerer.of_run(copy).max_new_tokens == tiny_run.profile.max_new_tokens
 
 

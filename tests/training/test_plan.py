@@ -5,17 +5,17 @@ from ftkit.common.errors import KitError
 from ftkit.common.machine import Hardware
 from ftkit.common.profiles import choose_profile, read_profiles
 from ftkit.data.task import load_task
+from ftkit.models.catalog import CATALOG
 from ftkit.models.four_bit import weight_bytes
 from ftkit.models.load import load_model
 from ftkit.training.plan import (
-    CONFIGS,
     METHODS,
     MOST_EXAMPLES,
     MOST_TOKENS,
     NF4,
+    describe_gap,
     example_lengths,
     fits,
-    in_words,
     largest_batch,
     longest_rows,
     model_shape,
@@ -40,8 +40,8 @@ def trainer(tiny_task, tiny_choice, tmp_path_factory):
 
 
 def test_the_models_of_the_profiles_can_be_planned_without_a_hub():
-    sizes = {name: model_shape(name).weights for name in CONFIGS}
-    assert {profile.model for profile in PROFILES.values()} == set(CONFIGS)
+    sizes = {name: model_shape(name).weights for name in CATALOG}
+    assert {profile.model for profile in PROFILES.values()} == set(CATALOG)
     assert [round(size / 1e6) for size in sizes.values()] == [135, 1711, 7616]
 
 
@@ -160,9 +160,9 @@ def test_operations_count_six_a_trained_weight_and_four_a_frozen_one():
 
 
 def test_the_gap_is_told_in_words():
-    assert in_words(100, 101) == "as planned"
-    assert in_words(100, 112) == "12% more than planned"
-    assert in_words(100, 80) == "20% less than planned"
+    assert describe_gap(100, 101) == "as planned"
+    assert describe_gap(100, 112) == "12% more than planned"
+    assert describe_gap(100, 80) == "20% less than planned"
 
 
 def test_the_command_prints_the_plan_and_names_a_model_that_cannot_be_had(tmp_path):
@@ -183,9 +183,9 @@ def test_the_command_prints_the_plan_and_names_a_model_that_cannot_be_had(tmp_pa
 
 
 def test_a_run_records_its_plan_beside_what_was_measured(tiny_run):
-    measured = tiny_run.record["training"]
-    assert measured["planned_memory_mb"] > 500
-    assert measured["memory_against_plan"] == in_words(measured["planned_memory_mb"], measured["peak_memory_mb"])
+    measured = tiny_run.training
+    assert measured.planned_memory_mb > 500
+    assert measured.memory_against_plan == describe_gap(measured.planned_memory_mb, measured.peak_memory_mb)
 
 
 def test_an_unknown_method_is_refused():

@@ -61,12 +61,12 @@ def trained(task, model, tmp_path, processes, batch):
 def test_two_processes_train_as_one_with_twice_the_batch(eight_rows, tiny_model, tmp_path):
     two = trained(eight_rows, tiny_model, tmp_path, 2, 4)
     one = trained(eight_rows, tiny_model, tmp_path, 1, 8)
-    assert two.record["training"]["processes"] == 2 and one.record["training"]["processes"] == 1
+    assert two.training.processes == 2 and one.training.processes == 1
     assert len(list(two.folder.parent.iterdir())) == 1  # one run folder, not one for each process
-    losses = [[entry["loss"] for entry in run.log()] for run in (two, one)]
+    losses = [[entry.loss for entry in run.log()] for run in (two, one)]
     assert len(losses[0]) == 6
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
-    assert two.log()[-1]["tokens"] == one.log()[-1]["tokens"]
+    assert two.log()[-1].tokens == one.log()[-1].tokens
 
 
 def test_one_process_agrees_with_itself():

@@ -1,1 +1,1 @@
-"""What each lab asks, a module a lab, as `course.lessons` does for the lessons."""
+"""What each lab asks: the exercises in `NAME.py`, the quiz and typical wrong answers in `NAME.toml`, as in `lessons/`."""

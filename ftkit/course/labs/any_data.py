@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _made_up(n):
@@ -75,10 +75,6 @@ SUSPECTS = {
 }
 
 
-def _suspect(suspect):
-    wrong_choice(suspect, SUSPECTS)
-
-
 EXERCISES = (
     Exercise(
         "any_data.spoil",
@@ -96,19 +92,7 @@ def spoil(rows, share, seed):
         spoiled[i] = {**rows[i], "ticket": rng.choice(others)}
     return spoiled
 ''',
-        '''
-def spoil(rows, share, seed):
-    """The rows (message, ticket); a share of them gets the ticket of a row of another intent."""
-    import random
-
-    rng = random.Random(seed)
-    chosen = rng.sample(range(len(rows)), round(share * len(rows)))
-    spoiled = list(rows)
-    for i in chosen:
-        others = [row["ticket"] for row in rows if row["ticket"]["intent"] != rows[i]["ticket"]["intent"]]
-        spoiled[i] = {**rows[i], "ticket": rng.choice(others)}
-    return spoiled
-''',
+        ('[row["ticket"] for row in rows if row["ticket"]["intent"] != rows[i]["ticket"]["intent"]]',),
         _spoil,
         (
             "`others` is a list of tickets: those of the rows whose intent differs from that of row i.",
@@ -124,11 +108,7 @@ def worth(clean, noisy, equal):
     """What a noisy row is worth if `clean` and `noisy` rows together do what `equal` clean ones do."""
     return ...
 ''',
-        '''
-def worth(clean, noisy, equal):
-    """What a noisy row is worth if `clean` and `noisy` rows together do what `equal` clean ones do."""
-    return (equal - clean) / noisy
-''',
+        ("(equal - clean) / noisy",),
         _worth,
         (
             "The clean rows among them are worth one each.",
@@ -149,86 +129,13 @@ suspect = {
     "perfect on the training rows, poor on new ones, and more rows help at once": ...,
 }
 """,
-        """
-# which is it: "wrong labels", "another task's rows", "a leak" or "too few rows"?
-suspect = {
-    "loss low, and every answer is a well-formed label for a parcel": "another task's rows",
-    "excellent on the validation split, middling on last week's messages": "a leak",
-    "the training loss stays well above a clean set's, and rows read by hand contradict each other": "wrong labels",
-    "perfect on the training rows, poor on new ones, and more rows help at once": "too few rows",
-}
-""",
-        _suspect,
+        ('"another task\'s rows"', '"a leak"', '"wrong labels"', '"too few rows"'),
+        partial(wrong_choice, best=SUSPECTS),
         (
             "Which of them would a falling loss hide, and which would it show?",
             "A leak can be seen only where the answers were not seen.",
         ),
         "each kind of bad data has a face of its own.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "Half of the labels are wrong. You may keep all rows, or only those that you trust. What do you do first?",
-        (
-            Option(
-                "Find out which rows are wrong, then compare both sets by experiment.",
-                "lesson 02 shows how to look for them; then train on both, with several seeds each.",
-                True,
-            ),
-            Option("Look for the best learning rate for noisy data.", "no rate makes a wrong label right."),
-            Option("Nothing: more data is always better.", "that is the belief which this lab puts to the test."),
-        ),
-    ),
-    Question(
-        "Why did a wrong row get the ticket of another row, and not some nonsense?",
-        (
-            Option(
-                "Nonsense would be found at once; such a ticket looks right by itself.",
-                "as with most slips in real life: they are whole, and in the wrong place.",
-                True,
-            ),
-            Option("It is easier to program.", "nonsense would have been easier still."),
-            Option(
-                "So that the model learns the form badly.", "the form stays right in every ticket; the content does not."
-            ),
-        ),
-    ),
-    Question(
-        "Well-formed, correct examples of another task are",
-        (
-            Option(
-                "harmless, because they are correct.",
-                "correct for something else; what they do to your task has to be measured.",
-            ),
-            Option(
-                "irrelevant data: they teach another task.",
-                "clean is not enough.",
-                True,
-            ),
-            Option("the same as wrong labels.", "nothing in them contradicts your task; compare the two in the figures."),
-        ),
-    ),
-    Question(
-        "A model scores far better on the half of the validation split that leaked. What is the right figure to report?",
-        (
-            Option("The mean of both halves.", "half of it would be memory."),
-            Option("That of the leaked half; it is part of the split.", "the model has seen those answers."),
-            Option(
-                "That of the messages which no training has seen.", "and the leak is mended before the next training.", True
-            ),
-        ),
-    ),
-    Question(
-        "The interval of the difference between two doses goes from -3 to +2 points. You say:",
-        (
-            Option("The smaller dose is better, its score is higher.", "a repetition may turn the two round."),
-            Option("They are equally good.", "that was not shown either; a difference may be too small to be seen here."),
-            Option(
-                "With so many messages and seeds no difference was detected.",
-                "and with what is at stake you decide whether to measure more.",
-                True,
-            ),
-        ),
     ),
 )

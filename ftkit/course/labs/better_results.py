@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
+from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _luck(luck):
@@ -69,10 +69,6 @@ NEEDS = {
 }
 
 
-def _decide(decide):
-    wrong_choice(decide, NEEDS)
-
-
 EXERCISES = (
     Exercise(
         "better_results.luck",
@@ -86,15 +82,7 @@ def luck(scores):
     spread_of_a_gap = ...
     return 2 * spread_of_a_gap
 ''',
-        '''
-def luck(scores):
-    """A gap of two single trainings that luck seldom exceeds; `scores`: one training, several seeds."""
-    import statistics
-
-    spread_of_one = statistics.stdev(scores)
-    spread_of_a_gap = 2**0.5 * spread_of_one
-    return 2 * spread_of_a_gap
-''',
+        ("statistics.stdev(scores)", "2**0.5 * spread_of_one"),
         _luck,
         (
             "The spread of one training is the standard deviation of its scores: statistics.stdev.",
@@ -112,13 +100,10 @@ def net(before, after):
     learned = ...
     return forgotten, learned
 ''',
-        '''
-def net(before, after):
-    """How many questions were forgotten and how many learned; lists of 0 and 1, question by question."""
-    forgotten = sum(old > new for old, new in zip(before, after, strict=True))
-    learned = sum(new > old for old, new in zip(before, after, strict=True))
-    return forgotten, learned
-''',
+        (
+            "sum(old > new for old, new in zip(before, after, strict=True))",
+            "sum(new > old for old, new in zip(before, after, strict=True))",
+        ),
         _net,
         (
             "Go through both lists at once: zip(before, after).",
@@ -138,79 +123,13 @@ decide = {
     "answers about today's menu and today's free tables": ...,
 }
 """,
-        """
-# what would you do: "fine-tune", "ask the base better", "a plain classifier" or "look it up"?
-decide = {
-    "2,000 checked examples; whole tickets wanted; few-shot prompting gets almost none right": "fine-tune",
-    "15 examples; the base gets most of them right if it is told the format": "ask the base better",
-    "800 messages with one of three labels, nothing else wanted": "a plain classifier",
-    "answers about today's menu and today's free tables": "look it up",
-}
-""",
-        _decide,
+        ('"fine-tune"', '"ask the base better"', '"a plain classifier"', '"look it up"'),
+        partial(wrong_choice, best=NEEDS),
         (
             "Ask for each: are there enough examples? Is the answer a label or a text? Does it change?",
             "The cheapest thing that does it is the right one.",
         ),
         "not fine-tuning is often the better engineering.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "One training scores 2 points more than another. What would you want to know first?",
-        (
-            Option("How far trainings with other seeds lie apart.", "if that is as much, nothing was found.", True),
-            Option("Whether the loss was smaller too.", "one more figure from the same single training."),
-            Option("Which GPU was used.", "that changes how fast, hardly how good."),
-        ),
-    ),
-    Question(
-        "With 15 examples a fine-tuned model did badly. What follows?",
-        (
-            Option("Fine-tuning does not work for this task.", "it may with more rows; the curve shows it."),
-            Option("More passes are needed.", "perhaps; measure it. But few rows stay few."),
-            Option(
-                "Try the same rows in a prompt, or keep them as a small test set, before you train again.",
-                "cheap, and honest.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "Why compare with TF-IDF and not only with the base?",
-        (
-            Option(
-                "The base without training is an easy opponent; a cheap tool may be good enough.",
-                "measure what you would really do otherwise.",
-                True,
-            ),
-            Option("It is newer.", "it is half a century older."),
-            Option("It can write tickets too.", "it cannot: it gives labels, and just there it is compared."),
-        ),
-    ),
-    Question(
-        "A model that was good at something is tuned on examples of just that. It",
-        (
-            Option("can only gain.", "nothing makes sure of that; look at the figures of the lab."),
-            Option(
-                "may gain or lose: it takes over the small set's habits.",
-                "so it is asked the same questions before and after.",
-                True,
-            ),
-            Option("stays as it is.", "training always changes something; the question is what."),
-        ),
-    ),
-    Question(
-        "What is the first entry on a checklist before any fine-tuning?",
-        (
-            Option("Which rank the adapter has.", "a detail, much later."),
-            Option("Which GPU to rent.", "only when it is clear that one is wanted."),
-            Option(
-                "A held-out test and the score of the cheapest thing that could do.",
-                "without it you cannot know whether you won.",
-                True,
-            ),
-        ),
     ),
 )

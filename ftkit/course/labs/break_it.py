@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _same_prompt(same_prompt):
@@ -119,8 +120,8 @@ def _memory(memory):
     wrong_if(not isinstance(memory, str), 'Write one letter in quotes, such as "a".')
     letter = memory.strip().lower()
     wrong_if(letter not in CLUES, f"{memory!r} is none of the letters a to d.")
-    said, right = CLUES[letter]
-    wrong_if(not right, said)
+    reason, right = CLUES[letter]
+    wrong_if(not right, reason)
 
 
 def _changes_nothing(changes_nothing):
@@ -172,7 +173,7 @@ def _road(road):
     )
     wrong_if(place["merge"] < place["put the adapter on"], "What would be merged, before the adapter is on?")
     wrong_if(
-        place["put the adapter on"] < place["dequantize the base"], "An adapter goes on once the base is as it shall be."
+        place["put the adapter on"] < place["dequantize the base"], "An adapter goes on once the base is as it should be."
     )
     wrong_if(place["save"] < place["merge"], "What is saved before the merge is not the merged model.")
 
@@ -187,10 +188,6 @@ CUTS = {
 }
 
 
-def _which_limit(which_limit):
-    wrong_choice(which_limit, CUTS)
-
-
 EXERCISES = (
     Exercise(
         "break_it.template",
@@ -200,11 +197,7 @@ def same_prompt(tokenize, trained, asked):
     """Whether two prompts are the same to a model. `tokenize` turns a text into a list of token ids."""
     return ...
 ''',
-        '''
-def same_prompt(tokenize, trained, asked):
-    """Whether two prompts are the same to a model. `tokenize` turns a text into a list of token ids."""
-    return tokenize(trained) == tokenize(asked)
-''',
+        ("tokenize(trained) == tokenize(asked)",),
         _same_prompt,
         ("A model reads token ids, nothing else.", "Two lists are compared with ==."),
         "this comparison, over real prompts, is a test that every project should have.",
@@ -217,11 +210,7 @@ def carries_end(labels, end):
     """Whether the token `end` is among the tokens that a training example is graded on."""
     return ...
 ''',
-        '''
-def carries_end(labels, end):
-    """Whether the token `end` is among the tokens that a training example is graded on."""
-    return end in labels
-''',
+        ("end in labels",),
         _carries_end,
         (
             "A label is the token that is right at its place, or -100 where no loss falls.",
@@ -237,11 +226,7 @@ def stray(labels, prompt, real):
     """Labels that carry loss and should not: in the first `prompt` places, and from place `real` on."""
     return ...
 ''',
-        '''
-def stray(labels, prompt, real):
-    """Labels that carry loss and should not: in the first `prompt` places, and from place `real` on."""
-    return sum(label != -100 for label in labels[:prompt] + labels[real:])
-''',
+        ("sum(label != -100 for label in labels[:prompt] + labels[real:])",),
         _stray,
         (
             "labels[:prompt] are those of the prompt, labels[real:] those of the padding.",
@@ -281,10 +266,7 @@ def verdict(losses):
 # which of a to d fits the symptom? Write one letter in quotes.
 memory = ...
 """,
-        """
-# which of a to d fits the symptom? Write one letter in quotes.
-memory = "c"
-""",
+        ('"c"',),
         _memory,
         ("Which of them makes *one* score good and leaves the other?", "What had the model seen, and what had it not?"),
         "a model that has seen the test remembers it; on fresh messages memory is of no use.",
@@ -298,11 +280,7 @@ def changes_nothing(weights):
     """Whether an adapter leaves its base as it is. `weights`: {name: tensor}, A and B apart."""
     return ...
 ''',
-        '''
-def changes_nothing(weights):
-    """Whether an adapter leaves its base as it is. `weights`: {name: tensor}, A and B apart."""
-    return not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
-''',
+        ('not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)',),
         _changes_nothing,
         (
             "What is added to a layer is the product B·A. B begins as zeros, A as random numbers.",
@@ -343,85 +321,13 @@ which_limit = {
     "the same run gives whole answers in the demo, and halves in a script": ...,
 }
 """,
-        """
-# which limit is to blame, "max_length" (training) or "max_new_tokens" (generation)?
-which_limit = {
-    "every answer has exactly 24 tokens": "max_new_tokens",
-    "answers know the first fields, and make up the last ones": "max_length",
-    "the training's loss is fine, and rows had lost their last tokens": "max_length",
-    "the same run gives whole answers in the demo, and halves in a script": "max_new_tokens",
-}
-""",
-        _which_limit,
+        ('"max_new_tokens"', '"max_length"', '"max_length"', '"max_new_tokens"'),
+        partial(wrong_choice, best=CUTS),
         (
             "max_new_tokens cuts what a model writes; max_length cuts what a model learns from.",
             "A model that can write whole answers somewhere has learned them.",
         ),
         "two limits, two places to look.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "The loss fell nicely, and the demo writes prose. Where do you look first?",
-        (
-            Option("At the learning rate.", "a loss that fell nicely speaks for it."),
-            Option(
-                "At what the model is given: the prompt, token by token, and whether the adapter is on.",
-                "the loss was measured on training's prompts with the adapter on; the demo may have neither.",
-                True,
-            ),
-            Option("At the size of the model.", "the size was the same in training."),
-        ),
-    ),
-    Question(
-        "Padding and end token have the same id. Is that a fault?",
-        (
-            Option("Yes, such a model cannot be fine-tuned.", "many are made so, the course's own among them."),
-            Option(
-                "No, but whoever masks padding by its id masks the end too.",
-                "mask by place instead: the attention mask knows where the padding is.",
-                True,
-            ),
-            Option("No, and it never plays a part.", "it does as soon as labels are masked by the token's id."),
-        ),
-    ),
-    Question(
-        "Two trainings end with the losses 1.2 and 0.3. Which one is better?",
-        (
-            Option("The one with 0.3.", "only if both losses fall on the same tokens."),
-            Option("The one with 1.2.", "nothing speaks for it either."),
-            Option(
-                "It cannot be told: the one loss may count prompt and padding, the other answers alone.",
-                "compare answers on held-out messages, or the loss on the same tokens.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "Why do the kit's guards look at causes and not at symptoms?",
-        (
-            Option(
-                "A symptom may have several causes, and it shows when the training is over.",
-                "a cause can be found before the first step, and named.",
-                True,
-            ),
-            Option("Symptoms cannot be measured.", "they can; evaluation does nothing else."),
-            Option("Causes are quicker to mend.", "they are mended either way; the question is when they are seen."),
-        ),
-    ),
-    Question(
-        "A guard stays silent. What do you know?",
-        (
-            Option(
-                "That the model is good.", "it may have learned the wrong thing from bad data without any of these faults."
-            ),
-            Option(
-                "That this one mistake was not made, as far as it looks.",
-                "how good the model is, evaluation on held-out messages tells.",
-                True,
-            ),
-            Option("Nothing.", "one cause is off the list, and that is worth much in a search."),
-        ),
     ),
 )

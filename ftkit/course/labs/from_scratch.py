@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _blind_loss(blind_loss):
@@ -41,10 +41,6 @@ KINDS = {
     "JSON always valid, the same ticket for nearly every message": FORM,
     "loss 0.10 on its rows, 0.11 on new messages": TASK,
 }
-
-
-def _learned(learned):
-    wrong_choice(learned, KINDS)
 
 
 def _years(years):
@@ -102,16 +98,8 @@ learned = {
     "loss 0.10 on its rows, 0.11 on new messages": ...,
 }
 """,
-        """
-# what has each model learned: "nothing yet", "rows by heart", "the form alone" or "the task"?
-learned = {
-    "loss 10.8 on its rows, 10.8 on new messages": "nothing yet",
-    "loss 0.02 on its rows, 2.9 on new messages": "rows by heart",
-    "JSON always valid, the same ticket for nearly every message": "the form alone",
-    "loss 0.10 on its rows, 0.11 on new messages": "the task",
-}
-""",
-        _learned,
+        ('"nothing yet"', '"rows by heart"', '"the form alone"', '"the task"'),
+        partial(wrong_choice, best=KINDS),
         (
             "Compare the loss on rows that it was trained on with that on messages that it never saw.",
             "A form can be learned without what it should hold.",
@@ -127,73 +115,9 @@ def years(tokens, per_second):
     """The years that `tokens` tokens take at `per_second` tokens a second, day and night."""
     return ...
 ''',
-        '''
-def years(tokens, per_second):
-    """The years that `tokens` tokens take at `per_second` tokens a second, day and night."""
-    return tokens / per_second / (365 * 24 * 3600)
-''',
+        ("tokens / per_second / (365 * 24 * 3600)",),
         _years,
         ("Tokens divided by tokens a second are seconds.", "A year has 365 * 24 * 3600 seconds."),
         "and that is for the smallest model of its family.",
-    ),
-)
-QUIZ = (
-    Question(
-        "What does a fine-tuning start from?",
-        (
-            Option("From weights drawn at random.", "that is where pre-training starts, once."),
-            Option(
-                "From weights that have read a great deal of text.",
-                "they know words, grammar and JSON before your first example.",
-                True,
-            ),
-            Option("From your examples.", "those are what it goes on with, not what it starts from."),
-        ),
-    ),
-    Question(
-        "In the experiment both models had the same architecture, rows, order, steps and learning rate. Why so strict?",
-        (
-            Option(
-                "Because then the first weights are the only thing that a difference can come from.",
-                "change one thing at a time, or you measure a mixture.",
-                True,
-            ),
-            Option("To save time.", "it costs more, if anything."),
-            Option("Because random weights need it.", "they were even given settings of their own in other lines."),
-        ),
-    ),
-    Question(
-        "A loss of 10.8 with 49,152 tokens in the vocabulary means",
-        (
-            Option("that training is nearly done.", "it has not begun: this is what blind guessing costs."),
-            Option("that every token is about equally likely to the model.", "the logarithm of 49,152 is 10.8.", True),
-            Option(
-                "that the learning rate is too high.", "too high a rate can end above this, but before any step it is this."
-            ),
-        ),
-    ),
-    Question(
-        "Suppose that a model begun at random reaches a small loss on its training rows after many passes. So?",
-        (
-            Option("It has caught up with the pre-trained one.", "look at messages that it has not seen."),
-            Option(
-                "It may know the rows by heart: only new messages tell.",
-                "a few hundred rows are easily learned by heart, and of no use alone.",
-                True,
-            ),
-            Option("The rows were too easy.", "that would help with new messages too."),
-        ),
-    ),
-    Question(
-        "When is training from scratch the right thing?",
-        (
-            Option("When the data are few and special.", "that is when a pre-trained base helps most."),
-            Option("When a task is simple.", "then a smaller tool than a language model may do."),
-            Option(
-                "When no base knows your language or kind of data, and there are billions of tokens and the machines.",
-                "then it is pre-training that you do, and somebody may fine-tune your model later.",
-                True,
-            ),
-        ),
     ),
 )

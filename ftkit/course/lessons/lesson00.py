@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ftkit.course.exercise import Exercise, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 STAGES = ["pre-trained model", "training data", "fine-tuning", "evaluation", "deployment"]
 
@@ -49,11 +48,7 @@ def chairs(ticket):
     """Chairs to set for a ticket: the party's size, 0 where the message names none."""
     return ...
 ''',
-        '''
-def chairs(ticket):
-    """Chairs to set for a ticket: the party's size, 0 where the message names none."""
-    return ticket["guests"] or 0
-''',
+        ('ticket["guests"] or 0',),
         _chairs,
         (
             'A ticket is a Python dictionary: ticket["day"] gives its day.',
@@ -68,10 +63,7 @@ def chairs(ticket):
 # the five stages, out of order: evaluation, pre-trained model, deployment, fine-tuning, training data
 road = ...
 """,
-        """
-# the five stages, out of order: evaluation, pre-trained model, deployment, fine-tuning, training data
-road = ["pre-trained model", "training data", "fine-tuning", "evaluation", "deployment"]
-""",
+        ('["pre-trained model", "training data", "fine-tuning", "evaluation", "deployment"]',),
         _road,
         (
             "Think of the chef: skill, ingredients, adapting the recipe, tasting, serving.",
@@ -79,64 +71,5 @@ road = ["pre-trained model", "training data", "fine-tuning", "evaluation", "depl
         ),
         "that is the road of the course, a lesson for each stage.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "What does fine-tuning do?",
-        (
-            Option(
-                "It trains a new model from the beginning, on your examples only.",
-                "that would be pre-training, and it takes far more text than a task has. Fine-tuning starts from weights that are "
-                "there already.",
-            ),
-            Option(
-                "It goes on training a model that is there already, on examples of your task.",
-                "the general skill stays the ground; the examples adapt it.",
-                True,
-            ),
-            Option(
-                "It writes better prompts for a model.",
-                "prompts change what a model reads, not the model. Fine-tuning changes weights.",
-            ),
-        ),
-    ),
-    Question(
-        "In the picture with the chef, what are the training data?",
-        (
-            Option("The many recipes that the chef knows.", "those are what the pre-trained model brings along."),
-            Option("The tasting before the dish is served.", "that is evaluation."),
-            Option("The ingredients.", "what goes in decides what can come out.", True),
-        ),
-    ),
-    Question(
-        "Why does a run print which profile it took, and why?",
-        (
-            Option(
-                "So that you can see whether the machine was recognised, and choose otherwise if it was not.",
-                "an automatic choice that gives its reason can be checked.",
-                True,
-            ),
-            Option(
-                "Because every machine needs its own notebook.",
-                "the notebooks are the same everywhere; the profile differs.",
-            ),
-            Option("Because the answer's quality depends on nothing else.", "data, model and settings matter as well."),
-        ),
-    ),
-    Question(
-        "The untouched model gave one wrong answer. What does that show?",
-        (
-            Option(
-                "That it cannot do the task.",
-                "one answer proves nothing, in either direction. Lesson 04 measures on many messages.",
-            ),
-            Option(
-                "Hardly anything: it takes many messages, and the same ones before and after.",
-                "and an interval that says how sure the result is.",
-                True,
-            ),
-            Option("That fine-tuning will help.", "it may. That has to be measured, on messages that were not trained on."),
-        ),
     ),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_if
-from ftkit.course.quizzes import Option, Question
+from ftkit.course.exercise import Exercise, wrong_if, wrong_set
 
 
 class Pieces:
@@ -137,19 +137,12 @@ CANNOT = {
 }
 
 
-def _cannot_know(cannot_know):
-    wrong_if(isinstance(cannot_know, str), 'Write a set of letters, such as {"a", "c"}.')
-    chosen = set(cannot_know)
-    strange = chosen - set(CANNOT)
-    wrong_if(strange, f"{sorted(map(str, strange))} is none of the letters a to e.")
-    for letter in sorted(chosen):
-        said, right = CANNOT[letter]
-        wrong_if(not right, f"({letter}) {said}")
-    for letter, (_, right) in CANNOT.items():
-        wrong_if(
-            right and letter not in chosen,
-            f"{len(chosen)} found, and right so far. One more: where would a model have read the answer to ({letter})?",
-        )
+_cannot_know = partial(
+    wrong_set,
+    table=CANNOT,
+    too_many="({0}) {1}",
+    missing="Right so far. One more: where would a model have read the answer to ({1})?",
+)
 
 
 def _settings(settings):
@@ -187,12 +180,7 @@ def tokens_per_word(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ...
 ''',
-        '''
-def tokens_per_word(tokenizer, text):
-    """Tokens for each word of a text (words are what spaces part), special tokens not counted."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return len(ids) / len(text.split())
-''',
+        ("len(ids) / len(text.split())",),
         _tokens_per_word,
         ("How many tokens are there? len(ids).", "text.split() is the list of words. Divide one count by the other."),
         "near 1 for plain English, more for rare words: they are cut into pieces.",
@@ -206,12 +194,7 @@ def as_chatml(chat):
     turns = [f"<|im_start|>{message['role']}\\n{message['content']}<|im_end|>\\n" for message in chat]
     return ...
 ''',
-        '''
-def as_chatml(chat):
-    """The chat as text in ChatML: every turn marked, the assistant's turn opened at the end."""
-    turns = [f"<|im_start|>{message['role']}\\n{message['content']}<|im_end|>\\n" for message in chat]
-    return "".join(turns) + "<|im_start|>assistant\\n"
-''',
+        ('"".join(turns) + "<|im_start|>assistant\\n"',),
         _as_chatml,
         (
             'Join the turns without anything between them: "".join(turns).',
@@ -228,11 +211,7 @@ def probabilities(logits, temperature):
     """Probabilities of the next token from its logits, shape [vocabulary], at a temperature."""
     return ...
 ''',
-        '''
-def probabilities(logits, temperature):
-    """Probabilities of the next token from its logits, shape [vocabulary], at a temperature."""
-    return torch.softmax(logits / temperature, dim=-1)
-''',
+        ("torch.softmax(logits / temperature, dim=-1)",),
         _probabilities,
         (
             "torch.softmax(x, dim=-1) turns any numbers into probabilities.",
@@ -247,10 +226,7 @@ def probabilities(logits, temperature):
 # generate() settings for writing tickets, say that the longest takes 60 tokens
 settings = {"do_sample": ..., "max_new_tokens": ...}
 """,
-        """
-# generate() settings for writing tickets, say that the longest takes 60 tokens
-settings = {"do_sample": False, "max_new_tokens": 64}
-""",
+        ("False", "64"),
         _settings,
         (
             "Should the same message get the same ticket every time?",
@@ -266,10 +242,7 @@ settings = {"do_sample": False, "max_new_tokens": 64}
 # which of a to e can no pre-trained model know, however large it is? Write a set of letters.
 cannot_know = ...
 """,
-        """
-# which of a to e can no pre-trained model know, however large it is? Write a set of letters.
-cannot_know = {"b", "d"}
-""",
+        ('{"b", "d"}',),
         _cannot_know,
         (
             "Ask of each: could the answer stand in a text that was public before the model was trained?",
@@ -287,12 +260,7 @@ def perplexity(shares):
     surprise = [-math.log(share) for share in shares]
     return ...
 ''',
-        '''
-def perplexity(shares):
-    """Perplexity of a text, from the probability that the model gave to each of its tokens."""
-    surprise = [-math.log(share) for share in shares]
-    return math.exp(sum(surprise) / len(surprise))
-''',
+        ("math.exp(sum(surprise) / len(surprise))",),
         _perplexity,
         (
             "First the mean of the surprises: sum(surprise) / len(surprise).",
@@ -308,79 +276,9 @@ def megabytes(parameters, bits):
     """Megabytes (10**6 bytes) that so many parameters of so many bits take."""
     return ...
 ''',
-        '''
-def megabytes(parameters, bits):
-    """Megabytes (10**6 bytes) that so many parameters of so many bits take."""
-    return parameters * bits / 8 / 10**6
-''',
+        ("parameters * bits / 8 / 10**6",),
         _megabytes,
         ("A byte has 8 bits.", "Parameters times bits, divided by 8 for bytes, divided by 10**6 for megabytes."),
         "now you can tell before a download whether a model fits.",
-    ),
-)
-QUIZ = (
-    Question(
-        "What does the model give you when it has read a prompt?",
-        (
-            Option("The most probable answer.", "an answer comes about token by token; the model itself gives one step."),
-            Option(
-                "A number for each token of its vocabulary: how well it would fit next.",
-                "these are the logits; the softmax turns them into probabilities.",
-                True,
-            ),
-            Option("A text that it found in its training data.", "it stores weights, not texts."),
-        ),
-    ),
-    Question(
-        "Training wrote chats in one template, and the demo writes them in another. What happens?",
-        (
-            Option(
-                "Nothing: the words are the same.", "the marks are tokens too, and the model learned to answer after them."
-            ),
-            Option("Python stops with an error.", "both are valid texts. That is what makes the mistake hard to see."),
-            Option(
-                "The model answers worse, without any error.",
-                "for the model it is another text than those it was trained on. Hence one function writes all prompts.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "What does a temperature near 0 do?",
-        (
-            Option(
-                "Nearly always the likeliest token is taken.",
-                "the gaps between the logits become huge. do_sample=False goes all the way.",
-                True,
-            ),
-            Option("The answer becomes truer.", "the likeliest token is not the true one; the model is only more decided."),
-            Option("Generation becomes faster.", "each token costs the same."),
-        ),
-    ),
-    Question(
-        "A model's perplexity on your tickets is high. What does that say?",
-        (
-            Option("The model is broken.", "it may write fine English. Tickets are new to it."),
-            Option(
-                "It did not expect such texts: their tokens got low probabilities.",
-                "fine-tuning on tickets will lower it; that is what the loss measures.",
-                True,
-            ),
-            Option(
-                "Its answers are wrong.", "perplexity measures surprise at a given text. Answers are scored in lesson 04."
-            ),
-        ),
-    ),
-    Question(
-        "Loaded in 4 bits, the model takes more than an eighth of its size in 32 bits. Why?",
-        (
-            Option("4 bits are stored as 8.", "two weights share a byte."),
-            Option("The library loads it twice.", "it does not; what is measured is what the weights take."),
-            Option(
-                "Only the linear layers are in 4 bits; the embeddings stay in 16, and each block of weights has its scale.",
-                "in a small model the embeddings are a large part, so the gain is smaller than in a large one.",
-                True,
-            ),
-        ),
     ),
 )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_if, wrong_set
 
 
 def _unusable(unusable):
-    for message, said in (
+    for message, sentence in (
         (None, "A message may be None (null in the file): that cannot be read either."),
         ("", 'An empty text, "", cannot be used.'),
         ("  \n", "A text of spaces and line ends only is empty for a reader. Look at text.strip()."),
     ):
-        wrong_if(not unusable({"message": message}), said)
+        wrong_if(not unusable({"message": message}), sentence)
     for message in ("Table for 2 at 7", "?", " hello "):
         wrong_if(unusable({"message": message}), f"{message!r} is a message; you throw it away.")
 
@@ -48,15 +48,13 @@ LABELS = {  # what the guide says on six rows of raw.jsonl: (sentence, whether t
 }
 
 
-def _mislabelled(mislabelled):
-    wrong_if(isinstance(mislabelled, str), 'Write a set of ids, such as {"raw-1101"}.')
-    chosen = {str(name) for name in mislabelled}
-    strange = sorted(chosen - set(LABELS))
-    wrong_if(strange, f"{strange[:1]} is none of the six ids above.")
-    for name, (said, wrong) in LABELS.items():
-        wrong_if(name in chosen and not wrong, f"{name} is labelled well. {said}")
-    for name, (said, wrong) in LABELS.items():
-        wrong_if(wrong and name not in chosen, f"One is still hidden. Look at {name} again. {said}")
+_mislabelled = partial(
+    wrong_set,
+    table=LABELS,
+    too_many="{0} is labelled well. {1}",
+    missing="One is still hidden. Look at {1} again. {2}",
+    what="ids",
+)
 
 
 REPAIRS = {
@@ -74,10 +72,6 @@ REPAIRS = {
 }
 
 
-def _repairs(repairs):
-    wrong_choice(repairs, REPAIRS)
-
-
 def _without_leaks(without_leaks):
     test = [{"id": "t1", "message": "Table for 2 at 7"}, {"id": "t2", "message": "Is there parking?"}]
     train = [
@@ -86,11 +80,11 @@ def _without_leaks(without_leaks):
         {"id": "c", "message": "Table for 3 at 7"},
         {"id": "t2", "message": "My scarf is lost"},
     ]
-    kept = without_leaks(train, test)
-    wrong_if(not isinstance(kept, list), "Return a list of rows.")
-    ids = [row.get("id") for row in kept]
+    rows = without_leaks(train, test)
+    wrong_if(not isinstance(rows, list), "Return a list of rows.")
+    ids = [row.get("id") for row in rows]
     wrong_if(
-        any(row in test for row in kept),
+        any(row in test for row in rows),
         "You returned test rows. Those stay as they are: remove the copies from the training rows.",
     )
     wrong_if("a" in ids, "A training row whose message stands in the test split was kept.")
@@ -130,7 +124,7 @@ def _completion(completion):
         wrong_if("\\u" in got, "crème became cr\\u00e8me: more tokens, and hard to read. Pass ensure_ascii=False.")
         wrong_if(
             got == json.dumps(ticket, ensure_ascii=False),
-            'Blanks stand after , and : and each may cost a token. Pass separators=(",", ":").',
+            'Spaces stand after , and : and each may cost a token. Pass separators=(",", ":").',
         )
         wrong_if(
             got == json.dumps(ticket, ensure_ascii=False, separators=(",", ":"), sort_keys=True) and got != want,
@@ -197,8 +191,8 @@ def unusable(row):
     return message is None or not message.strip()
 ''',
         _unusable,
-        ("Three kinds: None, the empty text, and a text of blanks.", "`not message` is true for None and for an empty text.",
-         "text.strip() takes blanks off both ends; what is left of a text of blanks?"),
+        ("Three kinds: None, the empty text, and a text of spaces.", "`not message` is true for None and for an empty text.",
+         "text.strip() takes spaces off both ends; what is left of a text of spaces?"),
         "all three kinds are found, and no real message is lost.",
     ),
     Exercise(
@@ -206,18 +200,13 @@ def unusable(row):
         "plain",
         '''
 def plain(message):
-    """A message as it is compared: case, punctuation and the number of blanks make no difference."""
+    """A message as it is compared: case, punctuation and the number of spaces make no difference."""
     words = re.findall(r"\\w+", message)
     return ...
 ''',
-        '''
-def plain(message):
-    """A message as it is compared: case, punctuation and the number of blanks make no difference."""
-    words = re.findall(r"\\w+", message)
-    return " ".join(words).lower()
-''',
+        ('" ".join(words).lower()',),
         _plain,
-        ("words holds the words without blanks and punctuation.", 'Join them by one blank, " ".join(words), and use lower().'),
+        ("words holds the words without spaces and punctuation.", 'Join them by one space, " ".join(words), and use lower().'),
         "copies are found even where somebody typed them a little differently.",
     ),
     Exercise(
@@ -227,10 +216,7 @@ def plain(message):
 # the ids of those of the six rows whose intent is wrong, by the guide
 mislabelled = ...
 """,
-        """
-# the ids of those of the six rows whose intent is wrong, by the guide
-mislabelled = {"raw-1101", "raw-0880", "raw-0968"}
-""",
+        ('{"raw-1101", "raw-0880", "raw-0968"}',),
         _mislabelled,
         (
             "Two rules of the guide decide three of them: more than 12 people is an event; only the money is wrong is billing.",
@@ -252,17 +238,8 @@ repairs = {
     "an unlikely label": ...,
 }
 """,
-        """
-# for each fault: "mend" by a rule, "drop" the row, or "ask" a person
-repairs = {
-    "HTML around the text": "mend",
-    'guests written as "4"': "mend",
-    "an empty message": "drop",
-    "copied from the test split": "drop",
-    "an unlikely label": "ask",
-}
-""",
-        _repairs,
+        ('"mend"', '"mend"', '"drop"', '"drop"', '"ask"'),
+        partial(wrong_choice, best=REPAIRS),
         (
             "A rule may change the form of a row, never what it says.",
             "Two can be mended, two must go, one needs a reader.",
@@ -279,12 +256,7 @@ def without_leaks(train, test):
     known = {plain(row["message"]) for row in test}
     return ...
 ''',
-        '''
-def without_leaks(train, test):
-    """The training rows whose message, plainly written, is not in the test split."""
-    known = {plain(row["message"]) for row in test}
-    return [row for row in train if plain(row["message"]) not in known]
-''',
+        ('[row for row in train if plain(row["message"]) not in known]',),
         _without_leaks,
         ("Go through train, and keep a row if its message is not known.",
          'The comparison needs plain() on both sides: plain(row["message"]) not in known.'),
@@ -320,14 +292,10 @@ def split(rows, groups, share):
         "completion",
         '''
 def completion(ticket):
-    """The ticket as the model shall write it: JSON on one line, no blanks, letters as they are."""
+    """The ticket as the model should write it: JSON on one line, no spaces, letters as they are."""
     return ...
 ''',
-        '''
-def completion(ticket):
-    """The ticket as the model shall write it: JSON on one line, no blanks, letters as they are."""
-    return json.dumps(ticket, ensure_ascii=False, separators=(",", ":"))
-''',
+        ('json.dumps(ticket, ensure_ascii=False, separators=(",", ":"))',),
         _completion,
         ("json.dumps(ticket) is nearly it.", "Its argument separators sets what stands between the parts; ensure_ascii=False keeps é."),
         "short, and always written the same way.",
@@ -340,11 +308,7 @@ def mask(prompt_ids, completion_ids):
     """Labels for the loss: -100 (left out) over the prompt, the token itself over the completion."""
     return ...
 ''',
-        '''
-def mask(prompt_ids, completion_ids):
-    """Labels for the loss: -100 (left out) over the prompt, the token itself over the completion."""
-    return [-100] * len(prompt_ids) + completion_ids
-''',
+        ("[-100] * len(prompt_ids) + completion_ids",),
         _mask,
         (
             "One label for each token: as many as prompt and completion have together.",
@@ -360,69 +324,9 @@ def room(lengths):
     """Tokens to allow for each example: the smallest multiple of 8 that cuts none off."""
     return ...
 ''',
-        '''
-def room(lengths):
-    """Tokens to allow for each example: the smallest multiple of 8 that cuts none off."""
-    return math.ceil(max(lengths) / 8) * 8
-''',
+        ("math.ceil(max(lengths) / 8) * 8",),
         _room,
         ("The longest example decides: max(lengths).", "math.ceil(x) is the next whole number: math.ceil(longest / 8) * 8."),
         "nothing is cut, and little is wasted.",
     ),
 )  # fmt: skip
-QUIZ = (
-    Question(
-        "A test message also stands in the training data. What follows?",
-        (
-            Option(
-                "The score on the test split is too good.",
-                "the model may simply remember it; that says nothing on new ones.",
-                True,
-            ),
-            Option("The model gets worse.", "it does not; it only looks better than it is."),
-            Option("Nothing, if its label is right.", "a right label is remembered as well as a wrong one."),
-        ),
-    ),
-    Question(
-        "A simple model finds a label very unlikely. What do you do?",
-        (
-            Option("Change it to what the simple model says.", "you would teach the large model the small one's mistakes."),
-            Option("Delete the row.", "often it is a hard and right one: just what the model should see."),
-            Option("Read the message with the guide, then decide.", "suspicion says where to look, not what is true.", True),
-        ),
-    ),
-    Question(
-        "Why does the prompt get no loss?",
-        (
-            Option("Because its tokens are not read.", "they are read; the completion depends on them."),
-            Option(
-                "Because the model should learn to write tickets, not messages.",
-                "loss on the message would spend the training on a text that guests write.",
-                True,
-            ),
-            Option("Because prompts are too long.", "length is no reason; a mask has nothing to do with memory."),
-        ),
-    ),
-    Question(
-        "The token that ends the answer was left out of the loss. What will you see?",
-        (
-            Option(
-                "The tuned model writes a ticket, and then goes on writing.",
-                "it never learned to stop; the limit cuts it off.",
-                True,
-            ),
-            Option("Training stops with an error.", "no error comes; that makes it hard to find."),
-            Option("The tickets get shorter.", "they get longer: nothing ends them."),
-        ),
-    ),
-    Question(
-        "Two training messages are equal but for one typing error. Where is the harm?",
-        (
-            Option("The model cannot read typing errors.", "it reads them as other tokens, and guests do make them."),
-            Option(
-                "In training: the message counts twice. Across splits: it leaks.", "near copies do what copies do.", True
-            ),
-            Option("There is none, they differ.", "not for the model: it learns both from the same words."),
-        ),
-    ),
-)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _same(got, want):
@@ -31,7 +31,7 @@ def _codes(codes):
         )
         wrong_if(
             got.shape == levels.shape != values.shape,
-            "One index came out for each level. Wanted is one for each value: look along the other dimension, dim=1.",
+            "One index came out for each level. There should be one for each value: look along the other dimension, dim=1.",
         )
         wrong_if(_same(got, distance.argmax(dim=1)), "That is the level farthest away; the nearest has the least distance.")
         wrong_if(
@@ -98,8 +98,8 @@ def _bits_per_weight(bits_per_weight):
         )
 
 
-def _drawn_layer(n, inputs, outputs, rank, seed):
-    """x [n, inputs], W [outputs, inputs], A [rank, inputs], B [outputs, rank]."""
+def _random_layer(n, inputs, outputs, rank, seed):
+    """Random x [n, inputs], W [outputs, inputs], A [rank, inputs], B [outputs, rank]."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -109,7 +109,7 @@ def _drawn_layer(n, inputs, outputs, rank, seed):
 
 def _with_adapter(with_adapter):
     for n, inputs, outputs, rank, alpha, seed in ((2, 5, 3, 2, 8, 0), (4, 3, 3, 3, 2, 1)):
-        x, W, A, B = _drawn_layer(n, inputs, outputs, rank, seed)
+        x, W, A, B = _random_layer(n, inputs, outputs, rank, seed)
         base, path = x @ W.T, x @ A.T @ B.T
         got = with_adapter(x, W, A, B, alpha)
         wrong_if(_same(got, base), "That is the layer without its adapter.")
@@ -155,7 +155,7 @@ def _trained(trained):
 
 def _merged(merged):
     for inputs, outputs, rank, alpha, seed in ((5, 3, 2, 8, 2), (4, 4, 4, 2, 3)):
-        _, W, A, B = _drawn_layer(1, inputs, outputs, rank, seed)
+        _, W, A, B = _random_layer(1, inputs, outputs, rank, seed)
         got = merged(W, A, B, alpha)
         wrong_if(_same(got, alpha / rank * B @ A), "That is what has to be added. The layer's own weights are missing.")
         wrong_if(_same(got, W + B @ A), "The scale is missing: alpha / rank, as in the layer with its adapter.")
@@ -181,10 +181,6 @@ CURVES = {
 }
 
 
-def _curves(curves):
-    wrong_choice(curves, CURVES)
-
-
 EXERCISES = (
     Exercise(
         "03.codes",
@@ -195,12 +191,7 @@ def codes(values, levels):
     distance = (values[:, None] - levels).abs()  # [n, levels]
     return ...
 ''',
-        '''
-def codes(values, levels):
-    """For each value, shape [n], the index of the level nearest to it, shape [n]."""
-    distance = (values[:, None] - levels).abs()  # [n, levels]
-    return distance.argmin(dim=1)
-''',
+        ("distance.argmin(dim=1)",),
         _codes,
         (
             "Each row of `distance` belongs to one value. Where in the row is the smallest number?",
@@ -216,11 +207,7 @@ def restore(codes, absmax, levels):
     """The weights again: codes [blocks, size], absmax [blocks], levels [16] -> [blocks, size]."""
     return ...
 ''',
-        '''
-def restore(codes, absmax, levels):
-    """The weights again: codes [blocks, size], absmax [blocks], levels [16] -> [blocks, size]."""
-    return levels[codes] * absmax[:, None]
-''',
+        ("levels[codes] * absmax[:, None]",),
         _restore,
         (
             "A code is the index of a level: levels[codes] has the shape of codes.",
@@ -237,11 +224,7 @@ def bits_per_weight(bits, block, scale_bits):
     """Bits that a weight takes, with its share in the scale of its block of `block` weights."""
     return ...
 ''',
-        '''
-def bits_per_weight(bits, block, scale_bits):
-    """Bits that a weight takes, with its share in the scale of its block of `block` weights."""
-    return bits + scale_bits / block
-''',
+        ("bits + scale_bits / block",),
         _bits_per_weight,
         (
             "Each weight has its own `bits`. The scale is kept once for each block.",
@@ -259,13 +242,7 @@ def with_adapter(x, W, A, B, alpha):
     base = x @ W.T
     return ...
 ''',
-        '''
-def with_adapter(x, W, A, B, alpha):
-    """Output of a linear layer with its adapter: x [n, in], W [out, in], A [rank, in], B [out, rank]."""
-    rank = A.shape[0]
-    base = x @ W.T
-    return base + alpha / rank * (x @ A.T @ B.T)
-''',
+        ("base + alpha / rank * (x @ A.T @ B.T)",),
         _with_adapter,
         (
             "The adapter's own output is x @ A.T @ B.T: down to `rank` numbers, and up again.",
@@ -281,11 +258,7 @@ def trained(layers, rank):
     """How many weights LoRA trains beside layers, which are given as pairs (inputs, outputs)."""
     return ...
 ''',
-        '''
-def trained(layers, rank):
-    """How many weights LoRA trains beside layers, which are given as pairs (inputs, outputs)."""
-    return sum(rank * (inputs + outputs) for inputs, outputs in layers)
-''',
+        ("sum(rank * (inputs + outputs) for inputs, outputs in layers)",),
         _trained,
         (
             "A has the shape [rank, inputs], B has [outputs, rank]. How many weights are these together?",
@@ -302,12 +275,7 @@ def merged(W, A, B, alpha):
     rank = A.shape[0]
     return ...
 ''',
-        '''
-def merged(W, A, B, alpha):
-    """The weights of one plain layer that does what W with its adapter does: shape [out, in]."""
-    rank = A.shape[0]
-    return W + alpha / rank * (B @ A)
-''',
+        ("W + alpha / rank * (B @ A)",),
         _merged,
         (
             "In x @ W.T + alpha / rank * (x @ A.T @ B.T), x can be factored out. What is left in the brackets?",
@@ -331,7 +299,7 @@ curves = {
     "d": "stop earlier",
 }
 """,
-        _curves,
+        partial(wrong_choice, best=CURVES),
         (
             "First look at the training loss alone: does it fall, and how fast?",
             "Then compare it with the loss on held-out examples: do both fall together?",
@@ -339,65 +307,5 @@ curves = {
         ),
         "a loss that jumps or crawls is a matter of the learning rate; a gap that opens is a matter of when to stop.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "What does QLoRA change while it trains?",
-        (
-            Option("All weights of the model, in 4 bits.", "the 4-bit weights are frozen: they are read, never written."),
-            Option(
-                "Only the adapter's A and B; the base stays as it is.",
-                "which is why the adapter can be saved alone, and taken off again.",
-                True,
-            ),
-            Option(
-                "Only the last layer.", "the adapter stands beside every linear layer; the output layer is left out of it."
-            ),
-        ),
-    ),
-    Question(
-        "Why does B start at zero?",
-        (
-            Option(
-                "So that the first step begins at the pre-trained model itself.",
-                "with B = 0 the adapter adds nothing; training moves away from what the model already can.",
-                True,
-            ),
-            Option("Zeros take less memory.", "a zero takes as many bits as any other number."),
-            Option("Because A starts at zero too.", "then neither would ever get a gradient, and nothing would be learned."),
-        ),
-    ),
-    Question(
-        "NF4 and evenly spaced levels both have 16 values. Why does NF4 lose less on weights?",
-        (
-            Option("It uses more bits.", "both take four bits a weight, and the same scales."),
-            Option(
-                "Its levels lie closer together where most weights are, near zero.",
-                "so that its 16 values are used more evenly, and most weights find one close by.",
-                True,
-            ),
-            Option("It leaves large weights out.", "the largest of each block is kept exactly: it sets the scale."),
-        ),
-    ),
-    Question(
-        "The loss jumps from 2 to 8 in the first steps and stays there. What do you change first?",
-        (
-            Option("The rank: give it more weights.", "more weights are thrown about in the same way."),
-            Option("The learning rate: make it smaller.", "the steps overshoot. Try a tenth of it.", True),
-            Option("The data: add more rows.", "a model that was thrown off learns nothing from more rows either."),
-        ),
-    ),
-    Question(
-        "Your training was cut off at step 700. What does a checkpoint hold, so that going on gives the same result?",
-        (
-            Option("The base model.", "it never changed, and lies where it lay."),
-            Option("The adapter.", "needed, but the optimizer would have to find its averages anew, and the order of rows."),
-            Option(
-                "The adapter, the optimizer's state, the step, and the state of the random numbers.",
-                "together they are all that the next step depends on.",
-                True,
-            ),
-        ),
     ),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
 
 
 def _same_ticket(same_ticket):
@@ -14,13 +15,13 @@ def _same_ticket(same_ticket):
     )
     wrong_if(
         not same_ticket('{"intent":"book","guests":null,"allergens":["eggs"]}', target),
-        "The same ticket without blanks counts as wrong. Compare tickets, not texts: json.loads(text) == target.",
+        "The same ticket without spaces counts as wrong. Compare tickets, not texts: json.loads(text) == target.",
     )
     wrong_if(
         not same_ticket('{"guests":null,"allergens":["eggs"],"intent":"book"}', target),
         "The same ticket with its keys in another order counts as wrong. Two dictionaries are equal in whatever order.",
     )
-    for text, said in (
+    for text, sentence in (
         ('{"intent":"menu","guests":null,"allergens":["eggs"]}', "A ticket with another intent counts as right."),
         ('{"intent":"book","allergens":["eggs"]}', "A ticket without guests counts as right: a missing field is an error."),
         (
@@ -29,7 +30,7 @@ def _same_ticket(same_ticket):
         ),
         ('{"intent":"book","guests":null,"allergens":["fish"]}', "Only some of the values are compared: allergens differ."),
     ):
-        wrong_if(same_ticket(text, target), said)
+        wrong_if(same_ticket(text, target), sentence)
     four = {"intent": "book", "guests": 4, "allergens": []}
     wrong_if(same_ticket('{"intent":"book","guests":"4","allergens":[]}', four), 'The text "4" is not the number 4.')
     wrong_if(same_ticket("A table for four, gladly!", four), "A text that is no JSON counts as right.")
@@ -56,7 +57,7 @@ def _field_shares(field_shares):
         ),
         ([None, None], (0.0, 0.0), "Nothing could be read: every share is 0."),
     )
-    for answers, (intent, day), said in cases:
+    for answers, (intent, day), sentence in cases:
         got = field_shares(answers, targets)
         wrong_if(not isinstance(got, dict), "Return a dictionary: {field: share}.")
         wrong_if(
@@ -69,7 +70,7 @@ def _field_shares(field_shares):
         )
         wrong_if(
             any(abs(got[name] - want[name]) > 1e-9 for name in want),
-            f"{said} For {answers} it should be {want}; you return {got}.",
+            f"{sentence} For {answers} it should be {want}; you return {got}.",
         )
 
 
@@ -149,10 +150,6 @@ CONCLUDE = {
 }
 
 
-def _conclusions(conclusions):
-    wrong_choice(conclusions, CONCLUDE)
-
-
 # Six errors as a desk like this one makes them: message, field, what the label says, what the model answered.
 ERRORS = {
     "a": ("Friday at 7, six of us. One can't have sesame, one can't have eggs. Dilys", "allergens", ["eggs", "sesame"],
@@ -171,10 +168,6 @@ CURES = {
     "e": ("label", "Only the money is wrong, and that is billing, by the guide. The model is right."),
     "f": ("rule", "What is meant is beyond doubt, a capital apart: a rule can write it small."),
 }
-
-
-def _cures(cures):
-    wrong_choice(cures, CURES)
 
 
 STEPS = {
@@ -198,32 +191,20 @@ STEPS = {
 }
 
 
-def _next_steps(next_steps):
-    wrong_choice(next_steps, STEPS)
-
-
 EXERCISES = (
     Exercise(
         "04.same",
         "same_ticket",
         '''
 def same_ticket(text, target):
-    """Whether a model's text is the right ticket; blanks and the order of keys make no difference."""
+    """Whether a model's text is the right ticket; spaces and the order of keys make no difference."""
     try:
         ticket = ...
     except ValueError:  # the text is no JSON
         return False
     return ...
 ''',
-        '''
-def same_ticket(text, target):
-    """Whether a model's text is the right ticket; blanks and the order of keys make no difference."""
-    try:
-        ticket = json.loads(text)
-    except ValueError:  # the text is no JSON
-        return False
-    return ticket == target
-''',
+        ("json.loads(text)", "ticket == target"),
         _same_ticket,
         (
             "json.loads(text) makes Python's dictionary of a text, and raises a ValueError where that fails.",
@@ -273,13 +254,7 @@ def bootstrap(scores, rng):
     low, high = np.percentile(means, [..., ...])
     return low, high
 ''',
-        '''
-def bootstrap(scores, rng):
-    """(low, high): the middle 95 % of 1,000 means, each of a resample drawn with replacement."""
-    means = [rng.choice(scores, size=len(scores)).mean() for _ in range(1000)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return low, high
-''',
+        ("rng.choice(scores, size=len(scores)).mean()", "2.5", "97.5"),
         _bootstrap,
         (
             "rng.choice(scores, size=len(scores)) draws one resample, with replacement; .mean() is its mean.",
@@ -298,14 +273,7 @@ def better_worse(first, second):
     worse = ...
     return better, worse
 ''',
-        '''
-def better_worse(first, second):
-    """(better, worse): messages that only the second model, and that only the first model, got right."""
-    pairs = list(zip(first, second, strict=True))
-    better = sum(b and not a for a, b in pairs)
-    worse = sum(a and not b for a, b in pairs)
-    return better, worse
-''',
+        ("sum(b and not a for a, b in pairs)", "sum(a and not b for a, b in pairs)"),
         _better_worse,
         (
             "Each pair is (first, second), two values that are True or False. When does only the second get it right?",
@@ -320,11 +288,8 @@ def better_worse(first, second):
 # for each finding: "better", "equal" (within 1 point) or "open" (not shown either way)
 conclusions = {"A": ..., "B": ..., "C": ..., "D": ..., "E": ...}
 """,
-        """
-# for each finding: "better", "equal" (within 1 point) or "open" (not shown either way)
-conclusions = {"A": "better", "B": "open", "C": "equal", "D": "better", "E": "open"}
-""",
-        _conclusions,
+        ('"better"', '"open"', '"equal"', '"better"', '"open"'),
+        partial(wrong_choice, best=CONCLUDE),
         (
             "Ask of each interval of the difference: does it hold zero? Does it hold differences that would matter?",
             "Two are better, two are open, one is equal.",
@@ -340,11 +305,8 @@ conclusions = {"A": "better", "B": "open", "C": "equal", "D": "better", "E": "op
 # what would cure each error: a "rule" after the model, more "examples", or a mended "label"
 cures = {"a": ..., "b": ..., "c": ..., "d": ..., "e": ..., "f": ...}
 """,
-        """
-# what would cure each error: a "rule" after the model, more "examples", or a mended "label"
-cures = {"a": "rule", "b": "examples", "c": "label", "d": "examples", "e": "label", "f": "rule"}
-""",
-        _cures,
+        ('"rule"', '"examples"', '"label"', '"examples"', '"label"', '"rule"'),
+        partial(wrong_choice, best=CURES),
         (
             "First ask who is wrong: read the message with the guide's rules above, then the label.",
             "Where the model is wrong: is only the form wrong (a rule), or what it says (examples)?",
@@ -366,84 +328,13 @@ next_steps = {
     "twice the examples: no detectable difference; the score is above what was asked for": ...,
 }
 """,
-        """
-# "earlier checkpoint", "train longer", "more examples", "mend labels" or "stop": each once
-next_steps = {
-    "validation loss has risen for three checkpoints, training loss still falls": "earlier checkpoint",
-    "both losses still fall at the last step": "train longer",
-    "each doubling of the examples gave 6 points more, the last one too": "more examples",
-    "of 30 errors read, 18 had a wrong label": "mend labels",
-    "twice the examples: no detectable difference; the score is above what was asked for": "stop",
-}
-""",
-        _next_steps,
+        ('"earlier checkpoint"', '"train longer"', '"more examples"', '"mend labels"', '"stop"'),
+        partial(wrong_choice, best=STEPS),
         (
             "Each of the five is used once. Two of the findings are about steps, three about data.",
             "Where validation loss rises, the model has begun to learn its examples by heart.",
         ),
         "the finding decides, not the wish for one more run.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "On ten messages that you tried, the tuned model got nine right and the base model seven. What do you know?",
-        (
-            Option("The tuned model is better.", "with ten messages such a gap comes about by chance alone, often."),
-            Option(
-                "Little: the interval of the difference is wide and holds zero.",
-                "a few messages show what can happen, not how often.",
-                True,
-            ),
-            Option("The two are equally good.", "that is not shown either; a large gap may well be there."),
-        ),
-    ),
-    Question(
-        "The 95 % interval of a difference goes from -1 to +7 points. Which sentence is honest?",
-        (
-            Option("There is no difference.", "a difference of 7 points lies inside the interval just as none does."),
-            Option("The new model is better, by 3 points.", "3 is only the middle of what remains possible."),
-            Option(
-                "No difference was detected; these messages leave anything from -1 to +7 open.",
-                "and it says what would settle it: more messages.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "You tried twelve settings and report the one with the best score on the test split. What about that score?",
-        (
-            Option(
-                "It is too good: the best of twelve was also the luckiest.",
-                "choose on the validation split, and open the test split once, for the one that was chosen.",
-                True,
-            ),
-            Option("It is right, since the test split was not trained on.", "choosing by it is a way of learning from it."),
-            Option("It is too low.", "the choice favoured the settings that the test split happens to like."),
-        ),
-    ),
-    Question(
-        "With constrained decoding the base model always writes valid tickets. What follows?",
-        (
-            Option("Fine-tuning was not needed.", "valid is the form alone. Are its fields right?"),
-            Option(
-                "Its form is right; what stands in the fields has to be scored as before.",
-                "a grammar knows which values may stand there, not which one the guest meant.",
-                True,
-            ),
-            Option("It will be right in most fields.", "the grammar forbids tokens, it reads no message."),
-        ),
-    ),
-    Question(
-        "After fine-tuning on tickets the model answers a general question with a ticket. Is that a fault?",
-        (
-            Option("Yes: fine-tuning went wrong.", "it did what its examples showed, without exception."),
-            Option("No: a tuned model never forgets.", "it does, and here you can measure how much."),
-            Option(
-                "It depends on the use: a desk that only gets messages loses nothing, an assistant loses much.",
-                "that is why forgetting is measured and then weighed against the gain.",
-                True,
-            ),
-        ),
     ),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from ftkit.course.exercise import Exercise, NotAttempted, Wrong, wrong_choice, wrong_if
-from ftkit.course.quizzes import Option, Question
+from ftkit.course.exercise import Exercise, NotAttempted, Wrong, wrong_choice, wrong_if, wrong_set
 
 
 def _from_how_many(from_how_many):
@@ -13,18 +13,18 @@ def _from_how_many(from_how_many):
         got = from_how_many(base, adapter)
         wrong_if(not isinstance(got, int), f"Return a whole number of tasks, not {got!r}.")
         right = next(tasks for tasks in range(1, 100) if base + tasks * adapter < tasks * base)
-        told = f"With a base of {base:,} MB and adapters of {adapter:,} MB you said {got}."
+        answer = f"With a base of {base:,} MB and adapters of {adapter:,} MB you said {got}."
         wrong_if(
             got == 1 and right > 1,
-            f"{told} One task: base and adapter together are more than one merged model. At how many does that turn?",
+            f"{answer} One task: base and adapter together are more than one merged model. At how many does that turn?",
         )
         one, other = base + got * adapter, got * base
         wrong_if(
             got < right,
-            f"{told} Base and adapters are then {one:,} MB, merged models {other:,} MB: that is not smaller yet.",
+            f"{answer} Base and adapters are then {one:,} MB, merged models {other:,} MB: that is not smaller yet.",
         )
         wrong_if(
-            got > right, f"{told} It is smaller from {got - 1} on already: {one - adapter:,} MB against {other - base:,}."
+            got > right, f"{answer} It is smaller from {got - 1} on already: {one - adapter:,} MB against {other - base:,}."
         )
 
 
@@ -41,25 +41,13 @@ NOT_FOR = {
 }
 
 
-def _not_for(not_for):
-    _letters(
-        not_for,
-        NOT_FOR,
-        "{0} should not be ruled out. {1}",
-        "{0} more must be ruled out. Who looks at the answer, and was it measured for this?",
-    )
-
-
-def _letters(given, known, too_many, missing):
-    """Judge a set of letters by a table {letter: (what to say, whether it belongs to the set)}."""
-    wrong_if(isinstance(given, str), 'Write a set of letters, such as {"a", "c"}.')
-    chosen = {str(letter) for letter in given}
-    strange = sorted(chosen - set(known))
-    wrong_if(strange, f"{strange[:1]} is none of the letters {min(known)} to {max(known)}.")
-    for letter, (said, belongs) in known.items():
-        wrong_if(letter in chosen and not belongs, too_many.format(f"({letter})", said))
-    left = sum(belongs and letter not in chosen for letter, (_, belongs) in known.items())
-    wrong_if(left, missing.format(left))  # how many, not which: else three tries would do without a thought
+_not_for = partial(
+    wrong_set,
+    table=NOT_FOR,
+    too_many="({0}) should not be ruled out. {1}",
+    # how many are missing, not which: three tries without a thought should not be enough
+    missing="{0} more must be ruled out. Who looks at the answer, and was it measured for this?",
+)
 
 
 class Pieces:
@@ -87,7 +75,7 @@ def _growing(growing):
             "It comes back when all is over, with everything. A generator gives each text as soon as it has it: yield.",
         )
         got = []
-        for text in _taken(stream):
+        for text in _read(stream):
             if text is ...:
                 raise NotAttempted
             wrong_if(isinstance(text, list), 'You yield the list of pieces; Gradio shows a text. "".join(...) makes one.')
@@ -108,8 +96,8 @@ def _growing(growing):
         wrong_if(got != want, f"For the pieces {pieces} it should yield {want}; you yield {got}.")
 
 
-def _taken(stream):
-    """What a learner's generator yields; an error in it becomes `Wrong`."""
+def _read(stream):
+    """Yield what a learner's generator yields; an error in it becomes `Wrong`."""
     try:
         yield from stream
     except (Wrong, NotAttempted):
@@ -129,7 +117,7 @@ def _refusal(refusal):
         )
         wrong_if(got is not None and len(message) == 50, "A message of exactly 50 characters is allowed where `most` is 50.")
         wrong_if(got is not None, f"{message!r} is a message like others; it must be answered, so return None.")
-    for message, what in (("", "The empty message"), (" \n ", "A message of blanks"), (None, "None (no message at all)")):
+    for message, what in (("", "The empty message"), (" \n ", "A message of spaces"), (None, "None (no message at all)")):
         got = refusal(message, 50)
         wrong_if(not isinstance(got, str) or not got.strip(), f"{what} was let through. Return a sentence.")
     for most in (50, 700):
@@ -157,13 +145,12 @@ ROWS = {
 }
 
 
-def _train_on(train_on):
-    _letters(
-        train_on,
-        ROWS,
-        "{0} must not be trained on. {1}",
-        "{0} more would do good: new, nobody's data, and a right ticket. Look again.",
-    )
+_train_on = partial(
+    wrong_set,
+    table=ROWS,
+    too_many="({0}) must not be trained on. {1}",
+    missing="{0} more would do good: new, nobody's data, and a right ticket. Look again.",
+)
 
 
 def _request(request):
@@ -215,10 +202,6 @@ ROADS = {
 }
 
 
-def _roads(roads):
-    wrong_choice(roads, ROADS)
-
-
 EXERCISES = (
     Exercise(
         "05.sizes",
@@ -250,10 +233,7 @@ def from_how_many(base, adapter):
 # which of a to f must the card rule out? Write a set of letters.
 not_for = ...
 """,
-        """
-# which of a to f must the card rule out? Write a set of letters.
-not_for = {"b", "c", "e"}
-""",
+        ('{"b", "c", "e"}',),
         _not_for,
         (
             "Ask of each: does a person still look, and was it measured for this?",
@@ -273,14 +253,7 @@ def growing(pieces):
         so_far.append(piece)
         yield ...
 ''',
-        '''
-def growing(pieces):
-    """Yield the answer so far, once for each piece that arrives."""
-    so_far = []
-    for piece in pieces:
-        so_far.append(piece)
-        yield "".join(so_far)
-''',
+        ('"".join(so_far)',),
         _growing,
         (
             "Gradio replaces what is shown by what you yield. What must the second text hold?",
@@ -307,7 +280,7 @@ def refusal(message, most):
 ''',
         _refusal,
         (
-            "Two cases: nothing to read (None, empty, blanks only), and more than `most` characters.",
+            "Two cases: nothing to read (None, empty, spaces only), and more than `most` characters.",
             "`if not isinstance(message, str) or not message.strip(): return ...` is the first. len(message) gives the length.",
             "Name `most` in the second sentence, and do not repeat the message in it.",
         ),
@@ -320,10 +293,7 @@ def refusal(message, most):
 # which of a to f may the next model be trained on? Write a set of letters.
 train_on = ...
 """,
-        """
-# which of a to f may the next model be trained on? Write a set of letters.
-train_on = {"a", "f"}
-""",
+        ('{"a", "f"}',),
         _train_on,
         (
             "Three questions for each: is it new, does it hold nobody's data, is the ticket right?",
@@ -345,16 +315,7 @@ def request(system, message, most):
         "max_tokens": ...,
     }
 ''',
-        '''
-def request(system, message, most):
-    """The body of a chat request that asks the served model for a ticket of at most `most` tokens."""
-    return {
-        "model": "merged",
-        "messages": [{"role": "system", "content": system}, {"role": "user", "content": message}],
-        "temperature": 0,
-        "max_tokens": most,
-    }
-''',
+        ('[{"role": "system", "content": system}, {"role": "user", "content": message}]', "0", "most"),
         _request,
         (
             'messages is a list of turns, as in lesson 01: {"role": ..., "content": ...}. Which two did training use?',
@@ -375,88 +336,13 @@ roads = {
     "a web shop that speaks HTTP": ...,
 }
 """,
-        """
-# for each: "adapter", "merged", "space", "ollama" or "server"
-roads = {
-    "a colleague who has the base, and ten tasks": "adapter",
-    "a program that knows transformers, not peft": "merged",
-    "friends who click on a link, next month too": "space",
-    "a laptop with Ollama, no Python": "ollama",
-    "a web shop that speaks HTTP": "server",
-}
-""",
-        _roads,
+        ('"adapter"', '"merged"', '"space"', '"ollama"', '"server"'),
+        partial(wrong_choice, best=ROADS),
         (
             "Each road is used once. Ask what the other side has already: the base, Python, only a browser?",
             "Ten tasks on one base: what is small? A link for a month: whose machine runs?",
         ),
         "all five start from the same run.",
         function=False,
-    ),
-)
-QUIZ = (
-    Question(
-        "You send a friend the folder `adapter/`, and nothing else. What does the friend have?",
-        (
-            Option("The tuned model.", "the folder holds what is added to a base, not the base."),
-            Option(
-                "A part that needs its base: the very weights that it was trained over.",
-                "on other weights, even of the same name, it answers otherwise.",
-                True,
-            ),
-            Option("The training data, packed.", "weights were moved by the data; the rows themselves are not in there."),
-        ),
-    ),
-    Question(
-        "An adapter was trained over 4-bit weights. Merged into the original 16-bit weights, the model answers otherwise. Why?",
-        (
-            Option("Merging is an approximation.", "W + scale * B @ A is exact up to rounding; the W was another one."),
-            Option("16 bits are less precise than 4.", "they are more precise, and that does not help here."),
-            Option(
-                "The adapter learned to correct the 4-bit values; the original weights have other errors, or none.",
-                "so the faithful merge adds it to the values that the 4 bits stand for.",
-                True,
-            ),
-        ),
-    ),
-    Question(
-        "Your demo runs with share=True. What has changed?",
-        (
-            Option(
-                "Whoever has the link uses the model on your machine, while it runs.",
-                "the link is hard to guess, but it is no lock: add a password, and stop the demo when you are done.",
-                True,
-            ),
-            Option(
-                "The model was uploaded to Gradio's servers.", "only what visitors send and get passes through a tunnel."
-            ),
-            Option("The demo goes on when you close the laptop.", "the tunnel ends with your program. A Space would go on."),
-        ),
-    ),
-    Question(
-        "A guest's message holds a script. What keeps it from running in the next visitor's browser?",
-        (
-            Option(
-                "The model: it writes tickets only.", "it may copy what it read, and nobody can promise that it will not."
-            ),
-            Option(
-                "Escaping, at the place where text becomes HTML.",
-                "there it is known what is text and what is the page's own.",
-                True,
-            ),
-            Option("Forbidding < and > in messages.", "guests may write 3 > 2, and what was forgotten gets through."),
-        ),
-    ),
-    Question(
-        "Visitors correct fifty tickets. What do you do before training on them?",
-        (
-            Option("Nothing: people corrected them.", "people make mistakes, and some play tricks."),
-            Option("Train at once, the test will show whether it helped.", "not if copies of test messages are among them."),
-            Option(
-                "Send them through the same checks as all training data, and read them.",
-                "rules find copies, personal data and wrong forms; a wrong meaning is found by a reader.",
-                True,
-            ),
-        ),
     ),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_text
-from ftkit.evaluation.answer import Loaded, on_base
+from ftkit.evaluation.answer import Loaded, load_tuned
 from ftkit.runs.card import card
 from ftkit.runs.run import Run
 
@@ -34,4 +34,4 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _load_adapter_folder(run: Run, folder: Path) -> Loaded:
-    return on_base(run, folder)
+    return load_tuned(run, folder)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from rich.table import Table
+
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
-from ftkit.common.files import new_folder, write_json
+from ftkit.common.files import new_folder
 from ftkit.common.memory import free_memory
 from ftkit.deployment.merge import load_folder
 from ftkit.deployment.proof import agreement, answering, timed
@@ -19,12 +21,12 @@ from ftkit.deployment.roads.merged import _write_merged, export_folder
 from ftkit.deployment.roads.ollama import _write_ollama
 from ftkit.deployment.roads.server import _write_server
 from ftkit.deployment.space import load_space, write_space
-from ftkit.evaluation.answer import Loaded, on_base
+from ftkit.evaluation.answer import Loaded, load_tuned
 from ftkit.models.adapter import check_adapter
 from ftkit.runs import guards
+from ftkit.runs.documents import Agreement, ExportRecord
 from ftkit.runs.run import Run, adapter_digest
 
-FORMAT = 1
 MESSAGES = 20  # of the test split, to compare an export with the tuned model
 DOUBTFUL = 0.9  # share of same answers below which the reader is asked to look
 
@@ -38,10 +40,8 @@ class Road:
     load: Callable[[Run, Path], Loaded]
 
 
-def export(
-    run: Run, to: str, folder: Path | None = None, verify: bool = True, say: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Write one export of a finished run and prove it; returns what `export.json` in the folder holds.
+def export(run: Run, to: str, folder: Path | None = None, verify: bool = True, say: Say = print) -> ExportRecord:
+    """Write one export of a finished run and prove it; returns the record that is saved in its folder.
 
     `folder` is where (left out: `exports/NAME` in the run) and must not be there yet; it appears complete or not at all.
     With `verify` the model in it is loaded afresh and answers some test messages, which the tuned model answers too.
@@ -52,7 +52,7 @@ def export(
     folder = Path(folder).expanduser() if folder else export_folder(run, to)
     if folder.exists():  # told before the work, not after it
         raise KitError(f"{folder} is there already. Remove it, or name another: --output FOLDER")
-    check_record(run)
+    run.training, run.task.rows("test")
     check_adapter(run.adapter, run.profile.model)
     guards.require([guards.adapter(run.adapter)], say)
     digest = adapter_digest(run)
@@ -62,28 +62,16 @@ def export(
         for path in temporary.rglob("*"):  # safetensors writes files that only their owner may read
             path.chmod(0o755 if path.is_dir() else 0o644)
         free_memory()
-        result = {
-            "format": FORMAT,
-            "to": to,
-            "run": run.name,
-            "adapter": digest,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "size_mb": round(size_mb(temporary), 1),
-            "verification": verified(run, to, temporary, say) if verify else None,
-        }
-        write_json(temporary / "export.json", result)
-    return result
-
-
-def check_record(run: Run) -> None:
-    """Raise `KitError` if `run.json` lacks what an export is made from: told before the work, not in its middle."""
-    for part in ("task", "profile", "training"):
-        if not isinstance(run.record.get(part), dict):
-            raise KitError(
-                f"{run.folder / 'run.json'} is broken: it lacks {part!r}. Restore it from a copy, or train again."
-            )
-    run.task.rows("test")
-    run.profile.with_changes()
+        record = ExportRecord(
+            to=to,
+            run=run.name,
+            adapter=digest,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            size_mb=round(size_mb(temporary), 1),
+            verification=compare_answers(run, to, temporary, say) if verify else None,
+        )
+        record.save(temporary)
+    return record
 
 
 def size_mb(folder: Path) -> float:
@@ -91,46 +79,43 @@ def size_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
 
 
-def verified(run: Run, to: str, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def compare_answers(run: Run, to: str, folder: Path, say: Say) -> Agreement:
     """Let the tuned model and the exported one answer the same test messages: shares that agree, and the speed of both."""
     task = run.task
     messages = [row[task.message] for row in task.rows("test")[:MESSAGES]]
     texts, speed = {}, {}
-    sides = {"tuned": lambda: on_base(run), "export": lambda: ROADS[to].load(run, folder)}
+    sides = {"tuned": lambda: load_tuned(run), "export": lambda: ROADS[to].load(run, folder)}
     for side, load in sides.items():
         with answering(run, load) as answerer:
             texts[side], seconds = timed(answerer, messages)
         speed[side] = round(len(messages) / seconds, 2)
         say(f"  {side}: {len(messages)} messages answered in {seconds:.0f} s")
-    return agreement(run, texts["tuned"], texts["export"]) | {"messages_per_second": speed}
+    return agreement(run, texts["tuned"], texts["export"]).model_copy(update={"messages_per_second": speed})
 
 
-def table(results: list[dict[str, Any]]) -> Any:
+def export_table(records: Sequence[ExportRecord]) -> Table:
     """Exports side by side for the terminal: agreement with the tuned model, size, speed."""
-    from rich.table import Table
-
     grid = Table(title="compared with the tuned model on the same test messages", title_justify="left")
     for heading in ("export", "messages", "same text", "same answer", "MB on disk", "answers a second", "tuned, a second"):
         grid.add_column(heading, justify="left" if heading == "export" else "right")
-    for result in results:
-        found = result["verification"]
-        if found:
-            speed = found["messages_per_second"]
-            shares = (f"{100 * found[key]:.0f} %" for key in ("identical", "same_answer"))
-            cells = [str(found["n"]), *shares, f"{result['size_mb']:.0f}", f"{speed['export']:.1f}", f"{speed['tuned']:.1f}"]
+    for record in records:
+        if proof := record.verification:
+            speed = (f"{proof.messages_per_second[side]:.1f}" for side in ("export", "tuned"))
+            shares = (f"{100 * share:.0f} %" for share in (proof.identical, proof.same_answer))
+            cells = [str(proof.n), *shares, f"{record.size_mb:.0f}", *speed]
         else:
-            cells = ["not verified", "", "", f"{result['size_mb']:.0f}", "", ""]
-        grid.add_row(result["to"], *cells)
+            cells = ["not verified", "", "", f"{record.size_mb:.0f}", "", ""]
+        grid.add_row(record.to, *cells)
     return grid
 
 
-def doubt(result: dict[str, Any]) -> str:
-    """A sentence if an export answers otherwise than the tuned model too often; else nothing."""
-    found = result["verification"]
-    if not found or found["same_answer"] >= DOUBTFUL:
+def doubt(record: ExportRecord) -> str:
+    """A sentence if an export too often answers differently from the tuned model; else nothing."""
+    proof = record.verification
+    if not proof or proof.same_answer >= DOUBTFUL:
         return ""
     return (
-        f"Look before you use it: only {100 * found['same_answer']:.0f} % of {found['n']} answers are those of the tuned "
+        f"Look before you use it: only {100 * proof.same_answer:.0f} % of {proof.n} answers are those of the tuned "
         "model. After a few steps of training the answers hang by a thread; after a whole one something is wrong."
     )
 

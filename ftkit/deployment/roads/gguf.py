@@ -49,7 +49,7 @@ def converter() -> Path:
 
 
 def _write_gguf(run: Run, folder: Path) -> None:
-    kind = GGUF_TYPES[run.record["training"]["dtype"]]
+    kind = GGUF_TYPES[run.training.dtype]
     tools = converter()
     merged = folder / "merged"
     merged.mkdir()
@@ -96,4 +96,4 @@ def load_dtype(run: Run) -> Any:
     """The torch dtype that the run computed in."""
     import torch
 
-    return getattr(torch, run.record["training"]["dtype"])
+    return getattr(torch, run.training.dtype)

@@ -7,19 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json
 from ftkit.deployment.roads.export import doubt, export, size_mb
 from ftkit.deployment.roads.merged import export_folder
-from ftkit.models.hub import hub_answers, hub_said
+from ftkit.models.hub import explain_hub_error, hub_answers
+from ftkit.runs.documents import ExportRecord
 from ftkit.runs.run import Run, adapter_digest
 
 PUSHED = ("adapter", "merged", "space")
 
 
-def push(
-    run: Run, repo: str, what: str = "adapter", private: bool = True, api: Any = None, say: Callable[[str], None] = print
-) -> str:
+def push(run: Run, repo: str, what: str = "adapter", private: bool = True, api: Any = None, say: Say = print) -> str:
     """Upload an export (`adapter`, `merged` or `space`) with its card to the hub; returns the address.
 
     The token is the one that `hf auth login` stored or `HF_TOKEN` holds; huggingface_hub reads it, the kit neither shows
@@ -35,7 +34,7 @@ def push(
     folder = export_folder(run, what)
     if not folder.is_dir():
         say(doubt(export(run, what, say=say)) or "  it answers as the tuned model does")
-    elif read_json(folder / "export.json").get("adapter") != adapter_digest(run):
+    elif ExportRecord.load(folder).adapter != adapter_digest(run):
         raise KitError(f"{folder} is of an older adapter. Remove it, then push again.")
     kind = {"repo_type": "space", "space_sdk": "gradio"} if what == "space" else {"repo_type": "model"}
     place = {"repo_id": repo, "repo_type": kind["repo_type"]}
@@ -45,7 +44,7 @@ def push(
     if private and closed is False:
         raise KitError(f"{repo} is there already and open to everybody: nothing was sent. Push with --public, or elsewhere.")
     say(f"Uploading {size_mb(folder):.0f} MB to {repo} ({'private' if private else 'public'}) ...")
-    sent = {"folder_path": str(folder), "commit_message": f"{what} of {run.name}", "ignore_patterns": ["export.json"]}
+    sent = {"folder_path": str(folder), "commit_message": f"{what} of {run.name}", "ignore_patterns": [ExportRecord.FILE]}
     _asking(lambda: api.upload_folder(**place, **sent), f"The upload to {repo} failed", folder)
     if closed and not private:
         stays = f"{repo} has it, but was private before and stays so"
@@ -85,4 +84,4 @@ def _asking(call: Callable[[], Any], failed: str, folder: Path | None = None) ->
         return call()
     except Exception as error:
         ready = f" {folder} is ready: the same command goes on from there." if folder else ""
-        raise KitError(f"{failed}: {hub_said(error)}.{ready}") from None
+        raise KitError(f"{failed}: {explain_hub_error(error)}.{ready}") from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ftkit.common.files import place, read_json, write_text
+from ftkit.common.files import place, write_text
 from ftkit.deployment.merge import save_merged
 from ftkit.runs.card import card
+from ftkit.runs.documents import ExportRecord
 from ftkit.runs.run import Run, adapter_digest
 
 
@@ -18,9 +19,9 @@ def export_folder(run: Run, to: str) -> Path:
 def _write_merged(run: Run, folder: Path) -> None:
     """The merged model and its card; taken from the run's own export if that is of the same adapter."""
     ready = export_folder(run, "merged")
-    if ready.is_dir() and read_json(ready / "export.json").get("adapter") == adapter_digest(run):
+    if ready.is_dir() and ExportRecord.load(ready).adapter == adapter_digest(run):
         for path in ready.iterdir():
-            if path.name != "export.json":
+            if path.name != ExportRecord.FILE:
                 place(path, folder / path.name)
         return
     save_merged(run, folder)

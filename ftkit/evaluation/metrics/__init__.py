@@ -18,10 +18,9 @@ import numpy as np
 
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import parse_answer
-from ftkit.data.task import Field, Task
+from ftkit.data.task import Field, Row, Task
 
 NAMES = ("json_fields", "label_scores", "text_scores", "reference_perplexity")
-Row = dict[str, Any]
 Statistic = Callable[[np.ndarray], np.ndarray]  # indices of rows [..., k] -> scores [...]
 
 

@@ -1,0 +1,95 @@
+"""Evaluations for the terminal: a table, and what it says in plain words (lesson 04)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.table import Table
+
+from ftkit.evaluation.answer import BASE, TUNED
+from ftkit.evaluation.intervals import describe_comparison
+from ftkit.runs.documents import Comparison, Evaluation, RunsCompared
+
+ORDER = ("majority", "TF-IDF", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
+
+
+def in_order(models: Iterable[str]) -> list[str]:
+    """The models of an evaluation from the cheapest to the tuned one."""
+    return sorted(models, key=ORDER.index)
+
+
+def describe_evaluation(result: Evaluation) -> list[str]:
+    """What an evaluation says, in plain words, a sentence each."""
+    sentences = []
+    for name, compared in result.comparisons.items():
+        whole, closed = (next((m for m in compared if m.endswith(end)), None) for end in ("exact match", "macro-F1"))
+        for metric in filter(None, (whole, closed)):
+            sentences.append(f"Against {name}, {metric}: {describe_comparison(compared[metric], (name, TUNED))}")
+    return sentences + _describe_constrained(result) + _describe_forgetting(result)
+
+
+def _describe_constrained(result: Evaluation) -> list[str]:
+    """How much of the gain is form alone: what constrained decoding gives the base."""
+    held = result.models.get(f"{BASE}, constrained")
+    if held is None:
+        return []
+    before, after = (result.models[side].scores for side in (BASE, TUNED))
+    sentences = []
+    for metric in [m for m in ("exact match", *result.confusions) if m in after]:
+        gain, form = (100 * (scores[metric].value - before[metric].value) for scores in (after, held.scores))
+        sentences.append(
+            f"Of {gain:+.1f} points in {metric}, {form:+.1f} are format alone: what constrained decoding gives the base."
+        )
+    return sentences
+
+
+def _describe_forgetting(result: Evaluation) -> list[str]:
+    if result.general is None:
+        return []
+    change = result.general.perplexity
+    low, high = change.interval
+    return [
+        f"General questions: {describe_comparison(result.general.questions, (BASE, TUNED))}",
+        f"Perplexity of plain English: {change.first:.1f} before, {change.second:.1f} after "
+        f"(difference {change.difference:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}; lower is better).",
+    ]
+
+
+def _points(compared: Comparison, digits: int) -> str:
+    """A difference with its interval, in points."""
+    low, high = (100 * bound for bound in compared.interval)
+    sign = "+" if digits else ""
+    return f"{100 * compared.difference:+.{digits}f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+
+
+def evaluation_table(result: Evaluation) -> Table:
+    """An evaluation as a table: a row a metric, in percent, tuned against base with its interval."""
+    title = f"{result.task}, {result.split} split, {result.rows_measured}; in %, differences with 95 % intervals"
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    order = in_order(result.models)
+    models = [result.models[name] for name in order]
+    grid.add_column("metric")
+    for heading in (*order, "tuned - base"):
+        grid.add_column(heading, justify="right")
+    for metric in result.models[TUNED].scores:
+        scores = [model.scores.get(metric) for model in models]
+        cells = [f"{100 * score.value:.1f}" if score else "-" for score in scores]
+        grid.add_row(metric, *cells, _points(result.comparisons[BASE][metric], 0))
+    grid.add_row("ms a message", *(f"{1000 * model.seconds_per_message:,.0f}" for model in models), "", style="dim")
+    grid.add_row("memory, MB", *(f"{model.memory_mb:,.0f}" for model in models), "", style="dim")
+    return grid
+
+
+def comparison_table(compared: RunsCompared) -> Table:
+    """Two runs side by side: a row a metric, in percent, with the difference and what it says."""
+    first, second = compared.runs
+    title = f"{compared.task}, {compared.split} split, n = {compared.n}; in %"
+    grid = Table(title=title, title_justify="left")
+    grid.add_column("metric")
+    for heading in (first, second, "difference (95 %)", ""):
+        grid.add_column(heading, justify="right")
+    for metric, c in compared.metrics.items():
+        verdict = ("better" if c.difference > 0 else "worse") if c.detected else "no detectable difference"
+        grid.add_row(metric, f"{100 * c.first:.1f}", f"{100 * c.second:.1f}", _points(c, 1), verdict)
+    return grid
