@@ -25,7 +25,7 @@ demo: $(VENV)/.ready  ## fine-tune, evaluate, serve the demo (a second call reus
 test: $(VENV)/.ready  ## all tests, the notebooks among them
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-bench: $(VENV)/.ready  ## speed and memory side by side, into BENCHMARKS.md (over an hour; needs a finished run)
+bench: $(VENV)/.ready  ## speed and memory side by side, into benchmarks/BENCHMARKS.md (over an hour; needs a finished run; ARGS="--busy 1": beside a busy process)
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 lab: $(VENV)/.ready  ## JupyterLab, opened at the first lesson

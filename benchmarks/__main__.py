@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
+import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from benchmarks.documents import FOLDER, CpuResults
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, write_json
-from ftkit.common.machine import detect_hardware
+from ftkit.common.machine import describe_machine
 from ftkit.common.profiles import read_profiles
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "cpu.json"
 LEVERS = {  # lever: what taking it out, or putting it in, was expected to do to the speed
-    "allocator": ("without", "memory kept between steps instead of returned to the kernel", "+25 % (system time)"),
     "attention": ("without", "attention as four bf16 matrix products", "+15 % (its backward was a sixth)"),
     "adapter layers": ("without", "4-bit product and adapter in one autograd step", "+10 % (six passes over memory saved)"),
-    "small layers": ("without", "norms and gates in one autograd step each", "+3 %; and less memory kept"),
     "kept scales": ("without", "scales of the 4-bit blocks unpacked from their 8 bits once", "+3 % (half of the unpacking)"),
     "completion loss": ("without", "logits on completion tokens only, no entropy and accuracy", "+30 %"),
     "like lengths": ("without", "batches of like length: less padding", "+25 % (a quarter of random batches is padding)"),
     "round lengths": ("without", "batches padded to multiples of 8 tokens", "-3 % (padding), but fewer sizes of blocks"),
     "no checkpointing": ("without", "activations kept, not computed twice", "+33 % (one forward of three passes saved)"),
-    "trim": ("without", "kept memory given back every 24 rows", "0 % (it is for the memory)"),
     "threads": ("without", "two threads on two cores, against one", "+80 %"),
     "small steps": ("extra", "a batch of 8 as two of 4, gradients added up", "-5 % (it is for the memory)"),
     "bf16 adapter": ("extra", "adapter weights in bfloat16, not float32", "+10 % (no casts)"),
@@ -47,37 +40,45 @@ LEVERS = {  # lever: what taking it out, or putting it in, was expected to do to
 }
 
 
-def run(name: str, timeout: float = 900, **given: Any) -> dict[str, Any]:
+def run(name: str, timeout: float = 900, **settings: Any) -> dict[str, Any]:
     """One measurement in a process of its own; raises `KitError` with its last words if it fails."""
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    plain = name.startswith("plain") or "allocator" in given.get("without", [])
-    environment["FTKIT_KEEP_MEMORY"] = "0" if plain else "1"
-    command = [sys.executable, "-m", "benchmarks.measure", name, json.dumps(given)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=HERE.parent)
+    command = [sys.executable, "-m", "benchmarks.measure", name, json.dumps(settings)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=Path(__file__).parents[1]
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:
         raise KitError(f"{name} failed: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
     result = json.loads(lines[-1][7:])
-    shown = {k: v for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    print(f"  {name} {json.dumps(given)}: {json.dumps(shown)}", flush=True)
-    return {"given": given, **result}
+    figures = {k: v for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    print(f"  {name} {json.dumps(settings)}: {json.dumps(figures)}", flush=True)
+    return {"given": settings, **result}
 
 
-def machine() -> dict[str, Any]:
-    """What was measured on, and with which versions."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    names = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gb": round(detect_hardware().memory),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in names},
-    }
+@contextlib.contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many processes that take a core each, until the block ends."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+
+
+def in_pairs(plain: Sequence[dict[str, Any]], kit: Sequence[dict[str, Any]], rate: str) -> dict[str, Any]:
+    """Both sides' measurements and the kit's `rate` in the plain one's, pair by pair.
+
+    Where they hold an `answer`, or `answers`, those are compared and taken out.
+    """
+    ratios = [k[rate] / p[rate] for p, k in zip(plain, kit, strict=True)]
+    comparison = {"plain": plain, "kit": kit, "ratios": ratios, "median_ratio": statistics.median(ratios)}
+    texts = [[result.pop("answers", None) or [result.pop("answer", None)] for result in side] for side in (plain, kit)]
+    equal = [
+        a == b for ours, theirs in zip(*texts, strict=True) for a, b in zip(ours, theirs, strict=False) if a is not None
+    ]
+    return comparison | ({"equal_answers": sum(equal) / len(equal)} if equal else {})
 
 
 def training(pairs: int, steps: int = 48) -> dict[str, Any]:
@@ -85,17 +86,15 @@ def training(pairs: int, steps: int = 48) -> dict[str, Any]:
 
     Both take the plain recipe's 8 examples at a time: the code is compared, not the recipe. The rows are those of steps
     drawn from a whole epoch; the plain recipe shuffles them, as it would all. Meanwhile the loss on the validation split is
-    taken several times, the clock standing still.
+    taken several times, while the clock is stopped.
     """
-    profile = read_profiles()["cpu"]
-    found: dict[str, list] = {"plain": [], "kit": []}
+    plain, kit = [], []
     for seed in range(pairs):
-        given = {"steps": steps, "sample": steps, "seed": seed, "validate_every": steps // 4}
-        found["plain"].append(run("plain_training", **given))
-        found["kit"].append(run("kit_training", **given, **as_plain()))
-    ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in zip(*found.values(), strict=True)]
-    with_ = {"rank": profile.rank, **as_plain()}
-    return {**found, "with": with_, "ratios": ratios, "median_ratio": statistics.median(ratios)}
+        settings = {"steps": steps, "sample": steps, "seed": seed, "validate_every": steps // 4}
+        plain.append(run("plain_training", **settings))
+        kit.append(run("kit_training", **settings, **as_plain()))
+    both = {"rank": read_profiles()["cpu"].rank, **as_plain()}
+    return {"with": both, **in_pairs(plain, kit, "tokens_per_second")}
 
 
 def as_plain() -> dict[str, int]:
@@ -110,76 +109,61 @@ def levers(rounds: int, steps: int = 8, only: Sequence[str] = ()) -> dict[str, A
 
     Each figure stands beside the kit's own of the same round. Levers that are not measured keep their saved figures.
     """
-    saved = read_json(RESULTS).get("levers", {}).get("rounds", {}) if only and RESULTS.exists() else {}
+    saved = saved_results().get("levers", {"rounds": {}, "levers": {}}) if only else {"rounds": {}, "levers": {}}
     names = only or list(LEVERS)
-    found: dict[str, list] = {name: [] if name in names else saved.get(name, []) for name in LEVERS}
-    given = {"steps": steps, "sample": steps, **as_plain()}
+    results = saved["rounds"] | {name: [] for name in names}
+    settings = {"steps": steps, "sample": steps, **as_plain()}
     for _ in range(rounds):
-        kit = run("kit_training", **given)
+        kit = run("kit_training", **settings)
         beside = {key: kit[key] for key in ("tokens_per_second", "peak_memory_mb")}
         for name in names:
             try:
-                found[name].append({**run("kit_training", **given, **{LEVERS[name][0]: [name]}), "kit": beside})
+                results[name].append({**run("kit_training", **settings, **{LEVERS[name][0]: [name]}), "kit": beside})
             except (KitError, subprocess.TimeoutExpired) as error:
-                found[name].append({"failed": str(error)[:300]})
+                results[name].append({"failed": str(error)[:300]})
                 print(f"  {name}: {error}", flush=True)
-    told = {name: {"how": h, "what": w, "expected": e} for name, (h, w, e) in LEVERS.items()}
-    return {"rounds": found, "steps": steps, "levers": told}
+    about = {name: dict(zip(("how", "what", "expected"), LEVERS[name], strict=True)) for name in names}
+    return {"rounds": results, "steps": steps, "levers": saved["levers"] | about}
 
 
 def generation(pairs: int, n: int = 8) -> dict[str, Any]:
     """One message at a time against batches; the answers to the same messages compared."""
-    found: dict[str, list] = {"plain": [], "kit": []}
-    for _ in range(pairs):
-        found["plain"].append(run("plain_generation", n=n))
-        found["kit"].append(run("kit_generation", n=64))
-    ratios = [k["messages_per_second"] / p["messages_per_second"] for p, k in zip(*found.values(), strict=True)]
-    equal = [a == b for p, k in zip(*found.values(), strict=True) for a, b in zip(p["answers"], k["answers"], strict=False)]
-    for result in (*found["plain"], *found["kit"]):
-        del result["answers"]
-    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios), "equal_answers": sum(equal) / len(equal)}
+    rounds = [(run("plain_generation", n=n), run("kit_generation", n=64)) for _ in range(pairs)]
+    return in_pairs(*zip(*rounds, strict=True), "messages_per_second")
 
 
 def stream(pairs: int) -> dict[str, Any]:
     """The demo's stream against plain `generate` with a streamer."""
-    found = run("streams", n=pairs, timeout=1800)["found"]
-    pairs_ = list(zip(found["plain"], found["kit"], strict=True))
-    ratios = [k["tokens_per_second"] / p["tokens_per_second"] for p, k in pairs_]
-    equal = [p.pop("answer") == k.pop("answer") for p, k in pairs_]
-    return {**found, "ratios": ratios, "median_ratio": statistics.median(ratios), "equal_answers": sum(equal) / len(equal)}
+    sides = run("streams", n=pairs, timeout=1800)["sides"]
+    return sides | in_pairs(sides["plain"], sides["kit"], "tokens_per_second")
 
 
 def growth(_: int) -> dict[str, Any]:
     """Time and memory against the number of examples, their length, the rank, the batch, and the method; and the plan."""
-    from ftkit.training.plan import plan_training
+    from benchmarks.measure import planned_memory_mb
 
-    settings = {  # 56 steps: the second round of lengths has begun, from the longest on, and memory stands where it stays
+    changes = {  # 56 steps: the second round of lengths has begun, from the longest on, and memory stands where it stays
         "examples": [{"examples": 112 * k, "steps": 56 * k} for k in (1, 2, 4)],
         "length": [{"length": n, "steps": 56, "examples": 112} for n in (192, 384)],
         "rank": [{"rank": r, "steps": 56} for r in (8, 128)],
         "batch": [{"batch_size": b, "steps": 56} for b in (2, 4, 8)],
         "method": [{"method": m, "steps": 56} for m in ("qlora", "lora", "full")],
     }
-    found: dict[str, list] = {}
-    for name, some in settings.items():
-        found[name] = []
-        for given in some:
-            result = run("kit_training", **given)
-            result["planned_memory_mb"] = round(plan_training(**_planned(given)).peak_mb)
-            found[name].append(result)
+    results: dict[str, list] = {name: [] for name in changes}
+    for name, some in changes.items():
+        for settings in some:
+            result = run("kit_training", **settings) | {"planned_memory_mb": planned_memory_mb(settings)}
+            results[name].append(result)
             print(f"    planned {result['planned_memory_mb']} MB, measured {result['peak_memory_mb']} MB", flush=True)
-    return found
-
-
-def _planned(given: dict[str, Any]) -> dict[str, Any]:
-    from benchmarks.measure import examples, profile_of
-
-    profile = profile_of(given)
-    lengths = examples(profile, given)["length"]
-    return {"profile": profile, "method": given.get("method", "qlora"), "lengths": lengths}
+    return results
 
 
 PARTS = {"training": training, "levers": levers, "generation": generation, "stream": stream, "growth": growth}
+
+
+def saved_results() -> dict[str, Any]:
+    """The parts that were measured before."""
+    return CpuResults.load(FOLDER).as_data() if CpuResults.exists(FOLDER) else {}
 
 
 def main() -> None:
@@ -188,15 +172,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure; all if left out")
     parser.add_argument("--pairs", type=int, default=5, help="pairs, or rounds, of each part")
     parser.add_argument("--lever", nargs="*", choices=LEVERS, default=[], help="of the part levers, only these")
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="measure beside N processes that take a core each")
     parser.add_argument("--report", action="store_true", help="only write BENCHMARKS.md from the saved figures")
-    given = parser.parse_args()
-    for name in [] if given.report else given.only:
+    options = parser.parse_args()
+    for name in [] if options.report else options.only:
         print(f"{name}: {PARTS[name].__doc__}", flush=True)
-        result = PARTS[name](given.pairs, **({"only": given.lever} if name == "levers" else {}))
-        results = read_json(RESULTS) if RESULTS.exists() else {"format": 1}
-        results[name] = {"machine": machine(), **result}
-        write_json(RESULTS, results)
-    report.write(RESULTS)
+        with busy(options.busy):
+            result = PARTS[name](options.pairs, **({"only": options.lever} if name == "levers" else {}))
+        part = {"machine": describe_machine() | {"busy": options.busy}, **result}
+        CpuResults.model_validate_json(json.dumps(saved_results() | {name: part})).save(FOLDER)
+    report.write()
     print(f"Written: {report.PAGE.name}")
 
 

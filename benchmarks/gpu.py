@@ -6,16 +6,20 @@ Random weights are right for speed and memory, not for quality. The figures go t
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import HERE, machine, run
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks.__main__ import run
+from benchmarks.documents import FOLDER, GpuResults
 from benchmarks.measure import PLAIN_BATCH
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, write_json
-from ftkit.common.machine import detect_hardware
+from ftkit.common.machine import describe_machine, detect_hardware
 from ftkit.models.find import prepare_model
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -31,9 +35,6 @@ METHODS = ("plain", "qlora", "lora", "full")
 
 def build(shape: str, folder: Path) -> None:
     """Write a model of random weights with the packaged model's tokenizer."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(prepare_model("HuggingFaceTB/SmolLM2-135M-Instruct"))
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     with torch.device(detect_hardware().device):
@@ -42,35 +43,38 @@ def build(shape: str, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
+def main(arguments: list[str] | None = None) -> GpuResults:
     """Train a few steps by every method, and save the figures after each.
 
     Every method learns from as many examples a step as the plain recipe, in one batch: the code is compared, not the recipe.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=["1.5B", "8B"])
-    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["1.5B", "8B"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--profile", default="big")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "gpu.json")
-    given = parser.parse_args(arguments)
-    results: dict[str, Any] = read_json(given.output) if given.output.exists() else {"format": 1}
-    results["machine"] = {**machine(), "device": detect_hardware().name}
-    for shape in given.shapes:
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the figures go")
+    options = parser.parse_args(arguments)
+    shapes = GpuResults.load(options.folder).as_data()["shapes"] if GpuResults.exists(options.folder) else {}
+    machine = describe_machine() | {"device": detect_hardware().name}
+    for shape in options.shapes:
         with tempfile.TemporaryDirectory() as folder:
             build(shape, Path(folder))
-            for method in given.methods:
-                what = {"steps": given.steps, "profile": given.profile, "model": folder, "roofline": False}
-                what |= {"batch_size": PLAIN_BATCH, "gradient_accumulation": 1}
-                name = "plain_training" if method == "plain" else "kit_training"
+            for method in options.methods:
+                settings = {"steps": options.steps, "profile": options.profile, "model": folder, "roofline": False}
+                settings |= {"batch_size": PLAIN_BATCH, "gradient_accumulation": 1}
                 try:
-                    found = run(name, **what, **({} if method == "plain" else {"method": method}))
-                    del found["given"]["model"]
+                    if method == "plain":
+                        result = run("plain_training", **settings)
+                    else:
+                        result = run("kit_training", **settings, method=method)
+                    del result["given"]["model"]
                 except KitError as error:  # too large for the card, for example: that is a result too
-                    found = {"failed": str(error)[:300]}
+                    result = {"failed": str(error)[:300]}
                     print(f"  {shape} {method}: {error}", flush=True)
-                results.setdefault(shape, {})[method] = found
-                write_json(given.output, results)
+                shapes.setdefault(shape, {})[method] = result
+                results = GpuResults.model_validate_json(json.dumps({"machine": machine, "shapes": shapes}))
+                results.save(options.folder)
     return results
 
 

@@ -1,7 +1,7 @@
 """The demo under load: `python -m benchmarks.load [RUN]`. 40 users for two minutes, on this machine only.
 
-Every user asks, reads the answer, waits a moment, asks again. Written down: what was answered, what was told that the demo
-is busy, any other error, answers that belong to another message, and the server's memory.
+Every user asks, reads the answer, waits a moment, asks again. Counted: answers, questions that were turned away because the
+demo was busy, other errors, answers that belong to another message; and the server's memory.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from benchmarks.documents import FOLDER, LoadResults
 from ftkit.common.errors import KitError
-from ftkit.common.files import write_json
+from ftkit.common.machine import describe_machine
 from ftkit.deployment.gatekeeper import free_port
 from ftkit.runs.run import open_run
 
 USERS, SECONDS, MESSAGES = 40, 120, 5
 LAST_ANSWERS = 120  # seconds that those who wait at the end are still given
-RESULTS = Path(__file__).resolve().parent / "results" / "load.json"
 
 
 async def ask(client: httpx.AsyncClient, message: str) -> dict[str, Any] | None:
@@ -130,15 +129,13 @@ async def load(address: str, pid: int, messages: list[str], users: int, seconds:
 
 def main() -> None:
     """Serve the run's demo, put it under load, write the figures."""
-    from benchmarks.__main__ import machine
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="?", help="a run; left out, the newest finished one")
     parser.add_argument("--users", type=int, default=USERS, choices=range(1, USERS + 1), metavar=f"1..{USERS}")
     parser.add_argument("--seconds", type=int, default=SECONDS, choices=range(1, SECONDS + 1), metavar=f"1..{SECONDS}")
     parser.add_argument("--note", default="", help="what else the machine did, to be kept with the figures")
-    given = parser.parse_args()
-    run = open_run(given.run)
+    options = parser.parse_args()
+    run = open_run(options.run)
     messages = [row["message"] for row in run.task.rows("test")[:MESSAGES]]
     before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     command = [sys.executable, "-m", "ftkit.cli", "demo", str(run.folder), "--port", str(free_port(7900))]
@@ -147,13 +144,13 @@ def main() -> None:
         try:
             address = next((m[1] for line in server.stdout if (m := re.search(r"The demo is at (http://\S+)", line))), "")
             started = round(time.monotonic() - began, 1)
-            result = asyncio.run(load(address, server.pid, messages, given.users, given.seconds))
+            result = asyncio.run(load(address, server.pid, messages, options.users, options.seconds))
         finally:
             server.terminate()
-    where = machine() | {"load_average_before": before, "note": given.note}
-    where["versions"]["gradio"] = importlib.metadata.version("gradio")
-    result = {"machine": where, "run": run.name, "model": run.profile.model, "seconds_to_start": started, **result}
-    write_json(RESULTS, result)
+    machine = describe_machine() | {"load_average_before": before, "note": options.note}
+    machine["versions"]["gradio"] = importlib.metadata.version("gradio")
+    result = {"machine": machine, "run": run.name, "model": run.profile.model, "seconds_to_start": started, **result}
+    LoadResults.model_validate_json(json.dumps(result)).save(FOLDER)
     print(json.dumps(result, indent=2))
     if result["other_errors"] or result["crossed_answers"]:
         sys.exit(1)

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftkit.common.files import read_json, replacing
+from benchmarks.documents import (
+    FOLDER,
+    CpuResults,
+    Failure,
+    Generation,
+    Growth,
+    LeverRounds,
+    Levers,
+    LossAt,
+    OnceMore,
+    Section,
+    Stream,
+    Training,
+    TrainingPairs,
+)
+from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
-from ftkit.training.plan import describe_gap
+from ftkit.common.profiles import read_profiles
+from ftkit.runs.run import Run
+from ftkit.training.plan import describe_gap, model_shape, operations_per_token
 
 PAGE = Path(__file__).with_name("BENCHMARKS.md")
+DECISIONS = {  # on the levers that were measured once more
+    "allocator": "dropped",
+    "trim": "dropped (it gave back what the allocator kept)",
+    "round lengths": "kept, for the memory",
+    "small layers": "dropped",
+}
 
 
-def middle(results: Iterable[dict[str, Any]], key: str) -> float:
-    """The median of a figure over several runs."""
-    return statistics.median(result[key] for result in results)
+def median_of(results: Iterable[Any], field: str) -> float:
+    """The median of a figure over several measurements."""
+    return statistics.median(getattr(result, field) for result in results)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -24,204 +47,231 @@ def spread(values: Sequence[float]) -> str:
     return f"{min(values):.2f} to {max(values):.2f}"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, the columns after the first to the right."""
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def on(result: dict[str, Any]) -> str:
-    """Where and when a part was measured."""
-    m = result["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
-    return f"*{m['date']}, {m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB, no GPU; Python {m['python']}, {versions}.*"
+def where_measured(section: Section | LeverRounds) -> str:
+    """Where and when a part was measured, and what else the machine did if that is known."""
+    m = section.machine
+    state = "" if m.busy is None else f" beside {m.busy} busy processes" if m.busy else ", quiet"
+    versions = ", ".join(f"{name} {version}" for name, version in m.versions.items())
+    return f"*{m.date}, {m.cpu}, {m.cores} cores, {m.memory_gb} GB, no GPU{state}; Python {m.python}, {versions}.*"
 
 
-def _earlier(result: dict[str, Any]) -> str:
-    """The settings, where they were others than the profile's today."""
-    return f"Measured with {result['earlier']}. " if "earlier" in result else ""
+def _earlier(section: Section) -> str:
+    """The settings, where they were different from today's."""
+    return f"Measured with {section.earlier}. " if section.earlier else ""
 
 
-def training(result: dict[str, Any]) -> str:
+def training_section(result: TrainingPairs) -> str:
     """The plain recipe against the kit's."""
-    plain, kit = result["plain"], result["kit"]
-    gaps = [k["validation_loss"] - p["validation_loss"] for p, k in zip(plain, kit, strict=True)]
-    losses = [p["validation_loss"] for p in plain]
+    plain, kit = result.plain, result.kit
+    gaps = [k.validation_loss - p.validation_loss for p, k in zip(plain, kit, strict=True)]
+    losses = [p.validation_loss for p in plain]
     gap, among = statistics.median(gaps), max(losses) - min(losses)
     verdict = "within" if abs(gap) <= among else "more than"
-    sooner = [sooner_at_the_same_loss(p["losses"], k["losses"]) for p, k in zip(plain, kit, strict=True)]
-    share = statistics.median(_flops(k, result["with"]["rank"]) / k["matrix_gflops"] / 1e9 for k in kit)
+    sooner = [sooner_at_the_same_loss(p.losses, k.losses) for p, k in zip(plain, kit, strict=True)]
+    share = statistics.median(_flops(k, result.both["rank"]) / k.matrix_gflops / 1e9 for k in kit)
     rows = [
-        (name, *(f"{middle(runs, key):{form}}" for key, form in
+        (name, *(f"{median_of(runs, key):{form}}" for key, form in
                  (("tokens_per_second", ",.0f"), ("seconds", ",.0f"), ("peak_memory_mb", ",.0f"), ("validation_loss", ".3f"))))
         for name, runs in (("plain recipe", plain), ("ftkit", kit))
     ]  # fmt: skip
     return f"""## Training
 
-{_earlier(result)}The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of {result["with"]["batch_size"]}, as
-tutorials print it; `ftkit` is the kit's training in batches of as many. Same rows, same rank ({result["with"]["rank"]}), learning rate and
-schedule, {plain[0]["steps"]} steps each, {len(plain)} pairs, each with a seed of its own; every run in a process of its own. The rows are those of
+{_earlier(result)}The plain recipe is trl's `SFTTrainer` with its defaults over a 4-bit base, LoRA on all linear layers, batches of {result.both["batch_size"]}, as
+tutorials print it; `ftkit` is the kit's training in batches of as many. Same rows, same rank ({result.both["rank"]}), learning rate and
+schedule, {plain[0].steps} steps each, {len(plain)} pairs, each with a seed of its own; every run in a process of its own. The rows are those of
 steps drawn at random from a whole epoch of the kit's, batch by batch; the plain recipe shuffles them. Real tokens are those that are not padding.
 
-{table(["median of the pairs", "real tokens/s", "seconds", "peak memory, MB", "validation loss"], rows)}
+{markdown_table(["median of the pairs", "real tokens/s", "seconds", "peak memory, MB", "validation loss"], rows)}
 
-**{result["median_ratio"]:.1f} times the tokens a second** (the pairs: {spread(result["ratios"])}), and as many times sooner through the same rows. After
+**{result.median_ratio:.1f} times the tokens a second** (the pairs: {spread(result.ratios)}), and as many times sooner through the same rows. After
 them the kit's validation loss is {gap:+.3f} beside the plain recipe's (the pairs: {min(gaps):+.3f} to {max(gaps):+.3f}): {verdict}
 its spread over the seeds, {among:.3f}. The loss that both reach, the higher of the two at the end of a pair, the kit has
 {statistics.median(sooner):.1f} times as soon ({spread(sooner)}). The kit's training reaches {share:.0%} of the rate of bf16 matrix products that the machine showed in the
-same minute ({middle(kit, "matrix_gflops"):,.0f} GFLOP/s).
+same minute ({median_of(kit, "matrix_gflops"):,.0f} GFLOP/s).
 
-{on(result)}"""
+{where_measured(result)}"""
 
 
-def sooner_at_the_same_loss(plain: list[dict[str, float]], kit: list[dict[str, float]]) -> float:
+def sooner_at_the_same_loss(plain: Sequence[LossAt], kit: Sequence[LossAt]) -> float:
     """How many times as soon the kit has the loss that both reach: the higher of the two last ones."""
-    loss = max(plain[-1]["loss"], kit[-1]["loss"])
+    loss = max(plain[-1].loss, kit[-1].loss)
     return seconds_to(plain, loss) / seconds_to(kit, loss)
 
 
-def seconds_to(losses: list[dict[str, float]], wanted: float) -> float:
+def seconds_to(losses: Sequence[LossAt], wanted: float) -> float:
     """Seconds until the loss is as low as wanted, on the straight line between two measurements."""
     before = losses[0]
     for now in losses:
-        if now["loss"] <= wanted:
-            share = (before["loss"] - wanted) / (before["loss"] - now["loss"]) if before["loss"] > now["loss"] else 1.0
-            return before["seconds"] + share * (now["seconds"] - before["seconds"])
+        if now.loss <= wanted:
+            share = (before.loss - wanted) / (before.loss - now.loss) if before.loss > now.loss else 1.0
+            return before.seconds + share * (now.seconds - before.seconds)
         before = now
     raise ValueError(f"a loss of {wanted} is not reached")
 
 
-def _flops(result: dict[str, Any], rank: int) -> float:
+def _flops(result: Training, rank: int) -> float:
     """Operations a second of a measured training: 4 a frozen weight and 6 a trained one for every real token."""
-    from ftkit.common.profiles import read_profiles
-    from ftkit.training.plan import model_shape, operations_per_token
-
     profile = read_profiles()["cpu"].with_changes(rank=rank)
-    return operations_per_token(model_shape(profile.model), "qlora", profile, 105) * result["tokens_per_second"]
+    return operations_per_token(model_shape(profile.model), "qlora", profile, 105) * result.tokens_per_second
 
 
-def levers(result: dict[str, Any]) -> str:
+def levers_section(result: Levers) -> str:
     """Each lever: what was expected, what was measured, whether it is kept."""
     rows, counts = [], []
-    for name, lever in result["levers"].items():
-        runs = [run for run in result["rounds"][name] if "failed" not in run]
+    for name, lever in result.levers.items():
+        runs = [run for run in result.rounds[name] if not isinstance(run, Failure)]
         if not runs:
-            rows.append((name, lever["what"], lever["expected"], "did not run", "", "no"))
+            rows.append((name, lever.what, lever.expected, "did not run", "", "no"))
             continue
         counts.append(len(runs))
-        rates = [run["tokens_per_second"] / run["kit"]["tokens_per_second"] for run in runs]
-        memory = statistics.median(run["peak_memory_mb"] - run["kit"]["peak_memory_mb"] for run in runs)
-        if lever["how"] == "without":
-            gain, saved = 1 / statistics.median(rates) - 1, -memory
-            kept = "yes"
-        else:
-            gain, saved = statistics.median(rates) - 1, memory
-            kept = "no"
-        rows.append((name, lever["what"], lever["expected"], f"{gain:+.0%}", f"{saved:+,.0f} MB", kept))
+        rate = statistics.median(run.tokens_per_second / run.kit.tokens_per_second for run in runs)
+        memory = statistics.median(run.peak_memory_mb - run.kit.peak_memory_mb for run in runs)
+        removed = lever.how == "without"
+        gain, saved = (1 / rate - 1, -memory) if removed else (rate - 1, memory)
+        kept = "dropped since" if DECISIONS.get(name, "").startswith("dropped") else "yes" if removed else "no"
+        rows.append((name, lever.what, lever.expected, f"{gain:+.0%}", f"{saved:+,.0f} MB", kept))
     return f"""## The levers, one by one
 
-{_earlier(result)}Each was taken out of the kit's training, or put into it, alone; {min(counts)} rounds, {result["steps"]} steps each, in the same minutes. Gain and
+{_earlier(result)}Each was taken out of the kit's training, or put into it, alone; {min(counts)} rounds, {result.steps} steps each, in the same minutes. Gain and
 memory are those of *having* the lever.
 
-{table(["lever", "what it does", "expected", "measured", "peak memory", "kept"], rows)}
+{markdown_table(["lever", "what it does", "expected", "measured", "peak memory", "kept"], rows)}
 
-{on(result)}"""
+{where_measured(result)}"""
 
 
-def generation(result: dict[str, Any]) -> str:
-    """One at a time against batches."""
-    plain, kit = result["plain"], result["kit"]
+def once_more_section(result: OnceMore) -> str:
+    """Four levers with the recipe's own batches, quiet and beside a busy process, and what was decided on each."""
+    quiet, beside = result.quiet, result.busy
     rows = [
-        (name, f"{middle(runs, 'messages_per_second'):.2f}", f"{middle(runs, 'peak_memory_mb'):,.0f}")
+        (name, *_having(quiet, name), *_having(beside, name), DECISIONS.get(name, "–")) for name in (*DECISIONS, "all four")
+    ]
+    heads = ["lever", "speed, quiet", "peak memory, quiet", "speed, busy", "peak memory, busy", "decision"]
+    return f"""## Levers measured once more
+
+Four levers that did not pay in the table above, with the recipe's own small batches: {len(quiet.kit)} rounds of {quiet.steps} steps on a quiet machine, and
+{len(beside.kit)} of {beside.steps} beside a process that took a core. Speed and memory are those of *having* the lever: the median, and in
+brackets smallest and largest; what stands without brackets is a single measurement, and says little.
+
+{markdown_table(heads, rows)}
+
+A lever is dropped if it neither speeds up training nor saves memory worth having. On the quiet machine allocator, trim and small layers made
+nothing faster by more than the rounds differ, and none saved a twentieth of the memory. Round lengths cost nothing that was seen and save a
+fifth of it. In the one busy round all four together were much faster, which none of them shows alone: one measurement is no reason to keep them.
+
+{where_measured(quiet)}"""
+
+
+def _having(rounds: LeverRounds, name: str) -> tuple[str, str]:
+    """Speed as a factor and MB of memory of having a lever."""
+    pairs = list(zip(rounds.kit, getattr(rounds, name.replace(" ", "_")), strict=True))
+    factors = [kit.tokens_per_second / without.tokens_per_second for kit, without in pairs]
+    memory = statistics.median(kit.peak_memory_mb - without.peak_memory_mb for kit, without in pairs)
+    reach = f" ({spread(factors)})" if len(factors) > 1 else ""
+    return f"x{statistics.median(factors):.2f}{reach}", f"{memory:+,.0f} MB"
+
+
+def generation_section(result: Generation) -> str:
+    """One at a time against batches."""
+    plain, kit = result.plain, result.kit
+    rows = [
+        (name, f"{median_of(runs, 'messages_per_second'):.2f}", f"{median_of(runs, 'peak_memory_mb'):,.0f}")
         for name, runs in (("`generate`, one message at a time", plain), ("ftkit, sorted batches", kit))
     ]
     return f"""## Answers for the evaluation
 
-{_earlier(result)}The tuned model on the desk's test messages, greedily: {plain[0]["n"]} messages one at a time on the PEFT model, {kit[0]["n"]} by the
+{_earlier(result)}The tuned model on the desk's test messages, greedily: {plain[0].n} messages one at a time on the PEFT model, {kit[0].n} by the
 evaluation's path, {len(plain)} pairs.
 
-{table(["median of the pairs", "messages/s", "peak memory, MB"], rows)}
+{markdown_table(["median of the pairs", "messages/s", "peak memory, MB"], rows)}
 
-**{result["median_ratio"]:.1f} times as many** (the pairs: {spread(result["ratios"])}). On the messages that both answered, {result["equal_answers"]:.0%} of the
+**{result.median_ratio:.1f} times as many** (the pairs: {spread(result.ratios)}). On the messages that both answered, {result.equal_answers:.0%} of the
 answers are the same to the letter; the rest differ because a batch adds up in another order, in bfloat16.
 
-{on(result)}"""
+{where_measured(result)}"""
 
 
-def stream(result: dict[str, Any]) -> str:
+def stream_section(result: Stream) -> str:
     """The demo's stream."""
-    names = {
-        "plain": "`generate` with a streamer, tuned",
-        "kit": "ftkit, tuned",
-        "both sides": "ftkit, base and tuned at once",
+    ways = {
+        "`generate` with a streamer, tuned": result.plain,
+        "ftkit, tuned": result.kit,
+        "ftkit, base and tuned at once": result.both_sides,
     }
     rows = [
-        (said, f"{middle(result[name], 'first_token_seconds'):.2f}", f"{middle(result[name], 'tokens_per_second'):.1f}")
-        for name, said in names.items()
+        (way, f"{median_of(answers, 'first_token_seconds'):.2f}", f"{median_of(answers, 'tokens_per_second'):.1f}")
+        for way, answers in ways.items()
     ]
-    same = f"; {result['equal_answers']:.0%} of the answers are the same to the letter" if "equal_answers" in result else ""
+    equal = result.equal_answers
+    same = "" if equal is None else f"; {equal:.0%} of the answers are the same to the letter"
     return f"""## The demo's stream
 
-One message at a time, each answered in turn by the three ways in one process, {len(result["plain"])} messages after one to warm up.
+{_earlier(result)}One message at a time, each answered in turn by the three ways in one process, {len(result.plain)} messages after one to warm up.
 
-{table(["median of the messages", "first token, s", "tokens/s"], rows)}
+{markdown_table(["median of the messages", "first token, s", "tokens/s"], rows)}
 
-**{result["median_ratio"]:.1f} times the tokens a second** for the tuned side alone (the pairs: {spread(result["ratios"])}){same}. The weights are dequantized
+**{result.median_ratio:.1f} times the tokens a second** for the tuned side alone (the pairs: {spread(result.ratios)}){same}. The weights are dequantized
 once; what all prompts begin with is computed once; and tokens that the training answers make likely are guessed, so that one step of the
 model confirms several (only those that it would have chosen). With both sides, which take turns, the first token is the slower side's.
-The plain way's first text comes late because transformers' streamer holds text back until a blank, and a ticket has none.
+The plain way's first text comes late because transformers' streamer holds text back until a space, and a ticket has none.
 
-{on(result)}"""
+{where_measured(result)}"""
 
 
-def growth(result: dict[str, Any]) -> str:
+def growth_section(result: Growth) -> str:
     """Time and memory against size, and the plan beside the measurement."""
-    label = {"examples": "examples", "length": "length", "rank": "rank", "batch": "batch_size", "method": "method"}
     rows, gaps = [], []
-    for name, runs in result.items():
-        if name not in label:
-            continue
-        for run in runs:
-            planned, measured = run["planned_memory_mb"], run["peak_memory_mb"]
+    for name in ("examples", "length", "rank", "batch", "method"):
+        for run in getattr(result, name):
+            planned, measured = round(run.planned_memory_mb), round(run.peak_memory_mb)
             gaps.append(abs(measured / planned - 1))
             rows.append((
-                f"{name} {run['given'][label[name]]}", f"{run['tokens_per_second']:,.0f}", f"{run['seconds'] / run['steps']:.2f}",
+                f"{name} {run.settings['batch_size' if name == 'batch' else name]}",
+                f"{run.tokens_per_second:,.0f}", f"{run.seconds / run.steps:.2f}",
                 f"{planned:,}", f"{measured:,}", describe_gap(planned, measured),
             ))  # fmt: skip
-    runs = result["examples"]
-    examples, seconds = ([run["given"]["examples"] for run in runs], [run["seconds"] for run in runs])
+    examples, seconds = zip(*((run.settings["examples"], run.seconds) for run in result.examples), strict=True)
     line = statistics.linear_regression(examples, seconds)
     off = max(abs(s / (line.intercept + line.slope * n) - 1) for n, s in zip(examples, seconds, strict=True))
     within = sum(gap <= 0.1 for gap in gaps)
-    shipped = read_json(kit_root() / "data" / "reference_run" / "run.json")["training"]
+    shipped = Run(kit_root() / "data" / "reference_run").record.training
     return f"""## Growth, and the plan beside the measurement
 
 {_earlier(result)}One setting changed at a time, the rest as in the `cpu` profile; one epoch of 112, 224 and 448 examples, 56 steps for the others.
 `planned` is what `ftkit plan` says before.
 
-{table(["setting", "real tokens/s", "seconds a step", "planned, MB", "measured, MB", "gap"], rows)}
+{markdown_table(["setting", "real tokens/s", "seconds a step", "planned, MB", "measured, MB", "gap"], rows)}
 
 The time of an epoch is a straight line in the number of examples: {line.intercept:.1f} s to begin with and {1000 * line.slope:.0f} ms an example,
 which all three meet within {off:.0%}. The plan is within 10 % of the measured peak in {within} of {len(gaps)}
 settings; the largest gap is {max(gaps):.0%}. These trainings are short. In a long one the allocator collects more between the tensors: the run in
-`data/reference_run` took {shipped["memory_against_plan"]} in its {shipped["steps"]:,} steps.
+`data/reference_run` took {shipped.memory_against_plan} in its {shipped.steps:,} steps.
 
-{on(result)}"""
-
-
-SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "training": training, "levers": levers, "generation": generation, "stream": stream, "growth": growth,
-}  # fmt: skip
+{where_measured(result)}"""
 
 
-def write(results: Path) -> None:
+def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     """Write the page from the saved figures."""
-    saved = read_json(results)
-    parts = [say(saved[name]) for name, say in SECTIONS.items() if name in saved]
+    results = CpuResults.load(folder)
+    sections = (
+        (training_section, results.training),
+        (levers_section, results.levers),
+        (once_more_section, OnceMore.load(folder) if OnceMore.exists(folder) else None),
+        (generation_section, results.generation),
+        (stream_section, results.stream),
+        (growth_section, results.growth),
+    )
     head = """# Benchmarks
 
-Measured by `make bench` (a bit over an hour on two cores; `make bench ARGS="--only stream"` for a part), which writes this page
-from `benchmarks/results/`. What is compared was run side by side in one go, in pairs; shared machines are noisy, so read the ratios and not the
-single figures. No GPU figure is given: none has been measured yet."""
-    with replacing(PAGE) as temporary:
-        temporary.write_text("\n\n".join([head, *parts]) + "\n", encoding="utf-8")
+Measured by `make bench` (a bit over an hour on two cores; `make bench ARGS="--only stream"` for a part, `ARGS="--busy 1"` beside a
+process that takes a core), which writes this page from `benchmarks/results/`. What is compared was run side by side in one go, in pairs;
+shared machines are noisy, so read the ratios and not the single figures. No GPU figure is given: none has been measured yet."""
+    with replacing(page) as temporary:
+        parts = [head, *(write_section(result) for write_section, result in sections if result)]
+        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -71,7 +71,7 @@ def _trained(trial: Trial, task: Any) -> tuple[Any, Any, dict[str, Any]]:
     found |= {"data": facts, "loss": losses[-1], "losses": " ".join(map(str, losses))}
     found["recipe"] = {name: getattr(profile, name) for name in RECIPE}  # the profile may be another one day
     if trial.judged:
-        loss = validation_loss(model, torch, task, task.rows("validation"), tokenizer)
+        loss = validation_loss(model, task, task.rows("validation"), tokenizer)
         found["validation_loss"] = round(loss, 4)
     if trial.method == "full":
         model = model.to(getattr(torch, resolve_dtype(profile.dtype)))  # as all the others answer
@@ -154,7 +154,7 @@ def head(lines: Sequence[Line]) -> dict[str, Any]:
     task = load_task("desk")
     table = tomllib.loads(PLAN.read_text(encoding="utf-8"))
     return {
-        "about": "Three beliefs put to the test; written by python -m experiments.beliefs, config in beliefs.toml",
+        "about": "Three beliefs put to the test; written by python -m experiments.beliefs, plan in beliefs.toml",
         "task": {"name": task.name, "fingerprint": task.fingerprint(), "split": "validation"},
         "messages": " ".join(row["id"] for row in task.rows("validation")),
         "questions": " ".join(question["id"] for question in general.questions()),

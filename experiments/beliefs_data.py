@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from experiments.recipe import subset
 from ftkit.common.errors import KitError
 from ftkit.course import beliefs
+from ftkit.data.answer_form import COMPACT
 from ftkit.data.prompt import training_example
 from ftkit.data.task import Row, Task
 
@@ -100,6 +100,6 @@ def parcels(n: int, seed: int) -> list[Any]:
         )
         examples.append({
             "prompt": [{"role": "system", "content": "Write the parcel's label."}, {"role": "user", "content": note}],
-            "completion": [{"role": "assistant", "content": json.dumps(label, separators=(",", ":"))}],
+            "completion": [{"role": "assistant", "content": COMPACT.write(label)}],
         })  # fmt: skip
     return examples

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import table
+from benchmarks.report import markdown_table
 from experiments.beliefs import PLAN, RESULTS, Trial
 from experiments.laboratory import Line, load_results, read_plan
 from experiments.recipe_report import fields_right, results_of
@@ -66,7 +66,7 @@ def group(lines: Sequence[Line], saved: dict[str, Any]) -> str:
              f"fields against {lines[0].name}", "loss, last ten steps", "validation loss", "general questions right"]  # fmt: skip
     failed = [e.key for line in lines for e in line.experiments if "failed" in saved["results"].get(e.key, {})]
     said = f"\n\n{len(failed)} failed: `--failed` runs them again." if failed else ""
-    return table(heads, rows) + said if rows else ""
+    return markdown_table(heads, rows) + said if rows else ""
 
 
 def leaks(lines: Sequence[Line], saved: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -199,7 +199,7 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
         if halves := leaks(own, saved):
             heads = ["seed", "half of the validation rows", "fields by the model that saw the leaked half, %",
                      "by one that saw neither, %"]  # fmt: skip
-            parts.append(table(heads, halves))
+            parts.append(markdown_table(heads, halves))
     dates = sorted({result["date"] for result in saved["results"].values()})
     head = (
         "# Three beliefs, put to the test\n\n"

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from unittest import mock
 from experiments.laboratory import Experiment, Laboratory, arguments, chosen, read_plan
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
+from ftkit.data.answer_form import ANSWER_FORMS, COMPACT, AnswerForm
 
 PLAN = Path(__file__).with_name("recipe.toml")
 RESULTS = kit_root() / "experiments" / "results" / "recipe.json"
@@ -37,14 +38,10 @@ def run(experiment: Experiment) -> dict[str, Any]:
     if experiment.method == "tfidf":
         judged = partial(baseline, "tfidf", task, rows)
         return judged("validation") | ({"test": judged("test")} if experiment.test else {})
-    write, read = FORMS[experiment.task.get("form", "compact")]
-    with mock.patch("ftkit.data.prompt.completion_text", lambda task, answer: write(answer)):
-        return _trained(experiment, task, rows, read)
+    return _trained(experiment, task, rows)
 
 
-def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read: Callable[[str], str]) -> dict[str, Any]:
-    import torch
-
+def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     from benchmarks.measure import validation_loss
     from ftkit.data.prompt import training_example
     from ftkit.evaluation.answer import Answerer
@@ -60,12 +57,11 @@ def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]], read
     answers = [example["completion"][0]["content"] for example in examples]  # in this experiment's form
     longest = 1 + max(len(ids) for ids in tokenizer(answers)["input_ids"])
     rows = _rows(experiment, task, "validation")
-    found["validation_loss"] = round(validation_loss(model, torch, task, rows, tokenizer), 4)
+    found["validation_loss"] = round(validation_loss(model, task, rows, tokenizer), 4)
     answerer = Answerer(task, model.eval(), tokenizer, 64, max(profile.max_new_tokens, longest + SPARE))
 
     def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        texts = [read(text) for text in answerer.answer([row[task.message] for row in rows])]
-        return scored(score(task, rows, texts))
+        return scored(score(task, rows, answerer.answer([row[task.message] for row in rows])))
 
     found |= judged(rows) | ({"test": judged(_rows(experiment, task, "test"))} if experiment.test else {})
     if "linear" in experiment.special.split():
@@ -135,7 +131,7 @@ def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tupl
 
 
 def _task(experiment: Experiment) -> Any:
-    """The desk, with its prompt changed."""
+    """The desk, with its prompt and the form of its answers changed."""
     from ftkit.data.task import load_task
 
     changes = {name: value for name, value in experiment.task.items() if name not in ("order", "form")}
@@ -143,15 +139,11 @@ def _task(experiment: Experiment) -> Any:
     if words := changes.pop("intents_told", None):
         intents = next(f.values for f in task.fields if f.name == "intent")
         changes["system_prompt"] = f"{words} {', '.join(intents)}."
-    return replace(task, **changes)
+    return replace(task, answer_form=FORMS[experiment.task.get("form", "compact")], **changes)
 
 
 EMPTY = {"guests": None, "day": None, "time": None, "allergens": []}
 ONE_TOKEN = {"complaint": "problem", "praise": "thanks", "billing": "money", "lost_item": "lost"}
-
-
-def _compact(ticket: dict[str, Any]) -> str:
-    return json.dumps(ticket, separators=(",", ":"))
 
 
 def _given_only(ticket: dict[str, Any]) -> str:
@@ -181,7 +173,7 @@ def _read_values(text: str) -> str:
 
 
 def _words(ticket: dict[str, Any]) -> str:
-    return _compact({**ticket, "intent": ONE_TOKEN.get(ticket["intent"], ticket["intent"])})
+    return COMPACT.write({**ticket, "intent": ONE_TOKEN.get(ticket["intent"], ticket["intent"])})
 
 
 def _read_words(text: str) -> str:
@@ -193,13 +185,27 @@ def _read_words(text: str) -> str:
         return text
 
 
-# A ticket's form: how it is written for training, and how an answer becomes JSON again before it is scored
-FORMS: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[[str], str]]] = {
-    "compact": (_compact, str),
-    "spaced": (json.dumps, str),
-    "given only": (_given_only, _read_given),
-    "values": (_values, _read_values),
-    "one-token words": (_words, _read_words),
+@dataclass(frozen=True)
+class OtherForm(AnswerForm):
+    """A form that the kit does not offer: how a ticket becomes text, and how an answer becomes JSON before it is read."""
+
+    as_text: Callable[[dict[str, Any]], str] = json.dumps
+    as_json: Callable[[str], str] = str
+
+    def write(self, answer: Any) -> str:
+        """The ticket in this form."""
+        return self.as_text(answer)
+
+    def read(self, text: str) -> dict[str, Any] | None:
+        """The ticket that an answer in this form stands for."""
+        return super().read(self.as_json(text))
+
+
+FORMS: dict[str, AnswerForm] = {
+    **ANSWER_FORMS,
+    "given only": OtherForm(as_text=_given_only, as_json=_read_given),
+    "values": OtherForm(as_text=_values, as_json=_read_values),
+    "one-token words": OtherForm(as_text=_words, as_json=_read_words),
 }
 
 

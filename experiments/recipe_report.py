@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks.report import table
+from benchmarks.report import markdown_table
 from experiments.laboratory import Line, load_results, read_plan
 from experiments.recipe import PLAN, RESULTS
 from ftkit.common.console import clock
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
 from ftkit.evaluation.intervals import seeds_interval
-from ftkit.evaluation.measure import load_evaluation
+from ftkit.runs.documents import Evaluation, Score
 from ftkit.runs.run import Run
 
 PAGE = kit_root() / "experiments" / "RECIPE.md"
 FIELDS = ("intent", "urgency", "guests", "day", "time", "allergens")
 METHODS = {"full": "#b45309", "lora": "#0f766e", "qlora": "#1d4ed8", "tfidf": "#57534e"}
+
+
+def with_interval(value: float, interval: Sequence[float], sign: str = "") -> str:
+    """A share, or a difference of shares if `sign` is "+", in % with its interval in brackets."""
+    return "{:{s}.1f} ({:{s}.1f} to {:{s}.1f})".format(*(100 * number for number in (value, *interval)), s=sign)
 
 
 def results_of(line: Line, saved: dict[str, Any]) -> list[dict[str, Any]]:
@@ -83,7 +89,7 @@ def group(name: str, about: str, lines: list[Line], saved: dict[str, Any]) -> st
     heads = ["change", "expected", "seeds", "intent, %", "whole ticket, %", "fields, %", "fields against the centre",
              "loss", "tokens an example", "seconds", "kept"]  # fmt: skip
     said = f"\n\nCould not be run: {'; '.join(dict.fromkeys(failed))}" if failed else ""
-    return f"## {about}\n\n{table(heads, rows)}{said}" if rows else ""
+    return f"## {about}\n\n{markdown_table(heads, rows)}{said}" if rows else ""
 
 
 def curve_points(lines: list[Line], saved: dict[str, Any], metric: str) -> dict[str, list[tuple[int, float, float, int]]]:
@@ -197,38 +203,36 @@ def plot_curves(lines: list[Line], saved: dict[str, Any], target: Path) -> bool:
 
 def shipped(run: Run) -> str:
     """What the recipe reaches on the test split: the run that the kit ships beside every cheap alternative."""
-    result, measured, profile = load_evaluation(run), run.record["training"], run.profile
+    result, training, profile = Evaluation.load(run.folder), run.record.training, run.profile
     metrics = ("intent", "intent macro-F1", "exact match")
 
-    def shown(score: dict[str, Any] | None) -> str:
-        return "–" if score is None else "{:.1f} ({:.1f} to {:.1f})".format(
-            *(100 * value for value in (score["value"], *score["interval"]))
-        )  # fmt: skip
+    def shown(score: Score | None) -> str:
+        return with_interval(score.value, score.interval) if score else "–"
 
     order = ("majority", "TF-IDF", "base", "few-shot", "tuned")
-    rows = [(name, *(shown(result["models"][name]["scores"].get(metric)) for metric in metrics)) for name in order]
-    gap = result["comparisons"]["TF-IDF"]["intent macro-F1"]
-    low, high = gap["interval"]
-    said = (
-        f"Tuned less TF-IDF trained on the same rows, macro-F1 of the intent: {100 * gap['difference']:+.1f} points, paired, "
+    rows = [(name, *(shown(result.models[name].scores.get(metric)) for metric in metrics)) for name in order]
+    gap = result.comparisons["TF-IDF"]["intent macro-F1"]
+    low, high = gap.interval
+    sentences = (
+        f"Tuned less TF-IDF trained on the same rows, macro-F1 of the intent: {100 * gap.difference:+.1f} points, paired, "
         f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}."
     )
     if low <= 0 <= high:
         power = norm.ppf(0.975) + norm.ppf(0.8)
-        needed = gap["n"] * (power * (high - low) / 2 / norm.ppf(0.975) / gap["difference"]) ** 2
-        said += (
+        needed = gap.n * (power * (high - low) / 2 / norm.ppf(0.975) / gap.difference) ** 2
+        sentences += (
             f" It holds zero: on the intent alone the two are not told apart. If that difference is the true one, some "
             f"{round(needed, -2):,.0f} messages would be needed to detect it in four of five tries. What TF-IDF cannot do at "
             "all is the rest of the ticket."
         )
     return (
         "## What the recipe reaches\n\n"
-        f"The run in `data/reference_run`: {measured['steps']:,} steps of {profile.examples_per_step} examples "
+        f"The run in `data/reference_run`: {training.steps:,} steps of {profile.examples_per_step} examples "
         f"({profile.epochs:g} passes), rank {profile.rank}, alpha {profile.alpha}, learning rate {profile.learning_rate:g}, "
         "the batches of like length in random order, "
-        f"{clock(measured['seconds'])} on two cores. The desk's test split, {result['n']} messages, in % with 95 % intervals:\n\n"
-        + table(["model", "intent", "intent macro-F1", "whole ticket"], rows)
-        + f"\n\n{said}"
+        f"{clock(training.seconds)} on two cores. The desk's test split, {result.n} messages, in % with 95 % intervals:\n\n"
+        + markdown_table(["model", "intent", "intent macro-F1", "whole ticket"], rows)
+        + f"\n\n{sentences}"
     )
 
 
@@ -251,7 +255,7 @@ def write(page: Path = PAGE) -> None:
             ]
             parts.append(
                 f"## {title}\n\n![Scores over the number of training rows, by method](results/curves.svg)\n\n"
-                + table(["method", "rows", "intent, %", "whole ticket, %", "seeds"], rows)
+                + markdown_table(["method", "rows", "intent, %", "whole ticket, %", "seeds"], rows)
                 + "\n\n± is half of a 95 % interval: chance of the rows asked, and of the seeds where there are several."
             )
         if not any(results_of(line, saved) for line in own):
@@ -260,7 +264,7 @@ def write(page: Path = PAGE) -> None:
             heads = ["method", "metric", "test split, %", "seeds", "QLoRA less this, points"]
             of = "the largest number of rows" if name == "curves" else "all rows"
             said = f"Trained on {of} and scored on the test split, which no choice was made by:"
-            parts.append(f"{said}\n\n{table(heads, tested)}")
+            parts.append(f"{said}\n\n{markdown_table(heads, tested)}")
         if cuts := cut_changes(own, saved):
             heads = ["left of the change", "squared size", "intent, %", "whole ticket, %", "fields, %",
                      "fields against all of it", "fields against the centre"]  # fmt: skip
@@ -268,7 +272,7 @@ def write(page: Path = PAGE) -> None:
                 "What full fine-tuning of the linear layers changed in them, cut to its largest directions (by the singular "
                 "values): the best that an adapter of that rank could hold of it. Validation split:"
             )
-            parts.append(f"{said}\n\n{table(heads, cuts)}")
+            parts.append(f"{said}\n\n{markdown_table(heads, cuts)}")
         if words[name]:
             parts.append(words[name].strip())
     dates = sorted({result["date"] for result in saved["results"].values()})

@@ -14,6 +14,7 @@ from typing import Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import digest, json_lines, read_text
 from ftkit.common.paths import kit_root
+from ftkit.data.answer_form import ANSWER_FORMS, COMPACT, AnswerForm
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("json", "label", "text")
@@ -77,6 +78,7 @@ class Task:
     max_message_characters: int = 4000
     labels: tuple[str, ...] = ()
     fields: tuple[Field, ...] = field(default=())
+    answer_form: AnswerForm = COMPACT
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -201,9 +203,12 @@ def load_task(name: str | Path = "desk") -> Task:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KitError(f"{path} is not readable as TOML: {error}.") from None
     table["labels"] = tuple(table.get("labels", ()))
+    form = table.pop("answer_form", "compact")
+    if form not in ANSWER_FORMS:
+        raise KitError(f"{path}: answer_form {form!r} is not one of {', '.join(ANSWER_FORMS)}.")
     try:
         fields = tuple(Field(**{**f, "values": tuple(f.get("values", ()))}) for f in table.pop("fields", []))
-        task = Task(folder=folder, fields=fields, **table)
+        task = Task(folder=folder, fields=fields, answer_form=ANSWER_FORMS[form], **table)
     except TypeError as error:
         raise KitError(f"{path}: {str(error).split('() ')[-1]}.") from None
     if task.kind not in KINDS:

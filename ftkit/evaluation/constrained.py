@@ -12,7 +12,6 @@ import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from ftkit.common.errors import KitError
-from ftkit.data.prompt import SEPARATORS
 from ftkit.data.task import Task
 
 ROOM = 3  # how many times longer than a tuned model's answers may be: a base model goes on with its lists
@@ -61,7 +60,7 @@ def _grammar(task: Task) -> str:
     def literal(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)  # Lark quotes as JSON does
 
-    comma, colon = SEPARATORS
+    comma, colon = task.answer_form.comma, task.answer_form.colon
     whole, rules = ['"{"'], []
     for n, field in enumerate(task.fields):
         whole.append(f"{literal((comma if n else '') + json.dumps(field.name, ensure_ascii=False) + colon)} f{n}")

@@ -4,10 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from benchmarks.load import RESULTS, belongs, load
+from benchmarks.documents import FOLDER, LoadResults
+from benchmarks.load import belongs, load
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json
-from ftkit.common.paths import kit_root
 
 
 def finished(work):
@@ -18,10 +17,10 @@ def finished(work):
 
 def test_a_small_load_is_answered_or_told_that_it_is_busy(ticket_page, ticket_run):
     messages = [row["message"] for row in ticket_run.task.rows("test")[:3]]
-    found = finished(load(ticket_page.local_url, os.getpid(), messages, users=4, seconds=4))
-    assert found["answered"] > 2
-    assert found["other_errors"] == {} and found["crossed_answers"] == 0
-    assert found["memory_mb"]["first_quarter"] > 100
+    figures = finished(load(ticket_page.local_url, os.getpid(), messages, users=4, seconds=4))
+    assert figures["answered"] > 2
+    assert figures["other_errors"] == {} and figures["crossed_answers"] == 0
+    assert figures["memory_mb"]["first_quarter"] > 100
 
 
 def test_only_this_machine_is_put_under_load():
@@ -40,10 +39,9 @@ def test_an_answer_to_another_message_is_noticed():
 
 
 def test_the_committed_figures_hold():
-    result = read_json(RESULTS)
-    assert result["users"] == 40 and result["seconds"] == 120
-    assert result["other_errors"] == {} and result["crossed_answers"] == 0 and result["answered"] > 0
-    assert result["unfinished_at_the_end"] == 0 and result["busy"] > 0
-    assert abs(result["memory_mb"]["change"]) <= 0.1
-    assert result["machine"]["date"] and result["machine"]["versions"]["gradio"]
-    assert RESULTS.is_relative_to(kit_root())
+    result = LoadResults.load(FOLDER)
+    assert result.users == 40 and result.seconds == 120
+    assert result.other_errors == {} and result.crossed_answers == 0 and result.answered > 0
+    assert result.unfinished_at_the_end == 0 and result.busy > 0
+    assert abs(result.memory_mb.change) <= 0.1
+    assert result.machine.date and result.machine.versions["gradio"]

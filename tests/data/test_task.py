@@ -106,6 +106,7 @@ def test_the_good_rows_of_a_bad_file_are_kept_apart(broken_task):
         ("task.toml", b'name = "a"\nkind = "json"\nsystem_prompt = "b"', r"needs \[\[fields\]\]"),
         ("task.toml", b'name = "a"\nkind = "label"\nsystem_prompt = "b"', "needs labels"),
         ("task.toml", b'name = "a"\nkind = "text"', "system_prompt"),
+        ("task.toml", b'answer_form = "yaml"', r"task\.toml: answer_form 'yaml' is not one of compact, spaced"),
     ],
 )
 def test_a_broken_task_folder_is_one_clear_error(broken_task, name, content, message):
@@ -196,6 +197,16 @@ def test_a_ticket_is_written_without_blanks_and_read_back():
         assert '": ' not in text and '", ' not in text
         read = parse_answer(DESK, text)
         assert (read, list(read)) == (row["ticket"], list(row["ticket"]))
+
+
+def test_a_task_may_ask_for_spaces_in_its_answers(broken_task):
+    path = broken_task / "task.toml"
+    path.write_text('answer_form = "spaced"\n' + path.read_text(encoding="utf-8"), encoding="utf-8")
+    spaced = load_task(broken_task)
+    ticket = DESK.rows("validation")[0]["ticket"]
+    text = completion_text(spaced, ticket)
+    assert text == json.dumps(ticket, ensure_ascii=False) and '"intent": ' in text
+    assert parse_answer(spaced, text) == parse_answer(DESK, text) == ticket
 
 
 @given(st.text())

@@ -258,7 +258,7 @@ def test_the_committed_results_are_whole_and_the_page_says_what_they_say(tmp_pat
     copy = tmp_path / "beliefs.json"
     copy.write_bytes(RESULTS.read_bytes())
     beliefs_report.write(written, copy)
-    assert written.read_text(encoding="utf-8") == (kit_root() / "BELIEFS.md").read_text(encoding="utf-8")
+    assert written.read_text(encoding="utf-8") == beliefs_report.PAGE.read_text(encoding="utf-8")
 
 
 def result(trial, digits, leaked="", **more):

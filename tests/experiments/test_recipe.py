@@ -6,9 +6,8 @@ import pytest
 
 from experiments import recipe, recipe_report
 from experiments.laboratory import Experiment, load_results, read_plan
-from ftkit.common.paths import kit_root
 from ftkit.common.profiles import read_profiles
-from ftkit.data.prompt import completion_text
+from ftkit.data.prompt import completion_text, parse_answer, training_example
 from ftkit.data.task import load_task
 
 RESULTS = load_results(recipe.RESULTS)["results"]
@@ -40,9 +39,7 @@ def test_the_cpu_profile_is_the_recipe_that_the_search_settled_on():
     assert settled.profile == {name: getattr(profile, name) for name in settled.profile} | steps
     assert settled.task == {"system_prompt": load_task("desk").system_prompt}
     assert settled.method == "qlora" and settled.special == "shuffled"
-    write, _ = recipe.FORMS[settled.task.get("form", "compact")]
-    ticket = load_task("desk").rows("train")[0]["ticket"]
-    assert write(ticket) == completion_text(load_task("desk"), ticket)
+    assert recipe.FORMS[settled.task.get("form", "compact")] == load_task("desk").answer_form
 
 
 def test_the_saved_results_say_what_was_run_and_where():
@@ -58,7 +55,7 @@ def test_the_saved_results_say_what_was_run_and_where():
 def test_the_page_is_what_the_saved_results_say(tmp_path):
     recipe_report.write(tmp_path / "RECIPE.md")
     page = (tmp_path / "RECIPE.md").read_text(encoding="utf-8")
-    assert page == (kit_root() / "RECIPE.md").read_text(encoding="utf-8")
+    assert page == recipe_report.PAGE.read_text(encoding="utf-8")
     for part in page.split("\n\n"):
         if part.startswith("|"):
             assert len({line.count("|") for line in part.splitlines()}) == 1, part
@@ -132,11 +129,29 @@ def test_weights_in_blocks_of_64_are_those_of_the_4_bit_model_and_larger_blocks_
 
 @pytest.mark.parametrize("name", recipe.FORMS)
 def test_every_form_of_a_ticket_is_read_back_as_it_was(name):
-    write, read = recipe.FORMS[name]
-    for row in load_task("desk").rows("validation"):
-        assert json.loads(read(write(row["ticket"]))) == row["ticket"]
-    for text in ("", "{", "a | b", '{"intent": [1]}'):
-        assert isinstance(read(text), str)
+    task = recipe._task(Experiment("qlora", 1, task={"form": name}))
+    for row in task.rows("validation"):
+        assert parse_answer(task, completion_text(task, row["ticket"])) == row["ticket"]
+    for text in ("", "{", "a | b"):
+        assert parse_answer(task, text) is None
+    assert parse_answer(task, '{"intent": [1]}')["intent"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("compact", '{"intent":"book","urgency":"normal","guests":4,"day":null,"time":"20:00","allergens":[]}'),
+        ("spaced", '{"intent": "book", "urgency": "normal", "guests": 4, "day": null, "time": "20:00", "allergens": []}'),
+        ("given only", '{"intent": "book", "urgency": "normal", "guests": 4, "time": "20:00"}'),
+        ("values", "book | normal | 4 | - | 20:00 | -"),
+        ("one-token words", '{"intent":"book","urgency":"normal","guests":4,"day":null,"time":"20:00","allergens":[]}'),
+    ],
+)
+def test_a_training_example_has_the_experiment_s_form(form, text):
+    task = recipe._task(Experiment("qlora", 1, task={"form": form}))
+    ticket = {"intent": "book", "urgency": "normal", "guests": 4, "day": None, "time": "20:00", "allergens": []}
+    example = training_example(task, {"message": "For four, at eight.", "ticket": ticket})
+    assert example["completion"][0]["content"] == text
 
 
 def test_tfidf_learns_the_intent_better_from_more_rows():
