@@ -125,7 +125,7 @@ def _text_field(name: str, about: str, values: list[str], nullable: bool) -> Fie
 
 
 def make_task(
-    name: str, table: Table, message: str, targets: Sequence[str], kind: str | None = None, prompt: str | None = None,
+    name: str, table: Table, message: str, targets: Sequence[str], kind: Kind | None = None, prompt: str | None = None,
     held_out: float = 0.1, seed: int = 17, max_message_characters: int = 4000,
 ) -> NewTask:  # fmt: skip
     """Make a task of a table: guess its kind, check every row, and split what fits.

@@ -113,7 +113,6 @@ class Facts(Part):
     """What the guards saw before the first step, token by token in the first examples."""
 
     chat_template: Digest | None = None
-    base: Digest | None = Field(None, description="digest of the base's weights")
     rows: Count | None = Field(None, description="examples that were looked at token by token")
     rows_cut: Count | None = Field(None, description="examples that the maximum length cut, of all")
     longest: Count | None = Field(None, description="tokens of the longest example")
@@ -122,6 +121,7 @@ class Facts(Part):
     padding_loss_tokens: Count | None = Field(None, description="of these, tokens of padding: should be 0")
     rows_without_end: Count | None = Field(None, description="whole examples whose end token carries no loss")
     prompts_otherwise: Count | None = Field(None, description="prompts that are not what the model will be asked with")
+    base: Digest | None = Field(None, description="digest of the base's weights")
 
 
 class TrainingRecord(Part):
