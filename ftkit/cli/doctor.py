@@ -34,6 +34,8 @@ def examine() -> Iterator[Finding]:
 def examine_run(name: str) -> Iterator[Finding]:
     """All guards on one run, finished or not, one finding at a time. Raises `KitError` if there is no such run."""
 
+    from ftkit.runs import guards  # heavy: a broken torch must become a finding of `examine`
+
     return guards.of_run(open_run(name, unfinished=True))
 
 

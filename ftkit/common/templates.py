@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 # A template's name is its path in the package. In .html what is filled in becomes text; a name without a value is an error
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parents[1]),
-    autoescape=lambda name: bool(name) and name.endswith(".html"),
+    autoescape=lambda name: (name or "").endswith(".html"),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

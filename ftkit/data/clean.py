@@ -43,7 +43,7 @@ def _mend(task: Task, path: Path) -> CleanSplit:
     """Repair each row of a file as far as that is safe, and set aside those that do not fit the task afterwards."""
     result = CleanSplit()
     for line in read_lines(path, task):
-        row, done = line.row, []
+        row, done = line.row, list[str]()
         if isinstance(row, dict):
             row = dict(row)
             if isinstance(row.get(task.message), str):

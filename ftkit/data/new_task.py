@@ -14,7 +14,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import dump, new_folder, write_jsonl
 from ftkit.data.formats import Rejected, Table
 from ftkit.data.similarity import groups
-from ftkit.data.task import SPLITS, Field, Row, Task
+from ftkit.data.task import SPLITS, Field, Kind, Row, Task
 
 MESSAGES = "message text prompt question instruction input sentence review content query utterance comment body email"
 TARGETS = "target label labels answer ticket output completion response reply category class intent sentiment tag topic"
@@ -52,8 +52,8 @@ def choose_columns(
     for name in (*([message] if message else []), *targets):
         if name not in table.columns:
             raise KitError(f"{all_columns}: there is no {name!r}.")
-    column_of = {}
-    for what, told, names in (("message", message, MESSAGES), ("target", targets and targets[0], TARGETS)):
+    column_of: dict[str, str] = {}
+    for what, told, names in (("message", message, MESSAGES), ("target", targets[0] if targets else None, TARGETS)):
         free = [c for c in table.columns if c not in (*targets, *column_of.values())]
         known = [c for name in names.split() for c in free if c.casefold() == name]
         if told:
@@ -66,13 +66,13 @@ def choose_columns(
             raise KitError(f"{all_columns}: say which is the {what} (--{what} NAME).")
         if column_of[what] not in table.columns:
             raise KitError(f"{all_columns}: there is no {column_of[what]!r}.")
-    targets = tuple(targets) or (column_of["target"],)
-    if column_of["message"] in targets:
+    chosen = tuple(targets) or (column_of["target"],)
+    if column_of["message"] in chosen:
         raise KitError(f"{column_of['message']!r} cannot be both message and target.")
-    return column_of["message"], targets
+    return column_of["message"], chosen
 
 
-def guess_kind(values: Sequence[Any]) -> tuple[str, str]:
+def guess_kind(values: Sequence[Any]) -> tuple[Kind, str]:
     """(kind, reason) from the targets: `json` for objects, `label` for a small closed set, else `text`."""
     if values and sum(isinstance(value, dict) for value in values) >= 0.9 * len(values):
         return "json", "the targets are objects"
@@ -191,6 +191,7 @@ def _answers(table: Table, message: str, targets: tuple[str, ...]) -> tuple[list
     columns = {name: _converter([row.get(name) for _, row in table.rows]) for name in targets}
     rows, rejected = [], list(table.rejected)
     for line, row in table.rows:
+        answer: Any
         if len(targets) > 1:
             answer = {name: columns[name](row.get(name)) for name in targets}
         else:

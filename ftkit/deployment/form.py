@@ -50,7 +50,7 @@ def _to_form(f: Field, value: Any) -> Any:
     if f.type == "choice":
         return value if value in f.values else NOTHING if f.nullable else None
     if f.type == "boolean":
-        return {True: YES, False: NO}.get(value, NOTHING if f.nullable else None) if isinstance(value, bool | None) else None
+        return (YES if value else NO) if isinstance(value, bool) else NOTHING if f.nullable and value is None else None
     if f.type in ("integer", "number"):
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
     return value if isinstance(value, str) else ""

@@ -97,7 +97,7 @@ def guard_application() -> dict[str, Any]:
     import gradio.routes
     from starlette.middleware import Middleware
 
-    quiet = SimpleNamespace(print_exc=lambda: report_error(sys.exception()))
+    quiet = SimpleNamespace(print_exc=lambda: report_error(sys.exception() or RuntimeError()))
     gradio.queueing.traceback = gradio.routes.traceback = quiet
     return {"middleware": [Middleware(Doorkeeper)]}
 

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
+from packaging.requirements import Requirement
 
 from ftkit.common.files import place, read_json, write_json, write_text
 from ftkit.common.paths import kit_root
@@ -100,7 +101,7 @@ def requirements(root: Path) -> list[str]:
         listed = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["optional-dependencies"]["demo"]
     else:  # an installed wheel
         listed = [line for line in importlib.metadata.requires("ftkit") or [] if re.search(r"extra == .demo.", line)]
-    names = sorted(_normalize(re.match(r"[\w.-]+", line).group()) for line in listed)
+    names = sorted(_normalize(Requirement(line).name) for line in listed)
     text = (root / "constraints.txt").read_text(encoding="utf-8") if (root / "constraints.txt").is_file() else ""
     pins = {_normalize(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE)}
     return [f"{name}=={(pins.get(name) or importlib.metadata.version(name)).split('+')[0]}" for name in names]

@@ -108,8 +108,8 @@ class Answerer:
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             batch = [prompts[i] for i in rows]
-            more = {"max_new_tokens": max_new_tokens, "shared": shared, "fitting": fitting}
-            texts = self.worker.submit(self._generate, batch, [which] * len(rows), **more).result()
+            sides = [which] * len(rows)
+            texts = self.worker.submit(self._generate, batch, sides, max_new_tokens, shared, fitting).result()
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = text
             if progress:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.profiles import Profile
+from ftkit.data.task import Kind
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -202,7 +203,9 @@ class Comparison(Part):
     better: Count = 0
     worse: Count = 0
 
-    @computed_field(description="by the test if there is one, else by an interval without zero")
+    @computed_field(  # type: ignore[prop-decorator]
+        description="by the test if there is one, else by an interval without zero"
+    )
     @property
     def detected(self) -> bool:
         """Whether a difference was detected: by the test if there is one, else by an interval without zero."""
@@ -311,7 +314,7 @@ class Evaluation(MeasuredDocument):
 
     run: str
     task: str
-    kind: Literal["json", "label", "text"]
+    kind: Kind
     split: str
     n: Count = Field(description="rows that were measured")
     of: Count = Field(description="rows of the split")

@@ -286,8 +286,9 @@ def tabulate_plan(profile: Profile, lengths: Sequence[int], source: str) -> list
     grid.add_section()
     grid.add_row("most at once", *(f"{plan.peak_mb:,.0f}" for plan in plans), style="bold")
     passes = profile.epochs if profile.max_steps < 0 else profile.max_steps * profile.examples_per_step / len(lengths)
-    grid.add_row("time for an epoch", *(clock(plan.seconds_per_epoch) for plan in plans))
-    grid.add_row(f"time for its {passes:.3g} epochs", *(clock(passes * plan.seconds_per_epoch) for plan in plans))
+    seconds = [plan.seconds_per_epoch or 0.0 for plan in plans]
+    grid.add_row("time for an epoch", *map(clock, seconds))
+    grid.add_row(f"time for its {passes:.3g} epochs", *(clock(passes * each) for each in seconds))
     batches = Table(title="Largest batch that fits (x 2: two of them added up for a step)", title_justify="left")
     rows = Table(title=f"Longest row that fits, in tokens, at batch {profile.batch_size}", title_justify="left")
     batches.add_column("device")

@@ -244,11 +244,12 @@ class AnyText:
 
     def add_batch(self, **columns: Any) -> None:
         """Add rows, as `evaluate` does."""
-        super().add_batch(**{name: column and [_whole(value) for value in column] for name, column in columns.items()})
+        whole = {name: column and [_whole(value) for value in column] for name, column in columns.items()}
+        super().add_batch(**whole)  # type: ignore[misc]
 
     def add(self, **values: Any) -> None:
         """Add one row, as `evaluate` does."""
-        super().add(**{name: _whole(value) for name, value in values.items()})
+        super().add(**{name: _whole(value) for name, value in values.items()})  # type: ignore[misc]
 
 
 def _whole(value: Any) -> Any:
