@@ -360,7 +360,8 @@ def launch(
 ) -> gr.Blocks:
     """Serve the demo at `port`, or the next free one; with `share` also under a public link, if there is one.
 
-    `host` is the address to listen at: this machine only, unless it is "0.0.0.0". `auth` is a user and a password that a visitor must give.
+    `host` is the address to listen at: this machine only, unless it is "0.0.0.0". `auth` is a user and a password that a
+    visitor must give.
     """
     page = build(run, answerer)
     page.queue(max_size=WAITING, api_open=False)  # who calls a function past the queue is sent away

@@ -411,6 +411,7 @@ while waiting:
                     waiting.append(str(one))
 allowed = {name for name, _ in reached}
 homes = {top: {plain(name) for name in names} for top, names in importlib.metadata.packages_distributions().items()}
+homes.pop("ftkit", None)  # the Space has its own
 
 class Allowed(PathFinder):
     @classmethod
