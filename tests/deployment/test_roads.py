@@ -385,7 +385,7 @@ def test_an_installed_wheel_knows_the_requirements_too(monkeypatch, tmp_path):
     listed = ["rich>=13", "gradio; extra == 'demo'", 'Jinja2 ; extra == "demo"', "pytest; extra == 'test'"]
     monkeypatch.setattr(spaces.importlib.metadata, "requires", lambda name: listed)
     (tmp_path / "constraints.txt").write_text("gradio==6.0.1\nJinja2==3.1.6\n")
-    assert spaces.requirements(tmp_path) == ["gradio==6.0.1", "jinja2==3.1.6"]
+    assert spaces.list_requirements(tmp_path) == ["gradio==6.0.1", "jinja2==3.1.6"]
 
 
 ONLY_WHAT_IS_REQUIRED = """
