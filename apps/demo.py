@@ -30,7 +30,7 @@ from ftkit.deployment.demo_page import (
     render_gallery,
 )
 from ftkit.deployment.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
-from ftkit.deployment.form import NO, NOTHING, YES, form_of_answer, target_of_form
+from ftkit.deployment.form import NO, NOTHING, YES, fill_form, read_form
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port, guard_application
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Answer
@@ -259,7 +259,7 @@ class Feedback:
         """The form for the last answer: message, card, verdict, consent, result, and a value for each input."""
         answer = last["answer"] if last else Answer(TUNED)
         card = answer_card(self.task, replace(answer, finished=True)) if last else ""
-        return [last["message"] if last else "", card, None, False, "", *form_of_answer(self.task, answer.text)]
+        return [last["message"] if last else "", card, None, False, "", *fill_form(self.task, answer.text)]
 
     def keep(
         self, last: dict[str, Any] | None, shown: str | None, verdict: str | None, agreed: bool, *values: Any
@@ -274,7 +274,7 @@ class Feedback:
         if not agreed:
             return _note("Without your consent nothing is kept. Tick the box if you agree."), last
         text = last["answer"].text
-        right = parse_answer(self.task, text) if verdict == RIGHT else target_of_form(self.task, values)
+        right = parse_answer(self.task, text) if verdict == RIGHT else read_form(self.task, values)
         try:
             self.file.keep(feedback_entry(self.run, self.task, last["message"], text, right, verdict))
         except KitError as error:

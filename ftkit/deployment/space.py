@@ -58,8 +58,8 @@ def write_space(run: Run, folder: Path) -> None:
         for path in Path(prepare_model(run.profile.model)).iterdir():
             if path.suffix in (".json", ".jinja", ".safetensors", ".model", ".txt"):
                 place(path, carried / path.name)
-    write_text(folder / "requirements.txt", "\n".join(requirements(root)) + "\n")
-    write_text(folder / "README.md", space_readme(run, model))
+    write_text(folder / "requirements.txt", "\n".join(list_requirements(root)) + "\n")
+    write_text(folder / "README.md", render_readme(run, model))
 
 
 def carried_base(model: str) -> Path:
@@ -91,7 +91,7 @@ def load_space(run: Run, folder: Path) -> Loaded:
     return load_tuned(run, adapter, str(carried) if carried.is_dir() else None)
 
 
-def requirements(root: Path) -> list[str]:
+def list_requirements(root: Path) -> list[str]:
     """What the demo needs, as `pyproject.toml` lists it in the extra `demo`, each with the version that the tests ran on.
 
     Only that is pinned: Spaces installs packages of its own beside these, which must find their versions.
@@ -112,7 +112,7 @@ def _normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def space_readme(run: Run, model: str) -> str:
+def render_readme(run: Run, model: str) -> str:
     """The Space's README: front matter as Spaces reads it (huggingface_hub, SpaceCardData), and what a visitor gets."""
     title, hub = run.task.title or run.task.name, find_model(run.profile.model).kind == "hub"
     head = SpaceCardData(

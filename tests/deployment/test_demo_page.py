@@ -17,7 +17,7 @@ from ftkit.deployment.demo_page import (
     render_evaluation,
     render_gallery,
 )
-from ftkit.deployment.form import form_of_answer, target_of_form
+from ftkit.deployment.form import fill_form, read_form
 from ftkit.deployment.gatekeeper import free_port
 from ftkit.evaluation.measure import FORMAT, evaluate
 from ftkit.evaluation.stream import Answer
@@ -90,14 +90,14 @@ def test_an_answer_in_words_for_a_screen_reader():
     [TICKET, {**TICKET, "guests": None, "day": "12-24", "time": None, "allergens": []}],
 )
 def test_the_form_shows_an_answer_and_gives_it_back(ticket):
-    values = form_of_answer(DESK, json.dumps(ticket))
-    assert target_of_form(DESK, values) == ticket
-    assert list(target_of_form(DESK, values)) == list(ticket)
+    values = fill_form(DESK, json.dumps(ticket))
+    assert read_form(DESK, values) == ticket
+    assert list(read_form(DESK, values)) == list(ticket)
 
 
 def test_the_form_takes_what_people_and_browsers_send():
     values = ["change", "low", 6.0, " friday ", "", ["nuts", "eggs"]]
-    target = target_of_form(DESK, values)
+    target = read_form(DESK, values)
     assert target == {
         "intent": "change",
         "urgency": "low",
@@ -108,10 +108,10 @@ def test_the_form_takes_what_people_and_browsers_send():
     }
     assert DESK.answer_problems(target) == []
     for broken in ("no object", '{"intent": [1], "guests": "many", "allergens": 3, "day": {}}'):
-        assert len(form_of_answer(DESK, broken)) == len(DESK.fields)
+        assert len(fill_form(DESK, broken)) == len(DESK.fields)
     flag = replace(DESK, fields=(Field("vip", "boolean", nullable=True), Field("note", "string")))
     for answer in ({"vip": True, "note": "x"}, {"vip": False, "note": ""}, {"vip": None, "note": "y"}):
-        assert target_of_form(flag, form_of_answer(flag, json.dumps(answer))) == answer
+        assert read_form(flag, fill_form(flag, json.dumps(answer))) == answer
 
 
 def save_answers(run, texts):
