@@ -13,20 +13,31 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from benchmarks.measure import validation_loss
 from experiments.beliefs_data import training_set
-from experiments.laboratory import Experiment, Laboratory, Line, arguments, chosen, load_results, read_plan, to_do
-from experiments.recipe import baseline, fit, profile_of, scored, subset
+from experiments.laboratory import Experiment, Laboratory, Line, arguments, choose_groups, read_plan, to_do
+from experiments.recipe import fit, profile_of, run_baseline, scores_and_rows, subset
 from ftkit.common.errors import KitError
-from ftkit.common.paths import kit_root
+from ftkit.common.machine import resolve_dtype
+from ftkit.course.beliefs import BeliefResults
+from ftkit.data.prompt import chat_prompt
+from ftkit.data.task import Task, load_task
+from ftkit.evaluation import forgetting
+from ftkit.evaluation.answer import Answerer
+from ftkit.evaluation.baselines import choose_shots, shots
+from ftkit.evaluation.metrics import score
+from ftkit.models.four_bit import dequantize
+from ftkit.models.load import load_model, load_tokenizer
 
 PLAN = Path(__file__).with_name("beliefs.toml")
-RESULTS = kit_root() / "experiments" / "results" / "beliefs.json"
-MODULE = "experiments.beliefs"
+LABORATORY = Laboratory("experiments.beliefs", BeliefResults)
 SHOWN = 6  # answers that are kept as texts, to look at
 BATCH = 64
 RECIPE = ("model", "learning_rate", "warmup", "batch_size", "gradient_accumulation", "rank", "alpha", "dropout", "max_steps")
@@ -47,99 +58,80 @@ class Trial(Experiment):
 
 def run(trial: Trial) -> dict[str, Any]:
     """One experiment: figures, and every validation row's own score in every metric as a string of 0 and 1."""
-    from ftkit.data.task import load_task
-
     task = load_task("desk")
     if trial.method in ("tfidf", "majority"):
         train = task.rows("train")
-        return baseline(trial.method, task, subset(train, trial.rows, trial.seed) if trial.rows else train, "validation")
-    model, tokenizer, found = _trained(trial, task) if trial.method in ("qlora", "full") else _untrained(trial)
-    return found | _measured(trial, task, model, tokenizer)
+        train = subset(train, trial.rows, trial.seed) if trial.rows else train
+        return run_baseline(trial.method, task, train, "validation")
+    model, tokenizer, figures = _trained(trial, task) if trial.method in ("qlora", "full") else _untrained(trial)
+    return figures | _measured(trial, task, model, tokenizer)
 
 
-def _trained(trial: Trial, task: Any) -> tuple[Any, Any, dict[str, Any]]:
-    import torch
-
-    from benchmarks.measure import validation_loss
-    from ftkit.common.machine import resolve_dtype
-    from ftkit.models.load import load_tokenizer
-
+def _trained(trial: Trial, task: Task) -> tuple[Any, Any, dict[str, Any]]:
     profile = profile_of(trial)
     tokenizer = load_tokenizer(profile.model)
     examples, facts = training_set(task, trial.rows, trial.seed, trial.data)
-    model, found, losses = fit(trial, examples, tokenizer)
-    found |= {"data": facts, "loss": losses[-1], "losses": " ".join(map(str, losses))}
-    found["recipe"] = {name: getattr(profile, name) for name in RECIPE}  # the profile may be another one day
+    model, figures, losses = fit(trial, examples, tokenizer)
+    figures |= {"data": facts, "loss": losses[-1], "losses": " ".join(map(str, losses))}
+    figures["recipe"] = {name: getattr(profile, name) for name in RECIPE}  # the profile may be another one day
     if trial.judged:
-        loss = validation_loss(model, task, task.rows("validation"), tokenizer)
-        found["validation_loss"] = round(loss, 4)
+        figures["validation_loss"] = round(validation_loss(model, task, tokenizer=tokenizer), 4)
     if trial.method == "full":
         model = model.to(getattr(torch, resolve_dtype(profile.dtype)))  # as all the others answer
-    return model, tokenizer, found
+    return model, tokenizer, figures
 
 
 def _untrained(trial: Trial) -> tuple[Any, Any, dict[str, Any]]:
-    from ftkit.models.four_bit import dequantize
-    from ftkit.models.load import load_model, load_tokenizer
-
     profile = profile_of(trial)
     return dequantize(load_model(profile.model, profile.dtype)), load_tokenizer(profile.model), {}
 
 
-def _measured(trial: Trial, task: Any, model: Any, tokenizer: Any) -> dict[str, Any]:
+def _measured(trial: Trial, task: Task, model: Any, tokenizer: Any) -> dict[str, Any]:
     """What the model answers to the validation split, and to the general questions."""
-    from ftkit.evaluation.answer import Answerer
-    from ftkit.evaluation.metrics import score
-
     answerer = Answerer(task, model.eval(), tokenizer, BATCH, profile_of(trial).max_new_tokens)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if trial.judged:
         rows = task.rows("validation")
         began = time.monotonic()
         texts, more = _answers(trial, task, answerer, [row[task.message] for row in rows])
-        found |= more | {"answer_seconds": round(time.monotonic() - began, 1), "answers": texts[:SHOWN]}
-        found |= scored(score(task, rows, texts))
+        figures |= more | {"answer_seconds": round(time.monotonic() - began, 1), "answers": texts[:SHOWN]}
+        figures |= scores_and_rows(score(task, rows, texts))
     if trial.general:
-        found["general"] = general_check(answerer)
-    return found
+        figures["general"] = check_general(answerer)
+    return figures
 
 
-def _answers(trial: Trial, task: Any, answerer: Any, messages: list[str]) -> tuple[list[str], dict[str, Any]]:
+def _answers(trial: Trial, task: Task, answerer: Answerer, messages: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Answers to messages; for `few-shot` also the number of examples that was chosen, as lesson 04 chooses it."""
-    from ftkit.data.prompt import chat_prompt
-    from ftkit.evaluation.baselines import choose_shots, shots
-
     if trial.method not in ("base", "few-shot"):
         return answerer.answer(messages), {}
 
-    def ask(shown: Sequence[Any], some: list[str]) -> list[str]:
-        return answerer.complete([chat_prompt(task, message, told=True, shots=shown) for message in some])
+    def ask(examples: Sequence[Any], some: list[str]) -> list[str]:
+        return answerer.complete([chat_prompt(task, message, told=True, shots=examples) for message in some])
 
     if trial.method == "base":
         return ask([], messages), {}
     train = subset(task.rows("train"), trial.rows or len(task.rows("train")), trial.seed)
-    some = partial(shots, task, train, seed=trial.seed)
-    k, tried = choose_shots(task, task.rows("validation"), lambda k, asked: ask(some(k), asked))
-    return ask(some(k), messages), {"shots": k, "tried": {str(n): round(share, 4) for n, share in tried.items()}}
+    draw = partial(shots, task, train, seed=trial.seed)
+    k, tried = choose_shots(task, task.rows("validation"), lambda k, some: ask(draw(k), some))
+    return ask(draw(k), messages), {"shots": k, "tried": {str(n): round(share, 4) for n, share in tried.items()}}
 
 
-def general_check(answerer: Any) -> dict[str, Any]:
+def check_general(answerer: Answerer) -> dict[str, Any]:
     """The general check (`evaluation.forgetting`) of one model: which questions it gets right, how likely English is to it.
 
     `right`: a 0 or 1 for each question; `log_probabilities`: the sum for each chunk of English, `tokens` its length.
     """
-    from ftkit.evaluation import forgetting as general
-
-    asked = general.questions()
-    chats = [[{"role": "user", "content": question["prompt"]}] for question in asked]
-    texts = answerer.complete(chats, max_new_tokens=general.MAX_NEW_TOKENS)
-    judged = answerer.log_probabilities(general.english_chunks(answerer.tokenizer))
-    right = [general.passes(question["check"], text) for question, text in zip(asked, texts, strict=True)]
+    questions = forgetting.questions()
+    chats = [[{"role": "user", "content": question["prompt"]}] for question in questions]
+    texts = answerer.complete(chats, max_new_tokens=forgetting.MAX_NEW_TOKENS)
+    chunks = answerer.log_probabilities(forgetting.english_chunks(answerer.tokenizer))
+    right = [forgetting.passes(question["check"], text) for question, text in zip(questions, texts, strict=True)]
     return {
         "right": "".join("01"[yes] for yes in right),
         "answers": texts[:: len(texts) // SHOWN],
-        "log_probabilities": [round(total, 2) for total, _ in judged],
-        "tokens": [n for _, n in judged],
+        "log_probabilities": [round(total, 2) for total, _ in chunks],
+        "tokens": [n for _, n in chunks],
     }
 
 
@@ -148,18 +140,15 @@ def general_check(answerer: Any) -> dict[str, Any]:
 
 def head(lines: Sequence[Line]) -> dict[str, Any]:
     """What stands before the results: whose rows the 0 and 1 are of, and which experiments belong to which line."""
-    from ftkit.data.task import load_task
-    from ftkit.evaluation import forgetting as general
-
     task = load_task("desk")
     table = tomllib.loads(PLAN.read_text(encoding="utf-8"))
     return {
         "about": "Three beliefs put to the test; written by python -m experiments.beliefs, plan in beliefs.toml",
         "task": {"name": task.name, "fingerprint": task.fingerprint(), "split": "validation"},
         "messages": " ".join(row["id"] for row in task.rows("validation")),
-        "questions": " ".join(question["id"] for question in general.questions()),
-        "general_fingerprint": general.fingerprint(),
-        "beliefs": {name: given["about"] for name, given in table.items() if "seeds" in given},
+        "questions": " ".join(question["id"] for question in forgetting.questions()),
+        "general_fingerprint": forgetting.fingerprint(),
+        "beliefs": {name: group["about"] for name, group in table.items() if "seeds" in group},
         "lines": [
             {"belief": line.group, "name": line.name, "about": line.about, "expected": line.expected,
              "experiments": " ".join(e.key for e in line.experiments)}
@@ -181,9 +170,9 @@ def minutes(trial: Trial, cost: dict[str, Any]) -> float:
 def plan(lines: Sequence[Line], results: dict[str, Any], workers: int) -> str:
     """The plan as a table: each line's experiments, how many have a result, and the minutes of those that have none."""
     cost = tomllib.loads(PLAN.read_text(encoding="utf-8"))["cost"]
-    said, counted = [], set()
+    table, counted = [], set()
     for group in dict.fromkeys(line.group for line in lines):
-        said.append(f"{group}\n  {'line':<28}{'seeds':>6}{'done':>6}{'min each':>10}{'min left':>10}")
+        table.append(f"{group}\n  {'line':<28}{'seeds':>6}{'done':>6}{'min each':>10}{'min left':>10}")
         total = 0.0
         for line in (line for line in lines if line.group == group):
             left = [e for e in line.experiments if e.key not in results]
@@ -193,32 +182,33 @@ def plan(lines: Sequence[Line], results: dict[str, Any], workers: int) -> str:
             total += own
             done = len(line.experiments) - len(left)
             each = minutes(line.experiments[0], cost)
-            said.append(f"  {line.name:<28}{len(line.experiments):>6}{done:>6}{each:>10.1f}{own:>10.1f}{note}")
-        said.append(f"  {'together':<50}{total:>10.1f}\n")
-    todo = to_do(lines, results)
-    total = sum(minutes(e, cost) for e in todo)
-    said.append(
-        f"{len(todo)} experiments, {total:.0f} minutes of one core: about {total / 60 / workers:.1f} hours with {workers} "
-        f"worker{'s' if workers > 1 else ''} on {'cores' if workers > 1 else 'a core'} of their own."
+            table.append(f"  {line.name:<28}{len(line.experiments):>6}{done:>6}{each:>10.1f}{own:>10.1f}{note}")
+        table.append(f"  {'together':<50}{total:>10.1f}\n")
+    waiting = to_do(lines, results)
+    total = sum(minutes(e, cost) for e in waiting)
+    table.append(
+        f"{len(waiting)} experiments, {total:.0f} minutes of one core: about {total / 60 / workers:.1f} hours with "
+        f"{workers} worker{'s' if workers > 1 else ''} on {'cores' if workers > 1 else 'a core'} of their own."
     )
-    return "\n".join(said)
+    return "\n".join(table)
 
 
 def main() -> None:
     """See the module's docstring."""
-    parser = arguments(MODULE, __doc__)
+    parser = arguments(LABORATORY.module, __doc__)
     parser.add_argument("--plan", action="store_true", help="only list the experiments, with their minutes")
-    given = parser.parse_args()
-    if given.one:
-        print("RESULT " + json.dumps(run(Trial(**json.loads(given.one)))), flush=True)
+    options = parser.parse_args()
+    if options.one:
+        print("RESULT " + json.dumps(run(Trial(**json.loads(options.one)))), flush=True)
         return
     lines = read_plan(PLAN, Trial)
-    wanted = chosen(lines, given.only)
-    if given.plan:
-        print(plan(wanted, load_results(RESULTS)["results"], given.workers))
+    wanted = choose_groups(lines, options.only)
+    if options.plan:
+        print(plan(wanted, LABORATORY.results(), options.workers))
         return
-    if not given.report:
-        Laboratory(MODULE, RESULTS, head(lines)).search(wanted, given.hours, given.workers, given.failed)
+    if not options.report:
+        laboratory = replace(LABORATORY, head=head(lines))
+        laboratory.search(wanted, options.hours, options.workers, options.failed)
     from experiments import beliefs_report
 
     beliefs_report.write()

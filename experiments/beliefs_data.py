@@ -36,11 +36,10 @@ def training_set(task: Task, rows: int | None, seed: int, changes: dict[str, Any
     if "keep" in changes:  # those that stay right where all the others are spoiled
         left_out = set(beliefs.draw_order(len(clean), seed)[: count(1 - changes["keep"], clean)])
         clean = [row for i, row in enumerate(clean) if i not in left_out]
-    given = beliefs.spoil_tickets(task, clean, changes.get("wrong", 0), seed)
-    wrong = sum(after is not before for after, before in zip(given, clean, strict=True))
+    spoiled = beliefs.spoil_tickets(task, clean, changes.get("wrong", 0), seed)
+    wrong = sum(after is not before for after, before in zip(spoiled, clean, strict=True))
     leaked = leaked_rows(task, changes.get("leaked", 0), seed)
-    given = [*given, *leaked]
-    examples = [training_example(task, row) for row in given]
+    examples = [training_example(task, row) for row in (*spoiled, *leaked)]
     n = count(changes.get("irrelevant", 0), examples)
     if n:  # the places of n examples drawn by the seed
         for place, parcel in zip(sorted(beliefs.draw_order(len(examples), seed)[:n]), parcels(n, seed), strict=True):
@@ -65,7 +64,7 @@ def leaked_rows(task: Task, share: float, seed: int) -> list[Row]:
 PLACES = ("Cork", "Leeds", "Galway", "Bristol", "Perth", "Lagos", "Pune", "Boston", "Swansea", "Derry", "Hobart", "Truro")
 GOODS = ("books", "a lamp", "two chairs", "seeds", "a bicycle wheel", "tea", "a mirror", "wool", "paint", "a clock")
 WAYS = ("by road", "by rail", "by air")
-SAID = (
+NOTES = (
     "Parcel {number} to {place}: {goods}, {kilos} kg, goes {way}.{care}",
     "Please send {goods} to {place} {way}. It weighs {kilos} kg, our number is {number}.{care}",
     "{place}, {way}. Number {number}, {goods}, {kilos} kg.{care}",
@@ -78,22 +77,22 @@ def parcels(n: int, seed: int) -> list[Any]:
 
     Clean in themselves: every label follows from its note. All notes differ.
     """
-    made = random.Random(f"parcels {seed}")
-    numbers = made.sample(range(1000, 10000), n)
+    draw = random.Random(f"parcels {seed}")
+    numbers = draw.sample(range(1000, 10000), n)
     examples = []
     for number in numbers:
-        fragile = made.random() < 0.5
+        fragile = draw.random() < 0.5
         label = {
             "parcel": number,
-            "to": made.choice(PLACES),
-            "kilos": made.randint(1, 40),
-            "way": made.choice(WAYS).removeprefix("by "),
+            "to": draw.choice(PLACES),
+            "kilos": draw.randint(1, 40),
+            "way": draw.choice(WAYS).removeprefix("by "),
             "fragile": fragile,
         }
-        note = made.choice(SAID).format(
+        note = draw.choice(NOTES).format(
             number=number,
             place=label["to"],
-            goods=made.choice(GOODS),
+            goods=draw.choice(GOODS),
             kilos=label["kilos"],
             way="by " + label["way"],
             care=" Handle with care, it breaks easily." if fragile else "",

@@ -10,83 +10,78 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import markdown_table
-from experiments.beliefs import PLAN, RESULTS, Trial
-from experiments.laboratory import Line, load_results, read_plan
-from experiments.recipe_report import fields_right, results_of
+from experiments.beliefs import PLAN, Trial
+from experiments.laboratory import Line, read_plan
+from experiments.recipe_report import fields_by_seed, fields_right, results_of, with_interval
 from ftkit.common.errors import KitError
 from ftkit.common.files import replacing
-from ftkit.common.paths import kit_root
-from ftkit.course.beliefs import Point
+from ftkit.course.beliefs import FOLDER, BeliefResults, ExperimentResult, Point
 
-PAGE = kit_root() / "experiments" / "BELIEFS.md"
+PAGE = Path(__file__).with_name("BELIEFS.md")
+Results = dict[str, ExperimentResult]  # by key of the experiment
 SHOWN = ("fields", "intent", "exact match")
 SMOOTH = 10  # steps that a point of the loss curve averages
 
 
-def point_of(line: Line, saved: dict[str, Any]) -> Point | None:
+def point_of(line: Line, results: Results) -> Point | None:
     """The line as the labs read it; None while it has no results."""
-    found = results_of(line, saved)
-    return Point(line.name, line.about, line.expected, tuple(found)) if found else None
+    own = results_of(line, results)
+    return Point(line.name, line.about, line.expected, tuple(own)) if own else None
 
 
 def percent(point: Point, metric: str) -> str:
     """A share in % with its interval."""
     try:
-        share, (low, high) = point.share(metric)
+        return with_interval(*point.share(metric))
     except KitError:  # not scored
         return "–"
-    return f"{100 * share:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def gap(point: Point, centre: Point | None) -> str:
     """How many points of fields it is above the centre, with its interval."""
     try:
-        if centre is None or point.name == centre.name:
-            return "–"
-        difference, (low, high) = point.against(centre)
+        return "–" if centre is None or point.name == centre.name else with_interval(*point.against(centre), "+")
     except KitError:
         return "–"
-    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def group(lines: Sequence[Line], saved: dict[str, Any]) -> str:
+def group(lines: Sequence[Line], results: Results) -> str:
     """One belief's table; differences are against its first line."""
-    centre = point_of(lines[0], saved)
+    centre = point_of(lines[0], results)
     rows = []
-    for point in filter(None, (point_of(line, saved) for line in lines)):
+    for point in filter(None, (point_of(line, results) for line in lines)):
         first = point.results[0]
         rows.append((
             point.name, point.about, point.expected or "–", str(len(point.results)),
             *(percent(point, metric) for metric in SHOWN), gap(point, centre),
-            f"{point.losses()[-1][1]:.3f}" if len(first.get("losses", "").split()) > SMOOTH else "–",
-            f"{point.mean('validation_loss'):.3f}" if "validation_loss" in first else "–",
-            f"{point.general().sum(axis=1).mean():.1f}" if "general" in first else "–",
+            f"{point.losses()[-1][1]:.3f}" if len(first.losses.split()) > SMOOTH else "–",
+            f"{point.mean('validation_loss'):.3f}" if first.validation_loss is not None else "–",
+            f"{point.general().sum(axis=1).mean():.1f}" if first.general else "–",
         ))  # fmt: skip
     heads = ["point", "what it is", "expected", "seeds", "fields, %", "intent, %", "whole ticket, %",
              f"fields against {lines[0].name}", "loss, last ten steps", "validation loss", "general questions right"]  # fmt: skip
-    failed = [e.key for line in lines for e in line.experiments if "failed" in saved["results"].get(e.key, {})]
-    said = f"\n\n{len(failed)} failed: `--failed` runs them again." if failed else ""
-    return markdown_table(heads, rows) + said if rows else ""
+    every = [results[e.key] for line in lines for e in line.experiments if e.key in results]
+    failures = sum(result.failed is not None for result in every)
+    note = f"\n\n{failures} failed: `--failed` runs them again." if failures else ""
+    return markdown_table(heads, rows) + note if rows else ""
 
 
-def leaks(lines: Sequence[Line], saved: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+def leaks(lines: Sequence[Line], results: Results) -> list[tuple[str, str, str, str]]:
     """The leaked and the fresh half of the validation split, by each model that saw the one and one that saw neither.
 
     Rows (seed, half, fields by the model with the leak, by the one without), in %: pairs of the same seed and passes.
     """
-    found = [r for line in lines for r in results_of(line, saved)]
     untouched = [line for line in lines if line.experiments[0].method == "qlora" and not line.experiments[0].data]
     clean = max(untouched, key=lambda line: line.experiments[0].profile["max_steps"], default=None)
-    others = {r["experiment"]["seed"]: r for r in results_of(clean, saved)} if clean else {}
+    others = fields_by_seed(results_of(clean, results)) if clean else {}
     rows = []
-    for result in found:
-        mask, other = result.get("data", {}).get("leaked"), others.get(result["experiment"]["seed"])
-        if not mask or not other:
+    for result in (result for line in lines for result in results_of(line, results)):
+        if not (result.data and result.data.leaked and result.seed in others):
             continue
-        seen = np.array([digit == "1" for digit in mask])
+        seen = np.array([digit == "1" for digit in result.data.leaked])
         for name, half in (("leaked", seen), ("fresh", ~seen)):
-            shares = (100 * float(fields_right(r)[half].mean()) for r in (result, other))
-            rows.append((str(result["experiment"]["seed"]), name, *(f"{share:.1f}" for share in shares)))
+            shares = (100 * float(fields[half].mean()) for fields in (fields_right(result), others[result.seed]))
+            rows.append((str(result.seed), name, *(f"{share:.1f}" for share in shares)))
     return rows
 
 
@@ -113,11 +108,11 @@ def _draw(target: Path, size: tuple[float, float], paint: Callable[[Any], bool])
     return drawn
 
 
-def loss_curves(lines: Sequence[Line], saved: dict[str, Any], axis: Any) -> bool:
+def loss_curves(lines: Sequence[Line], results: Results, axis: Any) -> bool:
     """The loss of each trained line, mean over seeds, running mean over `SMOOTH` steps."""
     for line in lines:
-        point = point_of(line, saved)
-        if point and len(point.results[0].get("losses", "").split()) > SMOOTH:
+        point = point_of(line, results)
+        if point and len(point.results[0].losses.split()) > SMOOTH:
             axis.plot(*zip(*point.losses(SMOOTH), strict=True), label=line.name)
     axis.set(xlabel="step of two rows", ylabel="loss on the answer's tokens", yscale="log")
     return bool(axis.lines)
@@ -136,11 +131,11 @@ def doses(lines: Sequence[Line]) -> dict[str, list[tuple[float, Line]]]:
     return curves
 
 
-def dose_response(lines: Sequence[Line], saved: dict[str, Any], axis: Any) -> bool:
+def dose_response(lines: Sequence[Line], results: Results, axis: Any) -> bool:
     """Fields right over the share of rows that are wrong, or left out."""
     drawn = False
     for name, points in doses(lines).items():
-        some = [(dose, point_of(line, saved)) for dose, line in points]
+        some = [(dose, point_of(line, results)) for dose, line in points]
         known = [(dose, *point.share()) for dose, point in some if point]
         if known:
             x, y, reach = zip(*known, strict=True)
@@ -152,7 +147,7 @@ def dose_response(lines: Sequence[Line], saved: dict[str, Any], axis: Any) -> bo
     return drawn
 
 
-def sizes(lines: Sequence[Line], saved: dict[str, Any], axis: Any) -> bool:
+def sizes(lines: Sequence[Line], results: Results, axis: Any) -> bool:
     """Intents right over the number of training rows: fine-tuned, few-shot, TF-IDF; a point a seed."""
     drawn = False
     for method, label, mark in (("qlora", "fine-tuned", "o"), ("few-shot", "few-shot", "s"), ("tfidf", "TF-IDF", "^")):
@@ -160,7 +155,7 @@ def sizes(lines: Sequence[Line], saved: dict[str, Any], axis: Any) -> bool:
         points = [
             (line.experiments[0].rows, 100 * share)
             for line in some
-            if (point := point_of(line, saved))
+            if (point := point_of(line, results))
             for share in point.scores("intent").mean(axis=1)
         ]
         if points:
@@ -180,27 +175,27 @@ PLOTS = {
 }
 
 
-def write(page: Path = PAGE, results: Path = RESULTS) -> None:
+def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     """Write the page, and the plots beside the results. Raises `KitError` if there are no results yet."""
-    saved = load_results(results)
-    if not saved["results"]:
-        raise KitError(f"{results} holds no results yet: run python -m experiments.beliefs first.")
+    results = BeliefResults.load(folder).results if BeliefResults.exists(folder) else {}
+    if not results:
+        raise KitError(f"{BeliefResults.path(folder)} holds no results yet: run python -m experiments.beliefs first.")
     plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
     lines = read_plan(PLAN, Trial)
     parts = []
     for name, (alt, paint) in PLOTS.items():
         own = [line for line in lines if line.group == name]
-        if not (text := group(own, saved)):
+        if not (text := group(own, results)):
             continue
         parts.append(f"## “{plan[name]['about']}”\n\n{text}")
-        picture = results.with_name(f"beliefs-{name}.svg")
-        if _draw(picture, (7, 4), lambda axis, paint=paint, own=own: paint(own, saved, axis)):
+        picture = folder / f"beliefs-{name}.svg"
+        if _draw(picture, (7, 4), lambda axis, paint=paint, own=own: paint(own, results, axis)):
             parts.append(f"![{alt}](results/{picture.name})")
-        if halves := leaks(own, saved):
+        if halves := leaks(own, results):
             heads = ["seed", "half of the validation rows", "fields by the model that saw the leaked half, %",
                      "by one that saw neither, %"]  # fmt: skip
             parts.append(markdown_table(heads, halves))
-    dates = sorted({result["date"] for result in saved["results"].values()})
+    dates = sorted({result.date for result in results.values()})
     head = (
         "# Three beliefs, put to the test\n\n"
         "Written by `python -m experiments.beliefs --report` from `experiments/results/beliefs.json`; the plan, with what was\n"

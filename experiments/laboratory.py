@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, write_json
 from ftkit.common.machine import versions
-
-FORMAT = 1
+from ftkit.course.beliefs import FOLDER
+from ftkit.runs.documents import Document
 
 
 @dataclass(frozen=True)
@@ -65,47 +64,36 @@ WORDS = ("name", "about", "expected", "kept", "seeds")  # a line's own; everythi
 def read_plan(path: Path, kind: type[Experiment] = Experiment) -> list[Line]:
     """All lines of a plan: the groups in order (tables with `seeds`), each with its centre first unless it is not shown."""
     table = tomllib.loads(path.read_text(encoding="utf-8"))
-    lines = []
-    for group, given in table.items():
-        if "seeds" not in given:
+    lines: list[Line] = []
+    for name, group in table.items():
+        if "seeds" not in group:
             continue
-        centre, seeds = given.get("centre", {}), given["seeds"]
-        centre = _merged(table[given["from"]]["centre"], centre) if "from" in given else centre
-        if "curve" in given:
-            lines += _curve(group, centre, given, kind)
+        centre = group.get("centre", {})
+        centre = _merged(table[group["from"]]["centre"], centre) if "from" in group else centre
+        if "curve" in group:
+            lines += _curve(name, centre, group, kind)
             continue
-        changes = ([{"name": "the centre", "expected": ""}] if given.get("show_centre", True) else []) + given.get(
-            "line", []
-        )
-        for change in changes:
-            whole = {"method": "qlora", **_merged(centre, {k: v for k, v in change.items() if k not in WORDS})}
-            some = tuple(kind(**whole, seed=seed) for seed in change.get("seeds", seeds))
+        shown = [{"name": "the centre", "expected": ""}] if group.get("show_centre", True) else []
+        for change in [*shown, *group.get("line", [])]:
+            settings = {"method": "qlora", **_merged(centre, {k: v for k, v in change.items() if k not in WORDS})}
+            experiments = tuple(kind(**settings, seed=seed) for seed in change.get("seeds", group["seeds"]))
             words = {word: change.get(word, "") for word in ("name", "about", "expected", "kept")}
-            lines.append(Line(group, experiments=some, **words))
+            lines.append(Line(name, experiments=experiments, **words))
     return lines
 
 
-def _curve(group: str, centre: dict[str, Any], given: dict[str, Any], kind: type[Experiment]) -> Iterator[Line]:
-    for rows, steps in given["curve"]:
-        for method, own in given["methods"].items():
-            whole = _merged(_merged(centre, {"profile": {"max_steps": steps}}), own)
-            whole |= {"method": method, "rows": rows, "test": rows in given.get("test", [])}
-            some = tuple(kind(**whole, seed=seed) for seed in given["seeds"])
-            yield Line(group, f"{method}, {rows} rows", "", some)
+def _curve(name: str, centre: dict[str, Any], group: dict[str, Any], kind: type[Experiment]) -> Iterator[Line]:
+    for rows, steps in group["curve"]:
+        for method, own in group["methods"].items():
+            settings = _merged(_merged(centre, {"profile": {"max_steps": steps}}), own)
+            settings |= {"method": method, "rows": rows, "test": rows in group.get("test", [])}
+            yield Line(name, f"{method}, {rows} rows", "", tuple(kind(**settings, seed=seed) for seed in group["seeds"]))
 
 
 def _merged(centre: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """`own` laid over `centre`, table by table."""
     both = {**centre, **own}
     return {k: {**centre[k], **own[k]} if isinstance(v, dict) and k in centre and k in own else v for k, v in both.items()}
-
-
-def load_results(path: Path) -> dict[str, Any]:
-    """The saved results by experiment key."""
-    saved = read_json(path) if path.exists() else {"format": FORMAT, "results": {}}
-    if saved.get("format") != FORMAT:
-        raise KitError(f"{path} is not of format {FORMAT}.")
-    return saved
 
 
 def to_do(lines: Sequence[Line], results: dict[str, Any], failed: bool = False) -> list[Experiment]:
@@ -116,41 +104,46 @@ def to_do(lines: Sequence[Line], results: dict[str, Any], failed: bool = False) 
     most = max((len(line.experiments) for line in lines), default=0)
     order = [line.experiments[i] for i in range(most) for line in lines if i < len(line.experiments)]
     once = {experiment.key: experiment for experiment in order}
-    return [e for key, e in once.items() if key not in results or (failed and "failed" in results[key])]
+    return [e for key, e in once.items() if key not in results or (failed and results[key].failed is not None)]
 
 
 @dataclass(frozen=True)
 class Laboratory:
-    """Where experiments are run and kept: the module whose `--one` runs one, the file, and what stands at its head."""
+    """Where experiments are run and kept: the module whose `--one` runs one, the file's definition, and its head."""
 
     module: str
-    results: Path
+    kind: type[Document]
+    folder: Path = FOLDER
     head: dict[str, Any] = field(default_factory=dict)
+
+    def results(self) -> dict[str, Any]:
+        """The saved results by experiment key."""
+        return self.kind.load(self.folder).results if self.kind.exists(self.folder) else {}
 
     def search(self, lines: Sequence[Line], hours: float, workers: int, failed: bool = False) -> None:
         """Run what has no result yet, `workers` at a time, and save after each; start nothing new after `hours`."""
-        todo = to_do(lines, load_results(self.results)["results"], failed)
+        waiting = to_do(lines, self.results(), failed)
         names = {e.key: f"{line.group}: {line.name}" for line in lines for e in line.experiments}
-        print(f"{len(todo)} experiments to run, {workers} at a time", flush=True)
+        print(f"{len(waiting)} experiments to run, {workers} at a time", flush=True)
         until, saving = time.monotonic() + hours * 3600, threading.Lock()
 
-        def one(experiment: Experiment) -> None:
+        def run_one(experiment: Experiment) -> None:
             if time.monotonic() > until:
                 return
             result = self.in_a_process(experiment, workers)
             with saving:
                 self.save(experiment.key, result)
-            shown = {k: result[k] for k in ("seconds", "loss", "validation_loss", "scores", "failed") if k in result}
-            print(f"{names[experiment.key]}, seed {experiment.seed}: {json.dumps(shown)}", flush=True)
+            figures = {k: result[k] for k in ("seconds", "loss", "validation_loss", "scores", "failed") if k in result}
+            print(f"{names[experiment.key]}, seed {experiment.seed}: {json.dumps(figures)}", flush=True)
 
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(one, todo))
+            list(pool.map(run_one, waiting))
 
     def save(self, key: str, result: dict[str, Any]) -> None:
         """Put one result into the file, the others as they are there."""
-        saved = load_results(self.results)
-        results = {**saved["results"], key: result}
-        write_json(self.results, {"format": FORMAT, **self.head, "results": results})
+        saved = self.kind.load(self.folder).as_data()["results"] if self.kind.exists(self.folder) else {}
+        data = {"format": self.kind.VERSION, **self.head, "results": {**saved, key: result}}
+        self.kind.model_validate_json(json.dumps(data)).save(self.folder)
 
     def in_a_process(self, experiment: Experiment, workers: int) -> dict[str, Any]:
         """The experiment's result, or its last words, with what it ran on."""
@@ -159,11 +152,11 @@ class Laboratory:
         command = [sys.executable, "-m", self.module, "--one", json.dumps(vars(experiment))]
         began = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
-        found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        if done.returncode or not found:
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        if done.returncode or not lines:
             result: dict[str, Any] = {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
         else:
-            result = json.loads(found[-1][7:])
+            result = json.loads(lines[-1][7:])
         ran = {"date": datetime.date.today().isoformat(), "threads": threads, "versions": versions()}
         return {"experiment": vars(experiment), **ran, "whole_seconds": round(time.monotonic() - began, 1), **result}
 
@@ -180,7 +173,7 @@ def arguments(module: str, about: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def chosen(lines: Sequence[Line], only: Sequence[str]) -> list[Line]:
+def choose_groups(lines: Sequence[Line], only: Sequence[str]) -> list[Line]:
     """The lines of the groups that were named. Raises `KitError` for a group that the plan does not have."""
     groups = list(dict.fromkeys(line.group for line in lines))
     if unknown := set(only) - set(groups):

@@ -17,13 +17,36 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from experiments.laboratory import Experiment, Laboratory, arguments, chosen, read_plan
+import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+from datasets import Dataset
+from peft import EvaConfig, LoraConfig, initialize_lora_eva_weights, replace_lora_weights_loftq
+from peft.optimizers import create_loraplus_optimizer
+from peft.utils.loftq_utils import _low_rank_decomposition
+from sklearn.model_selection import train_test_split
+from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
+from trl import SFTTrainer
+
+from benchmarks.measure import validation_loss
+from experiments.documents import RecipeResults
+from experiments.laboratory import Experiment, Laboratory, arguments, choose_groups, read_plan
 from ftkit.common.errors import KitError
-from ftkit.common.paths import kit_root
+from ftkit.common.machine import resolve_dtype
+from ftkit.common.profiles import Profile, read_profiles
 from ftkit.data.answer_form import ANSWER_FORMS, COMPACT, AnswerForm
+from ftkit.data.prompt import training_example
+from ftkit.data.task import Row, Task, load_task
+from ftkit.evaluation import baselines
+from ftkit.evaluation.answer import Answerer
+from ftkit.evaluation.metrics import score
+from ftkit.models.find import prepare_model
+from ftkit.models.load import load_model, load_tokenizer, quiet_libraries
+from ftkit.runs.run import SPARE
+from ftkit.training import cpu_kernels as kernels
+from ftkit.training.trainer import CompletionTrainer, cast_adapter, lora_config, sft_config
 
 PLAN = Path(__file__).with_name("recipe.toml")
-RESULTS = kit_root() / "experiments" / "results" / "recipe.json"
+LABORATORY = Laboratory("experiments.recipe", RecipeResults)
 
 
 # --- one experiment, in a process of its own ---
@@ -36,38 +59,31 @@ def run(experiment: Experiment) -> dict[str, Any]:
     if experiment.rows:
         rows = subset(rows, experiment.rows, experiment.seed)
     if experiment.method == "tfidf":
-        judged = partial(baseline, "tfidf", task, rows)
-        return judged("validation") | ({"test": judged("test")} if experiment.test else {})
-    return _trained(experiment, task, rows)
+        judge = partial(run_baseline, "tfidf", task, rows)
+        return judge("validation") | ({"test": judge("test")} if experiment.test else {})
+    return _train_and_score(experiment, task, rows)
 
 
-def _trained(experiment: Experiment, task: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from benchmarks.measure import validation_loss
-    from ftkit.data.prompt import training_example
-    from ftkit.evaluation.answer import Answerer
-    from ftkit.evaluation.metrics import score
-    from ftkit.models.load import load_model, load_tokenizer
-    from ftkit.runs.run import SPARE
-
+def _train_and_score(experiment: Experiment, task: Task, rows: list[Row]) -> dict[str, Any]:
     profile = profile_of(experiment)
     tokenizer = load_tokenizer(profile.model)
     examples = [training_example(task, row) for row in rows]
-    model, found, losses = fit(experiment, examples, tokenizer)
-    found["loss"] = losses[-1]
+    model, figures, losses = fit(experiment, examples, tokenizer)
+    figures["loss"] = losses[-1]
     answers = [example["completion"][0]["content"] for example in examples]  # in this experiment's form
     longest = 1 + max(len(ids) for ids in tokenizer(answers)["input_ids"])
     rows = _rows(experiment, task, "validation")
-    found["validation_loss"] = round(validation_loss(model, task, rows, tokenizer), 4)
+    figures["validation_loss"] = round(validation_loss(model, task, rows, tokenizer), 4)
     answerer = Answerer(task, model.eval(), tokenizer, 64, max(profile.max_new_tokens, longest + SPARE))
 
-    def judged(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return scored(score(task, rows, answerer.answer([row[task.message] for row in rows])))
+    def judge(rows: list[Row]) -> dict[str, Any]:
+        return scores_and_rows(score(task, rows, answerer.answer([row[task.message] for row in rows])))
 
-    found |= judged(rows) | ({"test": judged(_rows(experiment, task, "test"))} if experiment.test else {})
+    figures |= judge(rows) | ({"test": judge(_rows(experiment, task, "test"))} if experiment.test else {})
     if "linear" in experiment.special.split():
         before = load_model(profile.model, profile.dtype, four_bit=False)
-        found["cut"] = {str(rank): {"kept": kept, **judged(rows)} for rank, kept in cut(model, before, CUTS)}
-    return found
+        figures["cut"] = {str(rank): {"kept": kept, **judge(rows)} for rank, kept in cut(model, before, CUTS)}
+    return figures
 
 
 CUTS = (16, 64, 256)  # ranks; the narrower side of every layer is 192 or 576
@@ -78,8 +94,6 @@ def cut(model: Any, before: Any, ranks: Sequence[int]) -> Iterator[tuple[int, fl
 
     Gives (rank, share of the change's squared size that is left) for one rank after the other, the model being so.
     """
-    import torch
-
     weights = dict(before.named_parameters())
     changed = [(now, weights[name].data.float()) for name, now in model.named_parameters() if "proj" in name]
     parts = [torch.linalg.svd(now.data.float() - then, full_matrices=False) for now, then in changed]
@@ -90,20 +104,13 @@ def cut(model: Any, before: Any, ranks: Sequence[int]) -> Iterator[tuple[int, fl
         yield rank, round(sum(float(sizes[:rank].square().sum()) for _, sizes, _ in parts) / whole, 4)
 
 
-def profile_of(experiment: Experiment) -> Any:
+def profile_of(experiment: Experiment) -> Profile:
     """The kit's `cpu` profile with the experiment's seed and changes."""
-    from ftkit.common.profiles import read_profiles
-
     return read_profiles()["cpu"].with_changes(seed=experiment.seed, **experiment.profile)
 
 
 def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tuple[Any, dict[str, Any], list[float]]:
     """Train on examples (dicts of the chats `prompt` and `completion`): the model, what it took, the logged losses."""
-    from datasets import Dataset
-
-    from ftkit.models.load import quiet_libraries
-    from ftkit.training.trainer import cast_adapter
-
     quiet_libraries()
     profile = profile_of(experiment)
 
@@ -118,7 +125,7 @@ def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tupl
         trainer.train()
         seconds, worked = time.monotonic() - began, time.process_time() - worked
     model = trainer.model
-    found = {
+    figures = {
         "steps": trainer.state.global_step,
         "examples": trainer.state.global_step * profile.examples_per_step,
         "tokens": int(trainer._total_train_tokens),
@@ -127,13 +134,11 @@ def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tupl
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     cast_adapter(model, model.dtype)  # as it is saved
-    return model, found, [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry]
+    return model, figures, [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry]
 
 
-def _task(experiment: Experiment) -> Any:
+def _task(experiment: Experiment) -> Task:
     """The desk, with its prompt and the form of its answers changed."""
-    from ftkit.data.task import load_task
-
     changes = {name: value for name, value in experiment.task.items() if name not in ("order", "form")}
     task = load_task("desk")
     if words := changes.pop("intents_told", None):
@@ -209,7 +214,7 @@ FORMS: dict[str, AnswerForm] = {
 }
 
 
-def _rows(experiment: Experiment, task: Any, split: str) -> list[dict[str, Any]]:
+def _rows(experiment: Experiment, task: Task, split: str) -> list[Row]:
     """A split's rows, the ticket's fields in the experiment's order."""
     rows = task.rows(split)
     if order := experiment.task.get("order"):
@@ -217,10 +222,8 @@ def _rows(experiment: Experiment, task: Any, split: str) -> list[dict[str, Any]]
     return rows
 
 
-def subset(rows: list[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
+def subset(rows: list[Row], n: int, seed: int) -> list[Row]:
     """`n` rows drawn by the seed, each intent by its share; smaller draws of a seed are not part of larger ones."""
-    from sklearn.model_selection import train_test_split
-
     if n >= len(rows):
         return rows
     return train_test_split(rows, train_size=n, random_state=seed, stratify=[row["ticket"]["intent"] for row in rows])[0]
@@ -230,85 +233,77 @@ def subset(rows: list[dict[str, Any]], n: int, seed: int) -> list[dict[str, Any]
 DTYPES = {"float32": "float32", "mixed": "float32", "bfloat16": "bfloat16"}
 
 
-def _trainer(experiment: Experiment, profile: Any, data: Any, folder: Path) -> Any:
+def _trainer(experiment: Experiment, profile: Profile, data: Dataset, folder: Path) -> SFTTrainer:
     """The kit's trainer with the experiment's changes."""
-    import torch
-    from transformers import PrinterCallback, set_seed
-    from trl import SFTTrainer
-
-    from ftkit.common.machine import resolve_dtype
-    from ftkit.models.find import prepare_model
-    from ftkit.models.load import load_model, load_tokenizer
-    from ftkit.training import cpu_kernels as kernels
-    from ftkit.training.trainer import CompletionTrainer, cast_adapter, lora_config, sft_config
-
-    method, dtype, (special, *more) = experiment.method, resolve_dtype(profile.dtype), experiment.special.split() or [""]
+    full, dtype = experiment.method == "full", resolve_dtype(profile.dtype)
+    special, *more = experiment.special.split() or [""]
     set_seed(profile.seed)
     config = sft_config(profile, folder, dtype)
     config.save_strategy, config.logging_steps = "no", min(10, profile.max_steps)
     if special == "float32":
         config.bf16 = config.fp16 = False
-    for name, value in experiment.sft.items():
-        setattr(config, name, value)
     adapter = lora_config(profile)
-    for name, value in experiment.lora.items():
-        setattr(adapter, name, value)
-    model = load_model(profile.model, profile.dtype, four_bit=method == "qlora")
-    if special == "blocks":
-        _in_blocks(model, int(more[0]))
-    if "random" in more:
-        model = random_weights(model, profile.seed)
-    if kernels.is_used(model.device.type):
-        model.set_attn_implementation(kernels.register())
-    kept = getattr(torch, DTYPES[special]) if special in DTYPES else None
-    if method == "full":
-        model = model.to(kept or getattr(torch, dtype))
-        if "linear" in more:  # what the adapter stands beside, and nothing else: no embeddings, no norms
-            for name, weight in model.named_parameters():
-                weight.requires_grad_("proj" in name)
+    for target, changes in ((config, experiment.sft), (adapter, experiment.lora)):
+        for name, value in changes.items():
+            setattr(target, name, value)
     if special == "eva":
         adapter = _eva(adapter)
+    kept = getattr(torch, DTYPES[special]) if special in DTYPES else None
     trainer = CompletionTrainer(
-        model=model,
+        model=_model(experiment, profile, kept or getattr(torch, dtype)),
         args=config,
         train_dataset=data,
         processing_class=load_tokenizer(profile.model),
-        peft_config=None if method == "full" else adapter,
+        peft_config=None if full else adapter,
     )
     trainer.remove_callback(PrinterCallback)
     if "shuffled" not in (special, *more):  # the older order: the lengths go down, fifty batches at a time
         trainer._get_train_sampler = partial(SFTTrainer._get_train_sampler, trainer)
-    if method == "full":
+    if full:
         return trainer
     if special == "loftq":
-        from peft import replace_lora_weights_loftq
-
-        with mock.patch("peft.utils.loftq_utils._loftq_init_new", _loftq):
-            weights = Path(prepare_model(profile.model)) / "model.safetensors"
-            replace_lora_weights_loftq(trainer.model, model_path=str(weights))
-        for layer in trainer.model.modules():
-            if hasattr(layer, "lora_B"):  # peft leaves out that B A is multiplied by this
-                layer.lora_B["default"].weight.data /= layer.scaling["default"]
+        _begin_with_loftq(trainer, profile)
     if special == "eva":
-        from peft import initialize_lora_eva_weights
-
         batches = (batch for batch, _ in zip(trainer.get_train_dataloader(), range(40), strict=False))
         initialize_lora_eva_weights(trainer.model, [{k: v for k, v in batch.items() if k != "labels"} for batch in batches])
     cast_adapter(trainer.model, kept or torch.float32)
     kernels.speed_up_adapters(trainer.model)
     if special == "lora+":
-        from peft.optimizers import create_loraplus_optimizer
-
         trainer.optimizer = create_loraplus_optimizer(
             trainer.model, torch.optim.AdamW, lr=profile.learning_rate, loraplus_lr_ratio=float(more[0])
         )
     return trainer
 
 
+def _model(experiment: Experiment, profile: Profile, dtype: torch.dtype) -> Any:
+    """The base with the experiment's changes; `dtype` is what all its weights are kept in where all are trained."""
+    special, *more = experiment.special.split() or [""]
+    model = load_model(profile.model, profile.dtype, four_bit=experiment.method == "qlora")
+    if special == "blocks":
+        _in_blocks(model, int(more[0]))
+    if "random" in more:
+        model = random_weights(model, profile.seed)
+    if kernels.is_used(model.device.type):
+        model.set_attn_implementation(kernels.register())
+    if experiment.method == "full":
+        model = model.to(dtype)
+        if "linear" in more:  # what the adapter stands beside, and nothing else: no embeddings, no norms
+            for name, weight in model.named_parameters():
+                weight.requires_grad_("proj" in name)
+    return model
+
+
+def _begin_with_loftq(trainer: SFTTrainer, profile: Profile) -> None:
+    with mock.patch("peft.utils.loftq_utils._loftq_init_new", _loftq):
+        weights = Path(prepare_model(profile.model)) / "model.safetensors"
+        replace_lora_weights_loftq(trainer.model, model_path=str(weights))
+    for layer in trainer.model.modules():
+        if hasattr(layer, "lora_B"):  # peft leaves out that B A is multiplied by this
+            layer.lora_B["default"].weight.data /= layer.scaling["default"]
+
+
 def random_weights(model: Any, seed: int) -> Any:
     """A model of the same architecture, its weights drawn by the seed as the library draws them before any training."""
-    from transformers import AutoModelForCausalLM, set_seed
-
     set_seed(seed)
     made = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype).to(model.device)
     made.generation_config = model.generation_config  # which token ends an answer
@@ -317,18 +312,13 @@ def random_weights(model: Any, seed: int) -> Any:
 
 def _loftq(qweight: Any, weight: Any, num_bits: int, reduced_rank: int) -> tuple[Any, Any]:
     """A and B nearest to what the 4 bits lost of a weight (LoftQ, arXiv 2310.08659): peft's own step asks for a GPU."""
-    from bitsandbytes.functional import dequantize_4bit
-    from peft.utils.loftq_utils import _low_rank_decomposition
-
     lost = weight.float() - dequantize_4bit(qweight.data, qweight.quant_state).float()
-    found = _low_rank_decomposition(lost, reduced_rank=reduced_rank)
-    return found["R"], found["L"]
+    halves = _low_rank_decomposition(lost, reduced_rank=reduced_rank)
+    return halves["R"], halves["L"]
 
 
-def _eva(adapter: Any) -> Any:
+def _eva(adapter: LoraConfig) -> LoraConfig:
     """The adapter to be initialized from the activations on training rows (EVA, arXiv 2410.07170), every rank as given."""
-    from peft import EvaConfig
-
     adapter.init_lora_weights, adapter.eva_config = "eva", EvaConfig(rho=1.0, use_label_mask=False)
     return adapter
 
@@ -339,27 +329,22 @@ def _in_blocks(model: Any, block: int) -> None:
     A row as long as the block at a time: on a CPU bitsandbytes 0.50.2 reads wrong values, and says nothing, where a
     block runs over the end of a row.
     """
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
     for name, weight in model.named_parameters():
         if "proj" in name:
             kept = quantize_4bit(weight.data.reshape(-1, block), blocksize=block, compress_statistics=True, quant_type="nf4")
             weight.data = dequantize_4bit(*kept).reshape(weight.shape).to(weight.dtype)
 
 
-def baseline(name: str, task: Any, train: list[dict[str, Any]], split: str) -> dict[str, Any]:
+def run_baseline(name: str, task: Task, train: list[Row], split: str) -> dict[str, Any]:
     """A baseline that needs no language model (`tfidf` or `majority`), judged by what it can do."""
-    from ftkit.evaluation import baselines
-    from ftkit.evaluation.metrics import score
-
     rows = task.rows(split)
-    found = {"tfidf": baselines.tfidf, "majority": baselines.majority}[name](task, train, rows)
-    scores = score(task, rows, found.texts)
-    kept = {name: values for name, values in scores.items() if found.metrics is None or name in found.metrics}
-    return {"seconds": round(found.seconds + found.training_seconds, 1), **scored(kept)}
+    answers = {"tfidf": baselines.tfidf, "majority": baselines.majority}[name](task, train, rows)
+    scores = score(task, rows, answers.texts)
+    judged = {name: values for name, values in scores.items() if answers.metrics is None or name in answers.metrics}
+    return {"seconds": round(answers.seconds + answers.training_seconds, 1), **scores_and_rows(judged)}
 
 
-def scored(scores: dict[str, list[bool]]) -> dict[str, Any]:
+def scores_and_rows(scores: dict[str, list[bool]]) -> dict[str, Any]:
     """Shares, and the rows of every metric as a string of 0 and 1 for paired comparisons."""
     return {
         "scores": {name: round(sum(rows) / len(rows), 4) for name, rows in scores.items()},
@@ -369,13 +354,13 @@ def scored(scores: dict[str, list[bool]]) -> dict[str, Any]:
 
 def main() -> None:
     """See the module's docstring."""
-    given = arguments("experiments.recipe", __doc__).parse_args()
-    if given.one:
-        print("RESULT " + json.dumps(run(Experiment(**json.loads(given.one)))), flush=True)
+    options = arguments(LABORATORY.module, __doc__).parse_args()
+    if options.one:
+        print("RESULT " + json.dumps(run(Experiment(**json.loads(options.one)))), flush=True)
         return
-    if not given.report:
-        lines = chosen(read_plan(PLAN), given.only)
-        Laboratory("experiments.recipe", RESULTS).search(lines, given.hours, given.workers, given.failed)
+    if not options.report:
+        lines = choose_groups(read_plan(PLAN), options.only)
+        LABORATORY.search(lines, options.hours, options.workers, options.failed)
     from experiments import recipe_report
 
     recipe_report.write()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,18 @@ import numpy as np
 from scipy.stats import norm
 
 from benchmarks.report import markdown_table
-from experiments.laboratory import Line, load_results, read_plan
-from experiments.recipe import PLAN, RESULTS
+from experiments.documents import RecipeResult, RecipeResults
+from experiments.laboratory import Line, read_plan
+from experiments.recipe import PLAN
 from ftkit.common.console import clock
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
+from ftkit.course.beliefs import FOLDER, ExperimentResult, Scores
 from ftkit.evaluation.intervals import seeds_interval
 from ftkit.runs.documents import Evaluation, Score
 from ftkit.runs.run import Run
 
-PAGE = kit_root() / "experiments" / "RECIPE.md"
+PAGE = Path(__file__).with_name("RECIPE.md")
 FIELDS = ("intent", "urgency", "guests", "day", "time", "allergens")
 METHODS = {"full": "#b45309", "lora": "#0f766e", "qlora": "#1d4ed8", "tfidf": "#57534e"}
 
@@ -30,136 +32,127 @@ def with_interval(value: float, interval: Sequence[float], sign: str = "") -> st
     return "{:{s}.1f} ({:{s}.1f} to {:{s}.1f})".format(*(100 * number for number in (value, *interval)), s=sign)
 
 
-def results_of(line: Line, saved: dict[str, Any]) -> list[dict[str, Any]]:
+def results_of(line: Line, results: Mapping[str, ExperimentResult]) -> list[Any]:
     """The line's results that are there and did not fail, in the order of its seeds."""
-    found = [saved["results"].get(experiment.key) for experiment in line.experiments]
-    return [result for result in found if result and "failed" not in result]
+    own = [results.get(experiment.key) for experiment in line.experiments]
+    return [result for result in own if result and result.failed is None]
 
 
-def fields_right(result: dict[str, Any]) -> np.ndarray:
+def fields_right(result: Scores) -> np.ndarray:
     """For every validation row the share of its six fields that are right: shape [rows]."""
-    return np.mean([[int(digit) for digit in result["rows"][name]] for name in FIELDS], axis=0)
+    return np.mean([[int(digit) for digit in result.rows[name]] for name in FIELDS], axis=0)
 
 
-def difference(line: list[dict[str, Any]], centre: list[dict[str, Any]]) -> tuple[float, float, float] | None:
-    """Share of right fields against the centre's, the same rows and seeds paired: (difference, low, high), in points.
+def fields_by_seed(results: Iterable[ExperimentResult]) -> dict[int, np.ndarray]:
+    """{seed: `fields_right`}."""
+    return {result.seed: fields_right(result) for result in results}
 
-    The interval counts both chances: which rows are asked, and, where both have several seeds, which seed trained.
+
+def difference(line: dict[int, np.ndarray], centre: dict[int, np.ndarray]) -> str:
+    """Share of right fields (`fields_by_seed`) against the centre's, in points, with its interval; "–" without a seed in common.
+
+    The same rows and seeds are paired. The interval counts both chances: which rows are asked, and, where both have
+    several seeds, which seed trained.
     """
-    mine, theirs = ({r["experiment"]["seed"]: fields_right(r) for r in some} for some in (line, centre))
-    seeds = sorted(set(mine) & set(theirs))
-    if not seeds:
-        return None
-    gap, (low, high) = seeds_interval([mine[seed] - theirs[seed] for seed in seeds])
-    return 100 * gap, 100 * low, 100 * high
+    seeds = sorted(set(line) & set(centre))
+    return with_interval(*seeds_interval([line[seed] - centre[seed] for seed in seeds]), "+") if seeds else "–"
 
 
-def mean(results: list[dict[str, Any]], *path: str) -> float:
-    """The mean of a figure over the seeds."""
-    values = []
-    for result in results:
-        for name in path:
-            result = result[name]
-        values.append(result)
-    return float(np.mean(values))
+def mean_percent(values: Iterable[Any]) -> str:
+    """A mean share in %."""
+    return f"{100 * float(np.mean(list(values))):.1f}"
 
 
-def group(name: str, about: str, lines: list[Line], saved: dict[str, Any]) -> str:
+def group(about: str, lines: list[Line], results: Mapping[str, RecipeResult]) -> str:
     """One group's table."""
-    centre = results_of(lines[0], saved)
-    rows, failed = [], []
+    centre = fields_by_seed(results_of(lines[0], results))
+    rows, failures = [], []
     for line in lines:
-        found = results_of(line, saved)
-        failed += [
-            f"*{line.name}*: {saved['results'][e.key]['failed']}"
-            for e in line.experiments
-            if "failed" in saved["results"].get(e.key, {})
-        ]
-        if not found:
+        every = [results[e.key] for e in line.experiments if e.key in results]
+        failures += [f"*{line.name}*: {result.failed}" for result in every if result.failed is not None]
+        own = results_of(line, results)
+        if not own:
             continue
-        gap = difference(found, centre) if line is not lines[0] else None
+        fields = fields_by_seed(own)
+        tokens, examples, seconds = (np.mean([getattr(r, name) for r in own]) for name in ("tokens", "examples", "seconds"))
         rows.append((
-            line.name, line.expected or "–", str(len(found)),
-            f"{100 * mean(found, 'scores', 'intent'):.1f}", f"{100 * mean(found, 'scores', 'exact match'):.1f}",
-            f"{100 * float(np.mean([fields_right(r) for r in found])):.1f}",
-            f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})" if gap else "–",
-            f"{mean(found, 'validation_loss'):.3f}", f"{mean(found, 'tokens') / mean(found, 'examples'):.0f}",
-            f"{mean(found, 'seconds'):.0f}", line.kept or "–",
+            line.name, line.expected or "–", str(len(own)),
+            mean_percent(r.scores["intent"] for r in own), mean_percent(r.scores["exact match"] for r in own),
+            mean_percent(fields.values()), difference(fields, centre) if line is not lines[0] else "–",
+            f"{np.mean([r.validation_loss for r in own]):.3f}", f"{tokens / examples:.0f}", f"{seconds:.0f}",
+            line.kept or "–",
         ))  # fmt: skip
     heads = ["change", "expected", "seeds", "intent, %", "whole ticket, %", "fields, %", "fields against the centre",
              "loss", "tokens an example", "seconds", "kept"]  # fmt: skip
-    said = f"\n\nCould not be run: {'; '.join(dict.fromkeys(failed))}" if failed else ""
-    return f"## {about}\n\n{markdown_table(heads, rows)}{said}" if rows else ""
+    note = f"\n\nCould not be run: {'; '.join(dict.fromkeys(failures))}" if failures else ""
+    return f"## {about}\n\n{markdown_table(heads, rows)}{note}" if rows else ""
 
 
-def curve_points(lines: list[Line], saved: dict[str, Any], metric: str) -> dict[str, list[tuple[int, float, float, int]]]:
+def curve_points(
+    lines: list[Line], results: Mapping[str, RecipeResult], metric: str
+) -> dict[str, list[tuple[int, float, float, int]]]:
     """{method: [(rows, share, half of the 95 % interval, seeds)]}.
 
     The interval counts both chances: which rows are asked (variance over validation rows) and which seed trained
     (variance over seeds, where there are several).
     """
-    found: dict[str, list] = {}
+    points: dict[str, list] = {}
     for line in lines:
-        results = [r for r in results_of(line, saved) if metric in r["rows"]]
-        if not results:
-            continue
-        right = np.array([[int(digit) for digit in r["rows"][metric]] for r in results], dtype=float)
-        first = line.experiments[0]
-        found.setdefault(first.method, []).append((first.rows, *share_and_half(right), len(right)))
-    return found
+        digits = [r.rows[metric] for r in results_of(line, results) if metric in r.rows]
+        if digits:
+            right = np.array([[int(digit) for digit in row] for row in digits], dtype=float)
+            first = line.experiments[0]
+            points.setdefault(first.method, []).append((first.rows, *share_and_half(right), len(right)))
+    return points
 
 
-def on_test(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, ...]]:
+def on_test(lines: list[Line], results: Mapping[str, RecipeResult]) -> list[tuple[str, ...]]:
     """Scores on the test split where it was asked, and QLoRA's less each other line's, paired by message and seed.
 
     Rows (method, metric, share, seeds, QLoRA's difference), with 95 % intervals over messages and seeds. A method's first
     line stands for it; its other ones are changes from that and are called so.
     """
-
-    def scores(line: Line, metric: str) -> dict[int, list[int]]:
-        found = [r for r in results_of(line, saved) if metric in r.get("test", {}).get("rows", {})]
-        return {r["experiment"]["seed"]: [int(digit) for digit in r["test"]["rows"][metric]] for r in found}
-
     rows = []
     for metric in ("intent", "exact match"):
         by_name: dict[str, dict[int, list[int]]] = {}
         for line in lines:
-            if some := scores(line, metric):
+            tests = {r.seed: r.test.rows[metric] for r in results_of(line, results) if r.test and metric in r.test.rows}
+            if tests:
                 method = line.experiments[0].method
-                by_name[f"{method}, {line.name}" if method in by_name else method] = some
+                name = f"{method}, {line.name}" if method in by_name else method
+                by_name[name] = {seed: [int(digit) for digit in digits] for seed, digits in tests.items()}
         ours = by_name.get("qlora", {})
-        for method, some in by_name.items():
-            share, (low, high) = seeds_interval(list(some.values()))
-            common = sorted(set(ours) & set(some)) if method != "qlora" else []
-            gap = "–"
-            if common:
-                difference, reach = seeds_interval([np.subtract(ours[seed], some[seed]) for seed in common])
-                gap = f"{100 * difference:+.1f} ({100 * reach[0]:+.1f} to {100 * reach[1]:+.1f})"
-            shown = "whole ticket" if metric == "exact match" else metric
-            rows.append((method, shown, f"{100 * share:.1f} ({100 * low:.1f} to {100 * high:.1f})", str(len(some)), gap))
+        for name, scores in by_name.items():
+            common = sorted(set(ours) & set(scores)) if name != "qlora" else []
+            gaps = [np.subtract(ours[seed], scores[seed]) for seed in common]
+            rows.append((
+                name, "whole ticket" if metric == "exact match" else metric,
+                with_interval(*seeds_interval(list(scores.values()))), str(len(scores)),
+                with_interval(*seeds_interval(gaps), "+") if gaps else "–",
+            ))  # fmt: skip
     return rows
 
 
-def cut_changes(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, ...]]:
+def cut_changes(lines: list[Line], results: Mapping[str, RecipeResult]) -> list[tuple[str, ...]]:
     """What full fine-tuning of the linear layers changed, whole and cut to a rank, scored on the validation split.
 
     Rows (what is left, share of the change's squared size, intent, whole ticket, fields, fields against the whole change,
     fields against the centre), the differences with 95 % intervals.
     """
-    centre = results_of(lines[0], saved)
     rows = []
     for line in lines:
-        whole = [result for result in results_of(line, saved) if "cut" in result]
-        ranks = list(whole[0]["cut"]) if whole else []
-        left = {"all of it": [{**result, "kept": 1} for result in whole]} if whole else {}
-        left |= {f"rank {r}": [{**w["cut"][r], "experiment": w["experiment"]} for w in whole] for r in reversed(ranks)}
-        for name, found in left.items():
-            gaps = [difference(found, whole) if found[0]["kept"] < 1 else None, difference(found, centre)]
+        whole = [result for result in results_of(line, results) if result.cut]
+        centre = fields_by_seed(results_of(lines[0], results)) if whole else {}
+        left = {"all of it": [(1.0, r.seed, r) for r in whole]} if whole else {}
+        for rank in reversed(whole[0].cut if whole else {}):
+            left[f"rank {rank}"] = [(r.cut[rank].kept, r.seed, r.cut[rank]) for r in whole]
+        for name, parts in left.items():
+            fields = {seed: fields_right(scores) for _, seed, scores in parts}
             rows.append((
-                name, f"{100 * mean(found, 'kept'):.0f} %", f"{100 * mean(found, 'scores', 'intent'):.1f}",
-                f"{100 * mean(found, 'scores', 'exact match'):.1f}",
-                f"{100 * float(np.mean([fields_right(r) for r in found])):.1f}",
-                *(f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})" if gap else "–" for gap in gaps),
+                name, f"{100 * np.mean([kept for kept, _, _ in parts]):.0f} %",
+                mean_percent(scores.scores["intent"] for _, _, scores in parts),
+                mean_percent(scores.scores["exact match"] for _, _, scores in parts), mean_percent(fields.values()),
+                "–" if parts[0][2] is whole[0] else difference(fields, fields_by_seed(whole)), difference(fields, centre),
             ))  # fmt: skip
     return rows
 
@@ -170,7 +163,7 @@ def share_and_half(right: np.ndarray) -> tuple[float, float]:
     return share, (high - low) / 2
 
 
-def plot_curves(lines: list[Line], saved: dict[str, Any], target: Path) -> bool:
+def plot_curves(lines: list[Line], results: Mapping[str, RecipeResult], target: Path) -> bool:
     """Draw intent and whole ticket over the number of training rows; False if there is nothing to draw."""
     import matplotlib
 
@@ -181,7 +174,7 @@ def plot_curves(lines: list[Line], saved: dict[str, Any], target: Path) -> bool:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
     drawn = False
     for axis, metric in zip(axes, ("intent", "exact match"), strict=True):
-        for number, (method, points) in enumerate(curve_points(lines, saved, metric).items()):
+        for number, (method, points) in enumerate(curve_points(lines, results, metric).items()):
             x, y, half, _ = map(np.array, zip(*points, strict=True))
             beside = x * 1.04 ** (number - 1.5)  # so that the bars do not hide each other
             reach = [100 * np.minimum(half, y), 100 * np.minimum(half, 1 - y)]
@@ -236,46 +229,21 @@ def shipped(run: Run) -> str:
     )
 
 
-def write(page: Path = PAGE) -> None:
+def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     """Write the page, and the plot where there are curves."""
-    saved = load_results(RESULTS)
+    results = RecipeResults.load(folder).results
     plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
-    taught = f"## What the search taught\n\n{plan.pop('taught')['said'].strip()}"
-    about, words = ({name: given.get(key, "") for name, given in plan.items()} for key in ("about", "said"))
+    parts = [f"## What the search taught\n\n{plan.pop('taught')['said'].strip()}"]
     lines = read_plan(PLAN)
-    parts = []
-    for name, title in about.items():
+    for name, about in plan.items():
         own = [line for line in lines if line.group == name]
-        if name != "curves":
-            parts.append(group(name, title, own, saved))
-        elif plot_curves(own, saved, RESULTS.with_name("curves.svg")):
-            rows = [
-                (method, str(n), *(f"{100 * v[0]:.1f} ± {100 * v[1]:.1f}" if v else "–" for v in values), str(seeds))
-                for method, n, values, seeds in _both(own, saved)
-            ]
-            parts.append(
-                f"## {title}\n\n![Scores over the number of training rows, by method](results/curves.svg)\n\n"
-                + markdown_table(["method", "rows", "intent, %", "whole ticket, %", "seeds"], rows)
-                + "\n\n± is half of a 95 % interval: chance of the rows asked, and of the seeds where there are several."
-            )
-        if not any(results_of(line, saved) for line in own):
-            continue
-        if tested := on_test(own, saved):
-            heads = ["method", "metric", "test split, %", "seeds", "QLoRA less this, points"]
+        parts.append(
+            curves(about["about"], own, results, folder) if name == "curves" else group(about["about"], own, results)
+        )
+        if any(results_of(line, results) for line in own):
             of = "the largest number of rows" if name == "curves" else "all rows"
-            said = f"Trained on {of} and scored on the test split, which no choice was made by:"
-            parts.append(f"{said}\n\n{markdown_table(heads, tested)}")
-        if cuts := cut_changes(own, saved):
-            heads = ["left of the change", "squared size", "intent, %", "whole ticket, %", "fields, %",
-                     "fields against all of it", "fields against the centre"]  # fmt: skip
-            said = (
-                "What full fine-tuning of the linear layers changed in them, cut to its largest directions (by the singular "
-                "values): the best that an adapter of that rank could hold of it. Validation split:"
-            )
-            parts.append(f"{said}\n\n{markdown_table(heads, cuts)}")
-        if words[name]:
-            parts.append(words[name].strip())
-    dates = sorted({result["date"] for result in saved["results"].values()})
+            parts += [tested(own, results, of), cuts(own, results), about.get("said", "").strip()]
+    dates = sorted({result.date for result in results.values()})
     head = (
         "# The recipe, looked for\n\n"
         "Written by `python -m experiments.recipe --report` from `experiments/results/recipe.json`; the plan, with what was\n"
@@ -289,15 +257,42 @@ def write(page: Path = PAGE) -> None:
         f"*{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, two cores without a GPU.*"
     )
     with replacing(page) as temporary:
-        whole = [head, shipped(Run(kit_root() / "data" / "reference_run")), taught, *filter(None, parts)]
+        whole = [head, shipped(Run(kit_root() / "data" / "reference_run")), *filter(None, parts)]
         temporary.write_text("\n\n".join(whole) + "\n", encoding="utf-8")
 
 
-def _both(lines: list[Line], saved: dict[str, Any]) -> list[tuple[str, int, list[tuple[float, float] | None], int]]:
-    intent, whole = (curve_points(lines, saved, metric) for metric in ("intent", "exact match"))
+def tested(lines: list[Line], results: Mapping[str, RecipeResult], of: str) -> str:
+    """The table of scores on the test split, empty if there are none."""
+    heads = ["method", "metric", "test split, %", "seeds", "QLoRA less this, points"]
+    rows = on_test(lines, results)
+    title = f"Trained on {of} and scored on the test split, which no choice was made by:"
+    return f"{title}\n\n{markdown_table(heads, rows)}" if rows else ""
+
+
+def cuts(lines: list[Line], results: Mapping[str, RecipeResult]) -> str:
+    """The table of full fine-tuning cut to a rank, empty if it was not done."""
+    heads = ["left of the change", "squared size", "intent, %", "whole ticket, %", "fields, %",
+             "fields against all of it", "fields against the centre"]  # fmt: skip
+    rows = cut_changes(lines, results)
+    title = (
+        "What full fine-tuning of the linear layers changed in them, cut to its largest directions (by the singular "
+        "values): the best that an adapter of that rank could hold of it. Validation split:"
+    )
+    return f"{title}\n\n{markdown_table(heads, rows)}" if rows else ""
+
+
+def curves(title: str, lines: list[Line], results: Mapping[str, RecipeResult], folder: Path) -> str:
+    """Scores over the number of training rows, drawn and as a table."""
+    if not plot_curves(lines, results, folder / "curves.svg"):
+        return ""
+    intent, whole = (curve_points(lines, results, metric) for metric in ("intent", "exact match"))
     rows = []
     for method, points in intent.items():
-        others = {n: (share, half) for n, share, half, _ in whole.get(method, [])}
+        tickets = {n: f"{100 * share:.1f} ± {100 * half:.1f}" for n, share, half, _ in whole.get(method, [])}
         for n, share, half, seeds in points:
-            rows.append((method, n, [(share, half), others.get(n)], seeds))
-    return rows
+            rows.append((method, str(n), f"{100 * share:.1f} ± {100 * half:.1f}", tickets.get(n, "–"), str(seeds)))
+    return (
+        f"## {title}\n\n![Scores over the number of training rows, by method](results/curves.svg)\n\n"
+        + markdown_table(["method", "rows", "intent, %", "whole ticket, %", "seeds"], rows)
+        + "\n\n± is half of a 95 % interval: chance of the rows asked, and of the seeds where there are several."
+    )

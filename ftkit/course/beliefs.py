@@ -1,6 +1,6 @@
 """What the labs on three beliefs use: spoiled data, and saved experiments as points with intervals.
 
-The experiments are run by `python -m experiments.beliefs`; `experiments/results/README.md` says what the file holds.
+The experiments are run by `python -m experiments.beliefs`; `BeliefResults` says what their file holds.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import read_json, read_jsonl
+from ftkit.common.files import read_jsonl
 from ftkit.common.paths import kit_root
 from ftkit.data.task import Row, Task
 from ftkit.evaluation.intervals import Interval, seeds_interval, share_interval
+from ftkit.runs.documents import Count, Digest, Document, Part, Seconds, Share
 
-EVERYDAY = kit_root() / "experiments" / "results" / "everyday.jsonl"
-RESULTS = kit_root() / "experiments" / "results" / "beliefs.json"
+FOLDER = kit_root() / "experiments" / "results"
+EVERYDAY = FOLDER / "everyday.jsonl"
 WIDTH = 100  # characters of a printed line
 WHOLE = "exact match"
 NO_FIELDS = ("valid JSON", "fits the task", WHOLE)  # all other metrics of an experiment are fields of the ticket
@@ -67,6 +69,89 @@ def everyday() -> list[Any]:
 # --- results ---
 
 
+class Scores(Part):
+    """What the answers to the messages of a split scored, by metric."""
+
+    scores: dict[str, Share] = Field({}, description="shares")
+    rows: dict[str, str] = Field({}, description="a 0 or 1 for each message, in the split's order")
+
+
+class SpoiledData(Part):
+    """What was done to the training data."""
+
+    examples: Count
+    wrong: Count = Field(description="examples with the ticket of another one")
+    irrelevant: Count = Field(description="examples of another task")
+    leaked: str = Field(description="a 1 for each validation row that was trained on; empty if none was")
+
+
+class GeneralScores(Part):
+    """What a model makes of general questions and plain English (`evaluation.forgetting`)."""
+
+    right: str = Field(description="a 0 or 1 for each question")
+    answers: list[str] = Field(description="some of them")
+    log_probabilities: list[float] = Field(description="natural logarithms, a sum for each piece of English")
+    tokens: list[Count] = Field(description="in each piece")
+
+
+class ExperimentResult(Scores):
+    """One experiment on the desk's validation split; one that broke has `failed`, its last words, and no figures."""
+
+    experiment: dict[str, Any] = Field(description="all that decides the result: method, seed, rows, changes")
+    date: str = Field(description="ISO 8601")
+    threads: Count
+    versions: dict[str, str]
+    whole_seconds: Seconds | None = Field(None, description="with loading and answering")
+    failed: str | None = None
+    steps: Count | None = None
+    examples: Count | None = Field(None, description="seen in training, repetitions counted")
+    tokens: Count | None = Field(None, description="real tokens seen in training")
+    seconds: Seconds | None = Field(None, description="of the training")
+    cpu_seconds: Seconds | None = Field(None, description="of the training, all threads")
+    trained_parameters: Count | None = None
+    recipe: dict[str, Any] | None = Field(None, description="the profile's settings as they were")
+    data: SpoiledData | None = None
+    loss: float | None = Field(None, description="the last")
+    losses: str = Field("", description="the loss of every step, numbers with spaces between")
+    validation_loss: float | None = None
+    answer_seconds: Seconds | None = None
+    answers: list[str] | None = Field(None, description="the first ones")
+    shots: Count | None = Field(None, description="examples that few-shot prompting showed")
+    tried: dict[str, Share] | None = Field(None, description="the score of each number of examples")
+    general: GeneralScores | None = None
+
+    @property
+    def seed(self) -> int:
+        """The experiment's seed."""
+        return self.experiment["seed"]
+
+
+class PlannedLine(Part):
+    """A point of a belief: one condition, an experiment for each seed."""
+
+    belief: str = Field(description="a key of `beliefs`")
+    name: str
+    about: str
+    expected: str = Field(description="written down before the experiments ran")
+    experiments: str = Field(description="keys of `results`, with spaces between")
+
+
+class BeliefResults(Document):
+    """The experiments on three beliefs."""
+
+    FILE: ClassVar[str] = "beliefs.json"
+    CURE: ClassVar[str] = "It belongs to the kit: get it again, or run python -m experiments.beliefs."
+
+    about: str
+    task: dict[str, str] = Field(description="name, fingerprint and split of what everything is scored on")
+    messages: str = Field(description="ids that the 0 and 1 of `rows` stand for, in order, with spaces between")
+    questions: str = Field(description="ids of the general questions, likewise")
+    general_fingerprint: Digest = Field(description="which general check it was")
+    beliefs: dict[str, str] = Field(description="{group: the belief in words}")
+    lines: list[PlannedLine]
+    results: dict[str, ExperimentResult] = Field(description="by key of the experiment")
+
+
 @dataclass(frozen=True)
 class Point:
     """One condition of an experiment, trained with several seeds: what it was, what was expected of it, what came out."""
@@ -74,12 +159,12 @@ class Point:
     name: str
     about: str
     expected: str
-    results: tuple[dict[str, Any], ...]
+    results: tuple[ExperimentResult, ...]
 
     @property
     def seeds(self) -> list[int]:
         """The seeds that it was trained with."""
-        return [result["experiment"]["seed"] for result in self.results]
+        return [result.seed for result in self.results]
 
     def scores(self, metric: str = "fields") -> np.ndarray:
         """Scores [seeds, messages] between 0 and 1; "fields" is the share of a ticket's fields that are right,
@@ -87,7 +172,7 @@ class Point:
 
         Raises `KitError` for a metric that was not scored.
         """
-        tables = [result.get("rows", {}) for result in self.results]
+        tables = [result.rows for result in self.results]
         fields = [name for name in tables[0] if name not in NO_FIELDS] if WHOLE in tables[0] else []
         names = fields if metric == "fields" else [metric]
         if not names or any(name not in table for table in tables for name in names):
@@ -115,40 +200,40 @@ class Point:
 
     def losses(self, smooth: int = 10) -> list[tuple[int, float]]:
         """(step, training loss) pairs: the mean over the seeds and over the last `smooth` steps."""
-        curves = [[float(loss) for loss in result["losses"].split()] for result in self.results]
+        curves = [[float(loss) for loss in result.losses.split()] for result in self.results]
         running = np.convolve(np.mean(curves, axis=0), np.ones(smooth) / smooth, mode="valid")
         return [(step, float(loss)) for step, loss in enumerate(running, start=smooth)]
 
     def mean(self, figure: str) -> float:
         """The mean of a figure of the training (such as "tokens", "loss", "validation_loss") over the seeds."""
-        return float(np.mean([result[figure] for result in self.results]))
+        return float(np.mean([getattr(result, figure) for result in self.results]))
 
     def general(self) -> np.ndarray:
         """Which general questions were answered rightly: [seeds, questions] of 0 and 1."""
-        return np.array([[int(digit) for digit in result["general"]["right"]] for result in self.results], dtype=float)
+        return np.array([[int(digit) for digit in result.general.right] for result in self.results], dtype=float)
 
     def leaked(self) -> np.ndarray:
         """Which validation messages were among the training rows: [seeds, messages] of True and False."""
-        masks = [result["data"]["leaked"] for result in self.results]
+        masks = [result.data.leaked for result in self.results]
         return np.array([[digit == "1" for digit in mask] for mask in masks])
 
 
-def points(belief: str, path: Path = RESULTS) -> dict[str, Point]:
+def points(belief: str, folder: Path = FOLDER) -> dict[str, Point]:
     """The points of a belief ("scratch", "data", "better") by name, in the plan's order; one without results is left out.
 
     Raises `KitError` if the file is not there or has no such belief.
     """
-    if not path.is_file():
-        raise KitError(f"{path} is missing: it belongs to the kit. Get it again, or run python -m experiments.beliefs.")
-    saved = read_json(path)
-    if belief not in saved.get("beliefs", {}):
-        raise KitError(f"{path} has no belief {belief!r}; it has: {', '.join(saved.get('beliefs', {}))}.")
+    if not BeliefResults.exists(folder):
+        raise KitError(f"{BeliefResults.path(folder)} is missing. {BeliefResults.CURE}")
+    saved = BeliefResults.load(folder)
+    if belief not in saved.beliefs:
+        raise KitError(f"{saved.path(folder)} has no belief {belief!r}; it has: {', '.join(saved.beliefs)}.")
     by_name = {}
-    for line in saved["lines"]:
-        results = (saved["results"].get(key) for key in line["experiments"].split())
-        successes = tuple(result for result in results if result and "failed" not in result)
-        if line["belief"] == belief and successes:
-            by_name[line["name"]] = Point(line["name"], line["about"], line["expected"], successes)
+    for line in saved.lines:
+        results = (saved.results.get(key) for key in line.experiments.split())
+        successes = tuple(result for result in results if result and result.failed is None)
+        if line.belief == belief and successes:
+            by_name[line.name] = Point(line.name, line.about, line.expected, successes)
     return by_name
 
 
