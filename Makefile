@@ -4,7 +4,7 @@ VENV := .venv
 FTKIT := $(VENV)/bin/ftkit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lab doctor lint notebooks clean
+.PHONY: help demo test check bench lab doctor lint lock notebooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: $(VENV)/.ready  ## fine-tune, evaluate, serve the demo (a second call reus
 test: $(VENV)/.ready  ## all tests, the notebooks among them
 	$(VENV)/bin/python -m pytest $(ARGS)
 
+check: $(VENV)/.ready  ## what the tests look at first, read-only: lint, format, types, the order of the stages
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
 bench: $(VENV)/.ready  ## speed and memory side by side, into benchmarks/BENCHMARKS.md (over an hour; needs a finished run; ARGS="--busy 1": beside a busy process)
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
@@ -37,6 +40,9 @@ doctor: $(VENV)/.ready  ## one line for each thing the course needs, with its fi
 
 lint: $(VENV)/.ready  ## put the code into shape
 	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+lock: $(VENV)/.ready  ## write constraints.txt from the versions in this environment (after make test)
+	$(VENV)/bin/python tests/lock.py
 
 notebooks: $(VENV)/.ready  ## badges, first and exercise cells as they should be, then run each with the cpu profile
 	$(VENV)/bin/python notebooks/refresh.py --run

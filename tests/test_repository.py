@@ -14,10 +14,27 @@ ROOT = kit_root()
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 
 
-@pytest.mark.parametrize("arguments", [["check", "."], ["format", "--check", "."]])
-def test_ruff_finds_nothing(arguments):
-    done = subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy", "lint-imports"])
+def test_what_make_check_runs_finds_nothing(command):
+    program, *arguments = command.split()
+    done = subprocess.run([Path(sys.executable).with_name(program), *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert command.replace(program, f"$(VENV)/bin/{program}", 1) in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_no_folder_of_the_package_holds_more_than_a_dozen_files():
+    package = ROOT / "ftkit"
+    for folder in {path.parent for path in [*package.rglob("*.py"), *package.rglob("*.toml")]}:
+        files = [path for path in folder.iterdir() if path.is_file() and path.name not in ("__init__.py", "py.typed")]
+        assert len(files) <= 12, folder
+
+
+def test_the_constraints_are_those_of_this_environment():
+    """`make lock` was run after the last change of a dependency; another environment (CI has this one) is not judged."""
+    from tests import lock
+
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert pinned == dict(re.findall(r"^([\w.-]+)==(\S+)$", lock.text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -206,7 +206,10 @@ def general(
     run: RunArgument = None,
     lm_eval: Annotated[
         str | None,
-        typer.Option("--lm-eval", help="public benchmarks instead: lm-eval's names with commas between (needs a network)"),
+        typer.Option(
+            "--lm-eval",
+            help="experimental: public benchmarks instead, lm-eval's names with commas between (needs a network)",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="with --lm-eval: only the first N examples of each task")] = None,
 ) -> None:

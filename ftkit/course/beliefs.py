@@ -210,11 +210,13 @@ class Point:
 
     def general(self) -> np.ndarray:
         """Which general questions were answered rightly: [seeds, questions] of 0 and 1."""
-        return np.array([[int(digit) for digit in result.general.right] for result in self.results], dtype=float)
+        return np.array(
+            [[int(digit) for digit in result.general.right] for result in self.results if result.general], dtype=float
+        )
 
     def leaked(self) -> np.ndarray:
         """Which validation messages were among the training rows: [seeds, messages] of True and False."""
-        masks = [result.data.leaked for result in self.results]
+        masks = [result.data.leaked for result in self.results if result.data]
         return np.array([[digit == "1" for digit in mask] for mask in masks])
 
 
