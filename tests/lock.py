@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAD = "# The exact versions that the tests ran on (Python 3.11, Linux x86-64, CPU): make lock. Used by the Makefile; optional on Colab."
+HEAD = "# The exact versions that the tests ran on (Python 3.11, Linux x86-64, CPU), by make lock. Optional on Colab."
 RUN, TEST = ("lab", "serve", "demo"), ("test",)  # extras; `gpu` is for other machines
 
 

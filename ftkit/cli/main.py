@@ -208,7 +208,7 @@ def general(
         str | None,
         typer.Option(
             "--lm-eval",
-            help="experimental: public benchmarks instead, lm-eval's names with commas between (needs a network)",
+            help="experimental: public benchmarks by lm-eval instead, names with commas between",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="with --lm-eval: only the first N examples of each task")] = None,
