@@ -19,18 +19,19 @@ from ftkit.common.paths import kit_root
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Field, Task
 from ftkit.deployment.demo_page import (
-    STYLE,
-    about_page,
+    CARDS_CSS,
     answer_card,
-    answer_in_words,
-    escape,
-    evaluation_page,
-    gallery,
-    wrong_answers,
+    describe_answer,
+    escape_html,
+    list_wrong_answers,
+    no_card,
+    render_about,
+    render_evaluation,
+    render_gallery,
 )
 from ftkit.deployment.feedback import CORRECTED, RIGHT, FeedbackFile, feedback_entry
-from ftkit.deployment.form import NO, NOTHING, YES, form_of_answer, target_of_form
-from ftkit.deployment.gatekeeper import DEFAULT_PORT, doorkeeper, free_port
+from ftkit.deployment.form import NO, NOTHING, YES, fill_form, read_form
+from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port, guard_application
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Answer
 from ftkit.runs.run import Run
@@ -44,25 +45,7 @@ CONSENT = (
     "I agree that this message and the right answer are kept in a file on the computer that serves this page, and may be "
     "used to train and to test models. They hold no personal data. Nothing about me is kept with them."
 )
-CSS = (
-    STYLE
-    + """
-.gradio-container { max-width: 1100px !important; margin: auto; }
-.gradio-container .app { padding: clamp(.5rem, 3vw, 2rem) !important; }
-.prose p, .prose li, .prose code, .prose pre { overflow-wrap: anywhere; white-space: normal; }
-.prose pre, .prose pre code { white-space: pre-wrap !important; }
-.prose table { display: block; overflow-x: auto; contain: inline-size; }
-.prose table, .prose tr { border: none !important; }
-.prose th, .prose td { border: none !important; border-bottom: 1px solid var(--border-color-primary) !important; }
-.prose th, .prose td, .prose td code { overflow-wrap: normal !important; word-break: normal !important; }
-.prose .token { color: inherit !important; background: none !important; }
-.tab-container button.selected { color: var(--primary-700) !important; }
-.dark .tab-container button.selected { color: var(--primary-400) !important; }
-.tab-container button { padding: 0 clamp(.35rem, 1.5vw, 1rem) !important; }
-@media (max-width: 480px) { .card { min-height: 0; } }
-#given-card .card { min-height: 0; }
-"""
-)
+CSS = [CARDS_CSS, Path(__file__).with_name("demo.css")]
 # fonts of the reader's own system: the page loads nothing from elsewhere
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 # colours that are read easily: at least 4.5 to 1 against what lies behind them (WCAG 2.2, 1.4.3)
@@ -113,41 +96,58 @@ def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
                 events = _compare(run, answerer, answered)
             with gr.Tab("Evaluation", id="evaluation") as evaluation:
                 shown = gr.HTML(apply_default_css=False)
-                evaluation.select(lambda: evaluation_page(run), None, shown, queue=False, **HIDDEN)
+                evaluation.select(lambda: render_evaluation(run), None, shown, queue=False, **HIDDEN)
             with gr.Tab("Feedback", id="feedback"):
-                _feedback(run, task, answered, events)
+                _feedback(Feedback(run, task), answered, events)
             with gr.Tab("About", id="about"):
-                gr.Markdown(about_page(run, task))
+                gr.Markdown(render_about(run, task))
     return page
+
+
+class Exchange:
+    """What the page shows from a message to the answers: for each side card, text and measures; words; what to keep."""
+
+    def __init__(self, answerer: Answerer, rows: list[dict[str, Any]]):
+        self.answerer, self.task = answerer, answerer.task
+        self.targets = {row[self.task.message]: row[self.task.target] for row in rows}
+
+    def begin(self, state: str = "waiting for its turn") -> list[Any]:
+        """What stood there belongs to another message; this one may have to wait, or be refused."""
+        return [*_columns(self.task, dict.fromkeys(SIDES, Answer("")), None, state), "", None]
+
+    def refuse(self, why: str = BUSY) -> list[Any]:
+        """No answer, and why."""
+        return [*[no_card(f"No answer. {why}"), "", "no answer"] * len(SIDES), escape_html(f"No answer. {why}"), None]
+
+    def respond(self, message: str) -> Iterator[list[Any]]:
+        """Both answers while they are written, then in words, with the differences where the right answer is known."""
+        message, task = message or "", self.task
+        yield self.begin("reading")
+        try:
+            for answers in _answers(self.answerer, message):
+                yield [*_columns(task, answers, None, "writing"), gr.skip(), gr.skip()]
+        except gr.Error as error:  # told in the page; what gradio makes of an error leaves the page as it stood
+            yield self.refuse(error.message)
+            return
+        words = ". ".join(f"{SIDES[side]}: {describe_answer(task, answers[side])}" for side in (TUNED, BASE))
+        kept = {"message": message, "answer": answers[TUNED]}
+        shown = _columns(task, answers, self.targets.get(message), "cut off at the length limit", True)
+        yield [*shown, escape_html(words), kept]
+
+    def answer(self, message: str) -> Iterator[dict[str, dict]]:
+        """Answer one message by the base and by the tuned model. Streams: each item holds all that is written so far.
+
+        Gives {"base": ..., "tuned": ...}, each with text, tokens, seconds, finished, timed_out and probability.
+        """
+        for answers in _answers(self.answerer, message):
+            yield {side: vars(answer) for side, answer in answers.items()}
 
 
 def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
     """The tab with both answers. Returns the events after which there is no answer yet, and another one."""
     task = answerer.task
     rows = task.rows("test")
-    targets = {row[task.message]: row[task.target] for row in rows}
-
-    def begin(state: str = "waiting for its turn") -> list[Any]:
-        """What stood there belongs to another message; this one may have to wait, or be refused."""
-        return [*_columns(task, dict.fromkeys(SIDES, Answer("")), None, state), "", None]
-
-    def no_answer(why: str = BUSY) -> list[Any]:
-        card = f'<div class="card broken"><p>No answer. {escape(why)}</p></div>'
-        return [*[card, "", "no answer"] * len(SIDES), escape(f"No answer. {why}"), None]
-
-    def respond(message: str) -> Iterator[list[Any]]:
-        message = message or ""
-        yield begin("reading")
-        try:
-            for answers in _answers(answerer, message):
-                yield [*_columns(task, answers, None, "writing"), gr.skip(), gr.skip()]
-        except gr.Error as error:  # told in the page; what gradio makes of an error leaves the page as it stood
-            yield no_answer(error.message)
-            return
-        said = ". ".join(f"{SIDES[side]}: {answer_in_words(task, answers[side])}" for side in (TUNED, BASE))
-        kept = {"message": message, "answer": answers[TUNED]}
-        yield [*_columns(task, answers, targets.get(message), "cut off at the length limit", True), escape(said), kept]
-
+    exchange = Exchange(answerer, rows)
     message = gr.Textbox(
         label="Message",
         lines=3,
@@ -157,22 +157,12 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
         elem_id="message",
     )
     button = gr.Button("Answer", variant="primary", elem_id="answer")
-    outputs = []
-    with gr.Row():
-        for side, heading in SIDES.items():
-            with gr.Column(min_width=300, elem_id=side):
-                gr.Markdown(f"### {heading}")
-                card = gr.HTML(answer_card(task, Answer("")), apply_default_css=False, elem_id=f"{side}-card")
-                measures = gr.Markdown(elem_id=f"{side}-measures", min_height=24)
-                text = gr.Textbox(
-                    label=f"{heading.split(':')[0]}, as written", lines=3, interactive=False, elem_id=f"{side}-text"
-                )
-                outputs += [card, text, measures]
-    said = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
-    changed = [*outputs, said, answered]
-    begun = gr.on([button.click, message.submit], lambda: begin(), None, changed, queue=False, **QUIET)
+    outputs = _answer_columns(task)
+    words = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
+    changed = [*outputs, words, answered]
+    begun = gr.on([button.click, message.submit], lambda: exchange.begin(), None, changed, queue=False, **QUIET)
     asked = begun.success(
-        respond,
+        exchange.respond,
         message,
         changed,
         concurrency_limit=1,
@@ -181,21 +171,27 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
         show_progress_on=outputs[2::3],
         **HIDDEN,
     )
-    asked.failure(lambda: no_answer(), None, changed, queue=False, **QUIET)  # the queue was full
+    asked.failure(lambda: exchange.refuse(), None, changed, queue=False, **QUIET)  # the queue was full
     for label, some in _examples(run, task, rows).items():
         gr.Examples(some, message, label=label, examples_per_page=EXAMPLES, api_visibility="private")
     _wrong(run, task)
-
-    def answer(message: str) -> dict[str, dict]:
-        """Answer one message by the base and by the tuned model. Streams: each item holds all that is written so far.
-
-        Gives {"base": ..., "tuned": ...}, each with text, tokens, seconds, finished, timed_out and probability.
-        """
-        for answers in _answers(answerer, message):
-            yield {side: vars(answer) for side, answer in answers.items()}
-
-    gr.api(answer, api_name="answer", concurrency_limit=1, concurrency_id="model")
+    gr.api(exchange.answer, api_name="answer", concurrency_limit=1, concurrency_id="model")
     return [begun, asked]
+
+
+def _answer_columns(task: Task) -> list[Any]:
+    """Card, text and measures for each side, side by side."""
+    outputs = []
+    with gr.Row():
+        for side, heading in SIDES.items():
+            with gr.Column(min_width=300, elem_id=side):
+                gr.Markdown(f"### {heading}")
+                card = gr.HTML(answer_card(task, Answer("")), apply_default_css=False, elem_id=f"{side}-card")
+                measures = gr.Markdown(elem_id=f"{side}-measures", min_height=24)
+                label = f"{heading.split(':')[0]}, as written"
+                text = gr.Textbox(label=label, lines=3, interactive=False, elem_id=f"{side}-text")
+                outputs += [card, text, measures]
+    return outputs
 
 
 def _answers(answerer: Answerer, message: str) -> Iterator[dict[str, Answer]]:
@@ -237,7 +233,7 @@ def _examples(run: Run, task: Task, rows: list[dict[str, Any]]) -> dict[str, lis
 
 def _wrong(run: Run, task: Task) -> None:
     """The gallery of wrong answers, to be narrowed down to a field."""
-    wrong, n = wrong_answers(run, task)
+    wrong, n = list_wrong_answers(run, task)
     if not n:
         return
     names = list(dict.fromkeys(name for row in wrong for name in row["fields"]))
@@ -245,41 +241,30 @@ def _wrong(run: Run, task: Task) -> None:
     with gr.Accordion(f"Where it is wrong: {len(wrong)} of {n} test messages", open=False, elem_id="wrong"):
         choices = [(f"all {len(wrong)}", ""), *((f"{name.replace('_', ' ')}: {counts[name]}", name) for name in names)]
         which = gr.Dropdown(choices, value="", label="What is wrong", filterable=False)
-        shown = gr.HTML(gallery(task, wrong), apply_default_css=False)
+        shown = gr.HTML(render_gallery(task, wrong), apply_default_css=False)
 
         def narrowed(name: str) -> str:
-            return gallery(task, [row for row in wrong if not name or name in row["fields"]])
+            return render_gallery(task, [row for row in wrong if not name or name in row["fields"]])
 
         which.change(narrowed, which, shown, queue=False, **HIDDEN)
 
 
-def _feedback(run: Run, task: Task, answered: gr.State, events: list[Any]) -> None:
-    """The tab in which a visitor says that the tuned answer is right, or what it should be."""
-    file = FeedbackFile.of(run)
-    verdicts = [("It is right", RIGHT), ("It is wrong: I fill in the right one", CORRECTED)]
-    gr.Markdown("Was the fine-tuned model's last answer right? What you say can make the next model better.")
-    label = "The message (first let it be answered under Compare)"
-    message = gr.Textbox(label=label, lines=3, interactive=False, elem_id="given")
-    card = gr.HTML(apply_default_css=False, elem_id="given-card")
-    verdict = gr.Radio(verdicts, label="The fine-tuned answer", elem_id="verdict")
-    with gr.Group(visible=False, elem_id="form") as form:
-        inputs = _form(task)
-    consent = gr.Checkbox(label=CONSENT, elem_id="consent")
-    send = gr.Button("Send", variant="primary", elem_id="send")
-    result = gr.HTML(js_on_load=ANNOUNCED, elem_id="sent")
+class Feedback:
+    """Where feedback is taken: what the form is filled with, and what is kept of it, or why nothing is."""
 
-    def filled(last: dict[str, Any] | None) -> list[Any]:
+    def __init__(self, run: Run, task: Task):
+        self.run, self.task, self.file = run, task, FeedbackFile.of(run)
+
+    def filled(self, last: dict[str, Any] | None) -> list[Any]:
+        """The form for the last answer: message, card, verdict, consent, result, and a value for each input."""
         answer = last["answer"] if last else Answer(TUNED)
-        shown = answer_card(task, replace(answer, finished=True)) if last else ""
-        return [last["message"] if last else "", shown, None, False, "", *form_of_answer(task, answer.text)]
-
-    for event in events:
-        event.success(filled, answered, [message, card, verdict, consent, result, *inputs], queue=False, **QUIET)
-    verdict.change(lambda value: gr.Group(visible=value == CORRECTED), verdict, form, queue=False, **HIDDEN)
+        card = answer_card(self.task, replace(answer, finished=True)) if last else ""
+        return [last["message"] if last else "", card, None, False, "", *fill_form(self.task, answer.text)]
 
     def keep(
-        last: dict[str, Any] | None, shown: str | None, verdict: str | None, agreed: bool, *values: Any
+        self, last: dict[str, Any] | None, shown: str | None, verdict: str | None, agreed: bool, *values: Any
     ) -> tuple[str, Any]:
+        """Keep what the form says of the last answer; gives a sentence for the page, and the answer if it stays open."""
         if not last:
             return _note("Let a message be answered under Compare first."), last
         if (shown or "").split() != last["message"].split():  # the last answer came while this was on its way
@@ -289,17 +274,14 @@ def _feedback(run: Run, task: Task, answered: gr.State, events: list[Any]) -> No
         if not agreed:
             return _note("Without your consent nothing is kept. Tick the box if you agree."), last
         text = last["answer"].text
-        right = parse_answer(task, text) if verdict == RIGHT else target_of_form(task, values)
+        right = parse_answer(self.task, text) if verdict == RIGHT else read_form(self.task, values)
         try:
-            file.keep(feedback_entry(run, task, last["message"], text, right, verdict))
+            self.file.keep(feedback_entry(self.run, self.task, last["message"], text, right, verdict))
         except KitError as error:
             return _note(str(error)), last
         return _note("Thank you, it is kept."), None
 
-    given = [answered, message, verdict, consent, *inputs]
-    send.click(keep, given, [result, answered], queue=False, trigger_mode="once", **HIDDEN)
-
-    def feedback(message: str, answer: str, verdict: str, target: dict | str, consent: bool) -> str:
+    def feedback(self, message: str, answer: str, verdict: str, target: dict | str, consent: bool) -> str:
         """Say whether an answer of the tuned model is right: verdict is "right" or "corrected".
 
         `answer` is the text that the model wrote, `target` the right answer: an object for a task with fields, otherwise a
@@ -308,19 +290,39 @@ def _feedback(run: Run, task: Task, answered: gr.State, events: list[Any]) -> No
         try:
             if consent is not True:
                 raise KitError("Without consent nothing is kept.")
-            if not isinstance(answer, str) or len(answer) > task.max_message_characters:
+            if not isinstance(answer, str) or len(answer) > self.task.max_message_characters:
                 raise KitError("The answer must be text, and not longer than a message may be.")
-            entry = feedback_entry(run, task, message, answer, target, verdict)
-            file.keep(entry)
+            entry = feedback_entry(self.run, self.task, message, answer, target, verdict)
+            self.file.keep(entry)
         except KitError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return entry["id"]
 
-    gr.api(feedback, api_name="feedback", queue=False)
+
+def _feedback(feedback: Feedback, answered: gr.State, events: list[Any]) -> None:
+    """The tab in which a visitor says that the tuned answer is right, or what it should be."""
+    verdicts = [("It is right", RIGHT), ("It is wrong: I fill in the right one", CORRECTED)]
+    gr.Markdown("Was the fine-tuned model's last answer right? What you say can make the next model better.")
+    label = "The message (first let it be answered under Compare)"
+    message = gr.Textbox(label=label, lines=3, interactive=False, elem_id="given")
+    card = gr.HTML(apply_default_css=False, elem_id="given-card")
+    verdict = gr.Radio(verdicts, label="The fine-tuned answer", elem_id="verdict")
+    with gr.Group(visible=False, elem_id="form") as form:
+        inputs = _form(feedback.task)
+    consent = gr.Checkbox(label=CONSENT, elem_id="consent")
+    send = gr.Button("Send", variant="primary", elem_id="send")
+    result = gr.HTML(js_on_load=ANNOUNCED, elem_id="sent")
+    for event in events:
+        outputs = [message, card, verdict, consent, result, *inputs]
+        event.success(feedback.filled, answered, outputs, queue=False, **QUIET)
+    verdict.change(lambda value: gr.Group(visible=value == CORRECTED), verdict, form, queue=False, **HIDDEN)
+    form_values = [answered, message, verdict, consent, *inputs]
+    send.click(feedback.keep, form_values, [result, answered], queue=False, trigger_mode="once", **HIDDEN)
+    gr.api(feedback.feedback, api_name="feedback", queue=False)
 
 
 def _note(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{escape_html(text)}</p>"
 
 
 def _form(task: Task) -> list[Any]:
@@ -354,22 +356,24 @@ def launch(
     block: bool = True,
     answerer: Answerer | None = None,
     auth: tuple[str, str] | None = None,
+    host: str = "127.0.0.1",
 ) -> gr.Blocks:
-    """Serve the demo at this machine's `port`, or the next free one; with `share` also under a public link, if there is one.
+    """Serve the demo at `port`, or the next free one; with `share` also under a public link, if there is one.
 
-    `auth` is a user and a password that a visitor must give.
+    `host` is the address to listen at: this machine only, unless it is "0.0.0.0". `auth` is a user and a password that a
+    visitor must give.
     """
     page = build(run, answerer)
     page.queue(max_size=WAITING, api_open=False)  # who calls a function past the queue is sent away
     settings = {
-        "server_name": "127.0.0.1",
+        "server_name": host,
         "share": share,
         "auth": auth,
         "prevent_thread_lock": True,
         "quiet": True,
         "inline": False,  # a notebook shows it by `plots.frame`
         "theme": THEME,
-        "css": CSS,
+        "css_paths": CSS,
         "footer_links": ["api"],
         "enable_monitoring": False,
         "allowed_paths": [],
@@ -382,7 +386,7 @@ def launch(
     }
     for tries_left in reversed(range(10)):
         try:
-            page.launch(server_port=port, app_kwargs=doorkeeper(), **settings)
+            page.launch(server_port=port, app_kwargs=guard_application(), **settings)
             break
         except OSError:  # somebody took the port between the look at it and now
             if not tries_left:

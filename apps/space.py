@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -17,25 +15,12 @@ def main() -> None:
     os.environ |= {"FTKIT_RUNS": str(HERE / "runs"), "FTKIT_CACHE": str(HERE / "cache")}
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     sys.path.insert(0, str(HERE))
-    import gradio as gr
-
+    from ftkit.common.paths import load_app
     from ftkit.runs.run import open_run
 
-    spec = importlib.util.spec_from_file_location("ftkit_demo", HERE / "apps" / "demo.py")
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
-
+    # the demo serves this machine only; a Space's front door knocks from outside the container
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if ON_A_SPACE else "127.0.0.1")
-    port = int(os.environ.get("GRADIO_SERVER_PORT") or 7860)
-    launch = gr.Blocks.launch
-
-    @functools.wraps(launch)
-    def where_the_space_looks(page: gr.Blocks, *args, **settings):
-        """The demo serves this machine only; a Space's front door knocks from outside the container."""
-        return launch(page, *args, **{**settings, "server_name": host, "server_port": port})
-
-    gr.Blocks.launch = where_the_space_looks
-    demo.launch(open_run(), port)
+    load_app("demo").launch(open_run(), int(os.environ.get("GRADIO_SERVER_PORT") or 7860), host=host)
 
 
 if __name__ == "__main__":

@@ -155,9 +155,12 @@ def ticket_run(tiny_task_folder, tiny_choice, ending_model, tmp_path_factory):
     more["model"] = str(ending_model)
     choice = replace(tiny_choice, profile=tiny_choice.profile.with_changes(**more))
     run = trained_apart(load_task(folder), choice, tmp_path_factory.mktemp("ticket-runs"))
-    message, target = rows[0]["message"], {**TICKET, "guests": 2}
-    predictions = [{"message": message, "target": target, "base": "no", "tuned": json.dumps(TICKET)}]
-    (run.folder / "predictions.json").write_text(json.dumps(predictions), encoding="utf-8")
+    row = run.task.rows("test")[1]
+    assert row["ticket"]["guests"] == 2  # the learned answer says 4
+    saved = [{"settings": {}}, {"message": row["message"], "prediction": json.dumps(TICKET), "seconds": 0.1}]
+    path = run.folder / "predictions" / "test-tuned.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(line) + "\n" for line in saved), encoding="utf-8")
     return run
 
 

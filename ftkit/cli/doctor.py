@@ -14,7 +14,6 @@ from ftkit.common.profiles import choose_profile
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port
 from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
 from ftkit.models.find import find_model
-from ftkit.runs import guards
 from ftkit.runs.run import open_run
 
 INSTALL = f'in the kit\'s folder: "{sys.executable}" -m pip install -c constraints.txt -e ".[lab,test]"'
@@ -34,6 +33,9 @@ def examine() -> Iterator[Finding]:
 
 def examine_run(name: str) -> Iterator[Finding]:
     """All guards on one run, finished or not, one finding at a time. Raises `KitError` if there is no such run."""
+
+    from ftkit.runs import guards  # heavy: a broken torch must become a finding of `examine`
+
     return guards.of_run(open_run(name, unfinished=True))
 
 

@@ -35,9 +35,9 @@ def export(
     if to == "hub" and repo is None:
         raise KitError("Say to which repository: --repo OWNER/NAME")
     opened = open_run(run)
-    if fidelity:
+    if to is None:
         _fidelity(opened, limit)
-    elif to == "hub":
+    elif to == "hub" and repo:
         from ftkit.deployment.roads.hub import push
 
         print(f"It is at {push(opened, repo, what, not public)}")

@@ -18,7 +18,7 @@ from ftkit.cli.task import app as tasks_app
 from ftkit.common.console import Progress
 from ftkit.common.errors import KitError
 from ftkit.common.files import json_lines, read_text, write_jsonl
-from ftkit.common.paths import kit_root
+from ftkit.common.paths import load_app
 
 if TYPE_CHECKING:
     from ftkit.runs.documents import Evaluation
@@ -135,14 +135,14 @@ def plan(
 
     from ftkit.common.profiles import choose_profile
     from ftkit.data.task import load_task
-    from ftkit.training.plan import example_lengths, plan_table
+    from ftkit.training.plan import example_lengths, tabulate_plan
 
     chosen = choose_profile(profile)
     changes = {key: value for key, value in (("model", model), ("batch_size", batch)) if value}
     wanted = chosen.profile.with_changes(**changes)
     print(f"Profile {wanted.name}: {chosen.reason}.")
     lengths, source = ([length], f"examples of {length} tokens") if length else example_lengths(load_task(task), wanted)
-    for part in plan_table(wanted, lengths, source):
+    for part in tabulate_plan(wanted, lengths, source):
         Console().print(part)
 
 
@@ -166,10 +166,11 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
     from rich.console import Console
 
     from ftkit.evaluation.measure import evaluate as run_evaluation
+    from ftkit.evaluation.report import REPORT
 
     print(f"Evaluating {run.name}: every model on the same messages", flush=True)
     _show_evaluation(run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained))
-    Console().print(f"With plots and the worst errors: {run.folder / 'report.html'}", soft_wrap=True)
+    Console().print(f"With plots and the worst errors: {run.folder / REPORT}", soft_wrap=True)
 
 
 def _show_evaluation(result: Evaluation) -> None:
@@ -249,7 +250,7 @@ def generate(
         )
     opened = _open(given[0] if given else None)
     which = BASE if base else TUNED
-    if message is not None:
+    if message is not None or input is None or output is None:
         opened.task.check_message(message)
         print(_answerer(opened).answer([message], which)[0])
         return
@@ -313,12 +314,13 @@ def demo(
         from ftkit.data.task import load_task
 
         wanted = load_task("desk"), choose_profile(profile).profile
-        opened = finished_run(*wanted)
-        if opened is None or fresh:  # in a process of its own: its memory and threads are gone before the demo starts
+        ready = None if fresh else finished_run(*wanted)
+        if ready is None:  # in a process of its own: its memory and threads are gone before the demo starts
             arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
             if code := _in_own_process(arguments):
                 raise typer.Exit(code)
-            opened = finished_run(*wanted)  # not simply the newest: a training taken up again may be older than others
+            ready = finished_run(*wanted)  # not simply the newest: a training taken up again may be older than others
+        opened = ready or _open(None)
     else:
         opened = _open(run)
     if prepare and not opened.is_evaluated:
@@ -363,19 +365,14 @@ def _in_own_process(arguments: list[str]) -> int:
 
 
 def _serve(run: Run, port: int, share: bool, auth: tuple[str, str] | None = None) -> None:
-    import importlib.util
-
     from ftkit.deployment.gatekeeper import free_port
 
     free = free_port(port)
     if free != port:
         print(f"Port {port} is busy; taking {free}.", flush=True)
     print(f"Loading {run.name} ...", flush=True)
-    spec = importlib.util.spec_from_file_location("ftkit_demo", kit_root() / "apps" / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    module.launch(run, free, share, auth=auth)
+    load_app("demo").launch(run, free, share, auth=auth)
 
 
 if __name__ == "__main__":

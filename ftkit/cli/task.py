@@ -60,11 +60,11 @@ def check(
         _print_cases(finding, cases)
         findings.append(finding)
     _print_counts(findings)
-    from ftkit.data.report import data_report
+    from ftkit.data.report import render_data_report
 
     name = opened.name if train is None else f"{opened.name}, {train.name}"
     page = page or runs_dir() / "checks" / f"{opened.folder.resolve().name}{'-' + train.stem if train else ''}.html"
-    write_text(page, data_report(name, findings))
+    write_text(page, render_data_report(name, findings))
     print(f"With plots: {page}")
     stops = [finding.thing for finding in findings if finding.gate and not finding.ok]
     if stops:
@@ -135,7 +135,7 @@ def new(
     source: Annotated[str, typer.Option("--from", help="a .csv, .tsv, .jsonl or .parquet file, or a hub dataset's id")],
     message: Annotated[str | None, typer.Option(help="the column that the model reads")] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="the column that it shall answer; several make a JSON object")
+        list[str] | None, typer.Option(help="the column that it should answer; several make a JSON object")
     ] = None,
     kind: Annotated[str | None, typer.Option(help="label, json or text; left out, guessed")] = None,
     prompt: Annotated[str | None, typer.Option(help="the system prompt; left out, a plain one")] = None,

@@ -125,7 +125,7 @@ def digest(*parts: bytes) -> str:
 
 
 def place(source: Path, target: Path) -> None:
-    """Copy a file; of weights a second name for the same file, which takes no room, where the disk can do that."""
+    """Copy a file. Weights get a second name for the same file (a hard link), which takes no room, where the disk can."""
     if source.suffix == ".safetensors":
         with contextlib.suppress(OSError):
             os.link(source, target)

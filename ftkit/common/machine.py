@@ -21,7 +21,7 @@ class Hardware:
     device: str
     name: str
     memory: float
-    capability: tuple[int, int] | None = None
+    capability: tuple[int, int] = (0, 0)
 
 
 def detect_hardware() -> Hardware:
@@ -88,7 +88,7 @@ def describe_machine() -> dict[str, Any]:
 def processor_name() -> str:
     """The processor's name as the system tells it."""
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return re.search(r"model name\s*:\s*(.+)", text).group(1)
-    except (OSError, AttributeError):
-        return platform.processor() or platform.machine()
+        named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        named = None
+    return named[1] if named else platform.processor() or platform.machine()

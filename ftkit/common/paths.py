@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 
 def kit_root() -> Path:
@@ -11,6 +13,15 @@ def kit_root() -> Path:
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent
     return checkout if (checkout / "data").is_dir() and (checkout / "apps").is_dir() else package / "_kit"
+
+
+def load_app(name: str) -> Any:
+    """One of the kit's apps, such as "demo", as a module: `apps/` is no package."""
+    spec = importlib.util.spec_from_file_location(f"ftkit_{name}", kit_root() / "apps" / f"{name}.py")
+    assert spec and spec.loader  # it is a Python file
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def runs_dir() -> Path:

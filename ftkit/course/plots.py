@@ -6,7 +6,7 @@ import html
 import math
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -110,7 +110,8 @@ def loss_view(pieces: Sequence[str], labels: Sequence[int]) -> Marked:
     """
     grey = "color:#57534e;white-space:pre-wrap"
     bold = "background:#ffedd5;color:#7c2d12;font-weight:bold;border-bottom:2px solid #c2410c;white-space:pre-wrap"
-    spans, parts = [], []
+    spans: list[str] = []
+    parts: list[tuple[bool, list[str]]] = []
     for piece, label in zip(pieces, labels, strict=True):
         carries = label != -100
         text = html.escape(piece).replace("\n", "⏎<br>")
@@ -309,7 +310,9 @@ def score_intervals(
         axes.axvline(0, color=INK, linestyle="--", linewidth=1)
     else:
         axes.set_xlim(-2, 102)
-    scores = "; ".join(f"{name} {_percent(*pair)}" for name, *pair in zip(names, values, intervals, strict=True))
+    scores = "; ".join(
+        f"{name} {_percent(value, interval)}" for name, value, interval in zip(names, values, intervals, strict=True)
+    )
     return _drawn(figure, f"{_sentence(axis)}, with 95 % intervals: {scores}.")
 
 
@@ -318,7 +321,7 @@ def confusion(values: Sequence[str], matrix: Sequence[Sequence[int]], field: str
     return _drawn(*confusion_figure(values, matrix, field))
 
 
-def learning_curve(curves: dict[str, Sequence[tuple[int, float, tuple[float, float]]]], axis: str) -> Picture:
+def learning_curve(curves: Mapping[str, Sequence[tuple[int, float, tuple[float, float]]]], axis: str) -> Picture:
     """Scores against the number of training examples: {name: [(examples, score from 0 to 1, its interval)]}."""
     figure, axes = figure_of(7, 3.2)
     texts = _curves(axes, curves, "{:,} examples {:.0f}", beside=1.03)
@@ -371,7 +374,7 @@ def frame(address: str, title: str, height: int = 640) -> Marked:
 
 
 def _curves(
-    axes: Any, curves: dict[str, Sequence[tuple[float, float, tuple[float, float]]]], pattern: str, beside: float = 1.0
+    axes: Any, curves: Mapping[str, Sequence[tuple[float, float, tuple[float, float]]]], pattern: str, beside: float = 1.0
 ) -> list[str]:
     """Draw {name: [(number, score from 0 to 1, its interval)]}; returns each curve in words, `pattern` for each point.
 

@@ -56,7 +56,7 @@ class Checked:
         """The first closed field and its values in each split; None if the task has none."""
         values = {split: labels_of(self.task, self.rows[split]) for split in SPLITS}
         name = next(iter(values["train"]), None)
-        return name and (name, {split: closed[name] for split, closed in values.items()})
+        return (name, {split: closed[name] for split, closed in values.items()}) if name else None
 
 
 def gate(task: Task, checked: Checked | None = None) -> Iterator[Finding]:
@@ -197,7 +197,8 @@ def _check_ends(checked: Checked) -> Finding:
 
 def _check_variety(checked: Checked) -> Iterator[Finding]:
     """How varied the training messages are: bigrams and openings (first three words) that are not repeated."""
-    bigrams, openings = Counter(), Counter()
+    bigrams: Counter[tuple[str, str]] = Counter()
+    openings: Counter[tuple[str, ...]] = Counter()
     for row in checked.rows["train"]:
         own = split_words(row[checked.task.message])
         bigrams.update(pairwise(own))

@@ -1,4 +1,4 @@
-"""Cleaning: the repairs that are safe, row by row, each written down; the original is never touched (lesson 02)."""
+"""Clean a task: safe repairs, row by row, each written down; the original is never touched (lesson 02)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftkit.data.task import SPLITS, Row, Task, read_lines
 
 
 @dataclass
-class Cleaned:
+class CleanSplit:
     """A split after cleaning: its rows, the rows set aside with the reason, and what was done to each row."""
 
     rows: list[Row] = field(default_factory=list)
@@ -23,12 +23,12 @@ class Cleaned:
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
-def clean_task(task: Task, train: Path | None = None) -> dict[str, Cleaned]:
-    """Apply the safe repairs to every split: {split: what came out}. Nothing is written.
+def clean_task(task: Task, train: Path | None = None) -> dict[str, CleanSplit]:
+    """Apply the safe repairs to every split: {split: its clean rows and what was done}. Nothing is written.
 
     Mended: HTML, mail signatures and quoted mail, personal data (masked), invisible characters, the spelling of closed
     values and keys, the order of keys and lists. Set aside, with the reason: rows that still do not fit the task, a message
-    that stands twice (the first stays), a training message that the test or validation split has (equal or nearly so).
+    that stands twice (the first stays), a training message that equals or nearly equals one of the test or validation split.
     Left for people: near-duplicates within a split, unlikely labels, other languages, messages that end in the middle.
     `train` is a file to take in the place of `train.jsonl`. Raises `KitError` for a file that is missing or not text.
     """
@@ -39,11 +39,11 @@ def clean_task(task: Task, train: Path | None = None) -> dict[str, Cleaned]:
     return cleaned
 
 
-def _mend(task: Task, path: Path) -> Cleaned:
+def _mend(task: Task, path: Path) -> CleanSplit:
     """Repair each row of a file as far as that is safe, and set aside those that do not fit the task afterwards."""
-    result = Cleaned()
+    result = CleanSplit()
     for line in read_lines(path, task):
-        row, done = line.row, []
+        row, done = line.row, list[str]()
         if isinstance(row, dict):
             row = dict(row)
             if isinstance(row.get(task.message), str):
@@ -64,8 +64,8 @@ def _mend(task: Task, path: Path) -> Cleaned:
     return result
 
 
-def _set_copies_aside(task: Task, cleaned: dict[str, Cleaned]) -> None:
-    """Set aside what stands twice in a split, and training rows that a held-out split has."""
+def _set_copies_aside(task: Task, cleaned: dict[str, CleanSplit]) -> None:
+    """Set aside what stands twice in a split, and training rows that stand in a held-out split too."""
     held_out_first = ("test", "validation", "train")
     named = [(split, i) for split in held_out_first for i in range(len(cleaned[split].rows))]
     messages = [cleaned[split].rows[i][task.message] for split, i in named]
@@ -87,7 +87,7 @@ def _set_copies_aside(task: Task, cleaned: dict[str, Cleaned]) -> None:
         part.rows = [row for i, row in enumerate(part.rows) if (split, i) not in reasons]
 
 
-def write_cleaned(task: Task, cleaned: dict[str, Cleaned], folder: Path) -> None:
+def write_cleaned(task: Task, cleaned: dict[str, CleanSplit], folder: Path) -> None:
     """Write the cleaned task to a new folder: description, splits, `rejected.jsonl`, `cleaning.jsonl`.
 
     Raises `KitError` if the folder is there already, or a split has no row left.

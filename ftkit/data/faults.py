@@ -72,7 +72,11 @@ def mask_personal_data(text: str) -> str:
     A card number is 13 to 19 digits that pass the check sum on cards (Luhn, ISO/IEC 7812-1).
     """
     for kind, form in PERSONAL.items():
-        text = form.sub(lambda m, kind=kind: m[0] if kind == "card number" and not _luhn(m[0]) else MASKS[kind], text)
+
+        def mask(match: re.Match[str], kind: str = kind) -> str:
+            return match[0] if kind == "card number" and not _luhn(match[0]) else MASKS[kind]
+
+        text = form.sub(mask, text)
     return text
 
 
@@ -93,7 +97,7 @@ def normalize_text(text: str) -> str:
 
 def repair_text(text: str) -> tuple[str, list[str]]:
     """Mend a message as far as that is safe: (the text, what was done)."""
-    done = []
+    done: list[str] = []
     for what, repair in (
         ("removed markup", remove_markup),
         ("cut off a signature or quoted mail", remove_signature),
@@ -185,7 +189,9 @@ def find_cut_off(messages: list[str]) -> list[int]:
 
     What is usual is counted in the messages themselves; few messages give few findings.
     """
-    messages_with, times, ended = Counter(), Counter(), Counter()
+    messages_with: Counter[str] = Counter()
+    times: Counter[str] = Counter()
+    ended: Counter[str] = Counter()
     for text in messages:
         messages_with.update(set(split_words(text)))
         for match in WORD.finditer(text.casefold()):

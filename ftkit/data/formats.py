@@ -124,7 +124,7 @@ def _from_json(path: Path, text: str) -> Table:
         except (ValueError, RecursionError) as error:
             raise KitError(f"{path} is not readable as a JSON list: {error}. One object a line is taken too.") from None
     else:
-        lines = json_lines(text)
+        lines = list(json_lines(text))
     for number, line, value, fault in lines:
         if isinstance(value, dict):
             rows.append((number, value))

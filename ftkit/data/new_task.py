@@ -1,4 +1,4 @@
-"""Making a task of one's own data: columns and kind guessed, rows checked, splits made, a folder written (lesson 02)."""
+"""Make a task of your own data: guess columns and kind, check the rows, split them, write a folder (lesson 02)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import dump, new_folder, write_jsonl
 from ftkit.data.formats import Rejected, Table
 from ftkit.data.similarity import groups
-from ftkit.data.task import SPLITS, Field, Row, Task
+from ftkit.data.task import SPLITS, Field, Kind, Row, Task
 
 MESSAGES = "message text prompt question instruction input sentence review content query utterance comment body email"
 TARGETS = "target label labels answer ticket output completion response reply category class intent sentiment tag topic"
@@ -27,8 +27,8 @@ PATTERNS = {
 
 
 @dataclass
-class Made:
-    """A new task with its splits, what was set aside, and remarks on what was guessed."""
+class NewTask:
+    """A new task with its splits, the rows set aside, and remarks on what was guessed."""
 
     task: Task
     splits: dict[str, list[Row]]
@@ -42,7 +42,7 @@ class Made:
 def choose_columns(
     table: Table, message: str | None, targets: Sequence[str], ask: Callable[[str, list[str]], str] | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """Which column is the message and which hold the target: as told, else by their names, else `ask(what, columns)`.
+    """Which column is the message and which hold the target: as named, else by usual names, else `ask`.
 
     Raises `KitError` listing the columns when one is missing or nobody can be asked.
     """
@@ -52,8 +52,8 @@ def choose_columns(
     for name in (*([message] if message else []), *targets):
         if name not in table.columns:
             raise KitError(f"{all_columns}: there is no {name!r}.")
-    column_of = {}
-    for what, told, names in (("message", message, MESSAGES), ("target", targets and targets[0], TARGETS)):
+    column_of: dict[str, str] = {}
+    for what, told, names in (("message", message, MESSAGES), ("target", targets[0] if targets else None, TARGETS)):
         free = [c for c in table.columns if c not in (*targets, *column_of.values())]
         known = [c for name in names.split() for c in free if c.casefold() == name]
         if told:
@@ -66,13 +66,13 @@ def choose_columns(
             raise KitError(f"{all_columns}: say which is the {what} (--{what} NAME).")
         if column_of[what] not in table.columns:
             raise KitError(f"{all_columns}: there is no {column_of[what]!r}.")
-    targets = tuple(targets) or (column_of["target"],)
-    if column_of["message"] in targets:
+    chosen = tuple(targets) or (column_of["target"],)
+    if column_of["message"] in chosen:
         raise KitError(f"{column_of['message']!r} cannot be both message and target.")
-    return column_of["message"], targets
+    return column_of["message"], chosen
 
 
-def guess_kind(values: Sequence[Any]) -> tuple[str, str]:
+def guess_kind(values: Sequence[Any]) -> tuple[Kind, str]:
     """(kind, reason) from the targets: `json` for objects, `label` for a small closed set, else `text`."""
     if values and sum(isinstance(value, dict) for value in values) >= 0.9 * len(values):
         return "json", "the targets are objects"
@@ -125,9 +125,9 @@ def _text_field(name: str, about: str, values: list[str], nullable: bool) -> Fie
 
 
 def make_task(
-    name: str, table: Table, message: str, targets: Sequence[str], kind: str | None = None, prompt: str | None = None,
+    name: str, table: Table, message: str, targets: Sequence[str], kind: Kind | None = None, prompt: str | None = None,
     held_out: float = 0.1, seed: int = 17, max_message_characters: int = 4000,
-) -> Made:  # fmt: skip
+) -> NewTask:  # fmt: skip
     """Make a task of a table: guess its kind, check every row, and split what fits.
 
     `held_out` is the share of the rows that validation and test get each. The splits are stratified by the label (or the
@@ -158,12 +158,12 @@ def make_task(
     )  # fmt: skip
     good = []
     for number, (line, row, answer) in enumerate(rows, 1):
-        made = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
-        problems = task.problems(made)
+        one = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
+        problems = task.problems(one)
         if problems:
             rejected.append(_set_aside(line, "; ".join(problems), row))
         else:
-            good.append(made)
+            good.append(one)
     if len(good) < SMALLEST:
         raise KitError(_too_few(table, good, rejected))
     if kind == "label":
@@ -172,7 +172,7 @@ def make_task(
     if left_out:
         remarks.append(f"columns left out: {', '.join(left_out)}")
     splits = _split(task, good, held_out, seed, remarks)
-    return Made(task, splits, sorted(rejected, key=lambda entry: entry["line"]), remarks)
+    return NewTask(task, splits, sorted(rejected, key=lambda entry: entry["line"]), remarks)
 
 
 def _set_aside(line: int, reason: str, row: Row) -> Rejected:
@@ -191,6 +191,7 @@ def _answers(table: Table, message: str, targets: tuple[str, ...]) -> tuple[list
     columns = {name: _converter([row.get(name) for _, row in table.rows]) for name in targets}
     rows, rejected = [], list(table.rejected)
     for line, row in table.rows:
+        answer: Any
         if len(targets) > 1:
             answer = {name: columns[name](row.get(name)) for name in targets}
         else:
@@ -302,11 +303,11 @@ def _stratum(task: Task, row: Row) -> str:
 # --- writing ---
 
 
-def write_task(made: Made, source: str, folder: Path) -> None:
+def write_task(new: NewTask, source: str, folder: Path) -> None:
     """Write the task folder, whole or not at all. Raises `KitError` if it is there already."""
     import tomlkit
 
-    task = made.task
+    task = new.task
     keys = ("name", "title", "kind", "message", "target", "max_message_characters", "system_prompt")
     table: dict[str, Any] = {key: getattr(task, key) for key in keys}
     if task.labels:
@@ -314,10 +315,10 @@ def write_task(made: Made, source: str, folder: Path) -> None:
     if task.fields:
         keys = ("name", "type", "values", "pattern", "form", "nullable", "about")
         table["fields"] = [{k: _plain(v) for k in keys if (v := getattr(f, k))} for f in task.fields]
-    counts = "\n".join(f"| `{split}` | {len(made.splits[split]):,} |" for split in SPLITS)
+    counts = "\n".join(f"| `{split}` | {len(new.splits[split]):,} |" for split in SPLITS)
     sheet = f"""# Datasheet: {task.title}
 
-Made from `{source}` by `ftkit task new`; {len(made.rejected):,} row(s) set aside in `rejected.jsonl`.
+Made from `{source}` by `ftkit task new`; {len(new.rejected):,} row(s) set aside in `rejected.jsonl`.
 Splits are stratified, and messages that nearly equal each other are in one split.
 
 | split | rows |
@@ -332,8 +333,8 @@ for; its licence.
         (temporary / "task.toml").write_text(tomlkit.dumps(table), encoding="utf-8")
         (temporary / "DATASHEET.md").write_text(sheet, encoding="utf-8")
         for split in SPLITS:
-            write_jsonl(temporary / f"{split}.jsonl", made.splits[split])
-        write_jsonl(temporary / "rejected.jsonl", made.rejected)
+            write_jsonl(temporary / f"{split}.jsonl", new.splits[split])
+        write_jsonl(temporary / "rejected.jsonl", new.rejected)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import digest, json_lines, read_text
@@ -17,7 +17,8 @@ from ftkit.common.paths import kit_root
 from ftkit.data.answer_form import ANSWER_FORMS, COMPACT, AnswerForm
 
 SPLITS = ("train", "validation", "test")
-KINDS = ("json", "label", "text")
+Kind = Literal["json", "label", "text"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 FIELD_TYPES = ("choice", "integer", "number", "boolean", "pattern", "set", "string")
 Row = dict[str, Any]
 
@@ -70,7 +71,7 @@ class Task:
 
     folder: Path
     name: str
-    kind: str
+    kind: Kind
     system_prompt: str
     title: str = ""
     message: str = "message"
@@ -141,7 +142,7 @@ class Task:
             good = answer in self.labels
             return [] if good else [f"field {self.target!r}: {answer!r} is not one of {', '.join(self.labels)}"]
         if self.kind == "text":
-            good = isinstance(answer, str) and answer.strip()
+            good = isinstance(answer, str) and bool(answer.strip())
             return [] if good else [f"field {self.target!r}: it must be text and not empty"]
         if not isinstance(answer, dict):
             return [f"field {self.target!r}: it must be a JSON object"]

@@ -28,7 +28,7 @@ FILES = 20  # and with so many put away no more is kept
 class FeedbackFile:
     """The feedback on a run: `feedback.jsonl` in a folder, its older parts as `feedback-001.jsonl` and so on.
 
-    Safe for many threads and processes at once. What is full stays as it is: nothing old is thrown away for something new.
+    Safe for many threads and processes at once. When all files are full, new feedback is refused: nothing old is lost.
     """
 
     folder: Path
@@ -109,7 +109,7 @@ def feedback_entry(run: Run, task: Task, message: str, answer: str, target: Any,
 
 
 @dataclass
-class Added:
+class FeedbackRows:
     """Training rows made from feedback, and the entries that were refused, each with its reason and place."""
 
     rows: list[Row] = field(default_factory=list)
@@ -127,13 +127,13 @@ def feedback_files(path: Path) -> list[Path]:
     return files
 
 
-def rows_of_feedback(task: Task, files: Iterable[Path]) -> Added:
-    """Make training rows of kept feedback, as far as it may be trained on; every refusal has its reason.
+def rows_of_feedback(task: Task, files: Iterable[Path]) -> FeedbackRows:
+    """Make training rows of the feedback that may be trained on; every refusal has its reason.
 
-    Refused: what is not readable, belongs to another task, does not fit it, seems to hold personal data, or is a message
-    that stands in the validation or test split (equal or nearly so), in the training split, or earlier in the feedback.
+    An entry is refused if it cannot be read, belongs to another task, does not fit it, seems to hold personal data, or if
+    its message stands in the validation or test split (equal or nearly so), in the training split, or in an earlier entry.
     """
-    added, seen = Added(), set()
+    added, seen = FeedbackRows(), set()
     for path in files:
         for number, text, entry, fault in json_lines(read_text(path)):
             where = f"{path.name}, line {number}"
@@ -163,7 +163,7 @@ def _row(task: Task, entry: Any) -> tuple[Row, str]:
     return row, ""
 
 
-def _refuse_known(task: Task, added: Added) -> None:
+def _refuse_known(task: Task, added: FeedbackRows) -> None:
     """Set aside rows whose message stands already in a split or in an earlier row."""
     known = [(split, row) for split in ("test", "validation", "train") for row in task.rows(split)]
     everything = [*known, *(("feedback", row) for row in added.rows)]
@@ -185,7 +185,7 @@ def _refuse_known(task: Task, added: Added) -> None:
     ]
 
 
-def add_feedback(task: Task, added: Added, to: Path | None = None) -> Path:
+def add_feedback(task: Task, added: FeedbackRows, to: Path | None = None) -> Path:
     """Write the training split with the new rows: into a new folder `to`, or in the task's own folder, by replacement.
 
     The result goes through the data gate first. Returns the training file. Raises `KitError` if there is nothing to add,

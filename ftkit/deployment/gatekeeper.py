@@ -1,4 +1,4 @@
-"""Serving: what stands between the demo and strangers: which addresses, how large a request, what is logged (lesson 05)."""
+"""What stands between the demo and strangers: which addresses, how large a request, what is logged (lesson 05)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPEN = re.compile(
 class Doorkeeper:
     """ASGI middleware around gradio's application: a request to another address, or too large a one, goes no further.
 
-    An error that nobody handled is answered with status 500; `report` says of it what may be said.
+    An error that nobody handled is answered with status 500; `report_error` says of it what may be said.
     """
 
     def __init__(self, app: ASGIApp, request_bytes: int = REQUEST_BYTES):
@@ -40,21 +40,17 @@ class Doorkeeper:
             return await self.app(scope, receive, send)
         if not OPEN.fullmatch(scope["path"]):
             return await _refuse(send, 404, "There is nothing here.")
-        read, body, more = False, b"", True
-        while more and len(body) <= self.request_bytes:
-            came = await receive()
-            if came["type"] == "http.disconnect":
-                return None
-            body, more = body + came.get("body", b""), came.get("more_body", False)
+        body = await self._read_body(receive)
+        if body is None:
+            return None
         if len(body) > self.request_bytes:
             return await _refuse(send, 413, f"A request may hold at most {self.request_bytes:,} bytes.")
+        waiting = [body]
 
         async def again() -> Message:
-            nonlocal read
-            if read:
-                return await receive()
-            read = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            if waiting:
+                return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+            return await receive()
 
         begun = False
 
@@ -66,9 +62,20 @@ class Doorkeeper:
         try:
             await self.app(scope, again, noted)
         except Exception as error:
-            report(error)
+            report_error(error)
             if not begun:
                 await _refuse(send, 500, "This request failed.")
+        return None
+
+    async def _read_body(self, receive: Receive) -> bytes | None:
+        """A request's whole body, or the beginning of one that is too large; None if the visitor left."""
+        body, more = b"", True
+        while more and len(body) <= self.request_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        return body
 
 
 async def _refuse(send: Send, status: int, why: str) -> None:
@@ -77,20 +84,20 @@ async def _refuse(send: Send, status: int, why: str) -> None:
     await send({"type": "http.response.body", "body": why.encode()})
 
 
-def report(error: BaseException) -> None:
+def report_error(error: BaseException) -> None:
     """Kind and place of an error, on stderr, without its text: what a visitor wrote may stand in it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""
     print(f"A request failed: {type(error).__name__}{place}", file=sys.stderr, flush=True)
 
 
-def doorkeeper() -> dict[str, Any]:
-    """What `launch` gives to gradio's application as `app_kwargs`. Gradio's own print-outs of errors become a `report`."""
+def guard_application() -> dict[str, Any]:
+    """What `launch` gives to gradio's application as `app_kwargs`; errors that Gradio would print are told briefly."""
     import gradio.queueing
     import gradio.routes
     from starlette.middleware import Middleware
 
-    quiet = SimpleNamespace(print_exc=lambda: report(sys.exception()))
+    quiet = SimpleNamespace(print_exc=lambda: report_error(sys.exception() or RuntimeError()))
     gradio.queueing.traceback = gradio.routes.traceback = quiet
     return {"middleware": [Middleware(Doorkeeper)]}
 

@@ -28,7 +28,7 @@ from transformers import (
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import Messages, chat_prompt, prompt_text
 from ftkit.data.task import Task
-from ftkit.evaluation.stream import Answer, Drafts, Streamer, training_answers, without_adapter
+from ftkit.evaluation.stream import Answer, Drafts, Streamer, copy_without_adapter, encode_training_answers
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
@@ -102,21 +102,21 @@ class Answerer:
         """
         _check_side(which)
         prompts = [prompt_text(self.tokenizer, chat) for chat in chats]
-        shared = self.worker.submit(self._shared, prompts, which).result()
+        shared = self.worker.submit(self._compute_shared, prompts, which).result()
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)  # the longest first: fails early
         answers = [""] * len(prompts)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             batch = [prompts[i] for i in rows]
-            more = {"max_new_tokens": max_new_tokens, "shared": shared, "fitting": fitting}
-            texts = self.worker.submit(self._generate, batch, [which] * len(rows), **more).result()
+            sides = [which] * len(rows)
+            texts = self.worker.submit(self._generate, batch, sides, max_new_tokens, shared, fitting).result()
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = text
             if progress:
                 progress(start + len(rows), len(order))
         return answers
 
-    def _shared(self, prompts: list[str], which: str) -> tuple[list[int], Cache] | None:
+    def _compute_shared(self, prompts: list[str], which: str) -> tuple[list[int], Cache] | None:
         """The tokens that all prompts begin with, and their keys and values; None where that saves next to nothing.
 
         A base prompt that describes the fields, or shows examples, is ten times as long as the message after it. Runs in
@@ -131,7 +131,7 @@ class Answerer:
         cache = DynamicCache(config=self.model.config)
         row = torch.tensor([common], device=self.model.device)
         with torch.inference_mode():
-            self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1, **_adapters([which]))
+            self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1, **_name_adapters([which]))
         return common, cache
 
     def next_token_probabilities(
@@ -158,7 +158,7 @@ class Answerer:
         inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
         places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
         with torch.inference_mode():
-            more = {"position_ids": places, "use_cache": False, "logits_to_keep": 1, **_adapters([which] * len(texts))}
+            more = {"position_ids": places, "use_cache": False, "logits_to_keep": 1, **_name_adapters([which] * len(texts))}
             logits = self.model(**inputs, **more).logits[:, -1].float()
             return logits.softmax(dim=-1)[:, list(tokens)].cpu().numpy()
 
@@ -181,7 +181,7 @@ class Answerer:
             return 0.0, 0
         row = torch.tensor([ids], device=self.model.device)
         with torch.inference_mode():
-            logits = self.model(input_ids=row, use_cache=False, **_adapters([which])).logits[0, start - 1 : -1].float()
+            logits = self.model(input_ids=row, use_cache=False, **_name_adapters([which])).logits[0, start - 1 : -1].float()
         judged = row[0, start:]
         return -float(torch.nn.functional.cross_entropy(logits, judged, reduction="sum")), len(judged)
 
@@ -245,9 +245,9 @@ class Answerer:
         (An adapter added to the weights would be faster, and round them: one answer in four came out differently.)
         """
         if self._made is None:
-            base = without_adapter(self.model) if hasattr(self.model, "peft_config") else self.model
+            base = copy_without_adapter(self.model) if hasattr(self.model, "peft_config") else self.model
             config = self.model.config, self.model.generation_config
-            drafts = Drafts(training_answers(self.task, self.tokenizer))
+            drafts = Drafts(encode_training_answers(self.task, self.tokenizer))
             self._made = {
                 BASE: Streamer(base, *config, self.tokenizer, Drafts([])),
                 TUNED: Streamer(self.model, *config, self.tokenizer, drafts),
@@ -265,22 +265,22 @@ class Answerer:
         fitting: Callable[[int], LogitsProcessor] | None = None,
     ) -> list[str]:
         """Greedy answers for a batch of prompts; runs in the model's thread."""
-        inputs = _inputs(self.tokenizer, prompts, shared).to(self.model.device)
+        inputs = _encode(self.tokenizer, prompts, shared).to(self.model.device)
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens or self.max_new_tokens,
                 do_sample=False,
                 pad_token_id=self.tokenizer.pad_token_id,
-                **_adapters(sides),
-                **({"past_key_values": _for_rows(shared[1], len(prompts))} if shared else {}),
+                **_name_adapters(sides),
+                **({"past_key_values": _repeat_cache(shared[1], len(prompts))} if shared else {}),
                 logits_processor=LogitsProcessorList([fitting(len(prompts))] if fitting else []),
             )
         new = output[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
-def _inputs(tokenizer: PreTrainedTokenizerBase, prompts: list[str], shared: tuple[list[int], Cache] | None) -> BatchEncoding:
+def _encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str], shared: tuple[list[int], Cache] | None) -> BatchEncoding:
     """A batch's token ids and mask; after a shared beginning the padding stands behind it, where the rest begins."""
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     begin = shared[0] if shared else []
@@ -292,7 +292,7 @@ def _inputs(tokenizer: PreTrainedTokenizerBase, prompts: list[str], shared: tupl
     return rest
 
 
-def _for_rows(cache: Cache, rows: int) -> Cache:
+def _repeat_cache(cache: Cache, rows: int) -> Cache:
     """Keys and values of one row, copied for so many."""
     own = copy.deepcopy(cache)
     own.batch_repeat_interleave(rows)
@@ -304,7 +304,7 @@ def _check_side(which: str) -> None:
         raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
 
 
-def _adapters(sides: Sequence[str]) -> dict[str, list[str]]:
+def _name_adapters(sides: Sequence[str]) -> dict[str, list[str]]:
     """What tells peft which row wants which side. It looks at every row's name in every layer: not worth it where all rows
     want the adapter.
     """

@@ -66,7 +66,8 @@ def tfidf(task: Task, train: Sequence[Row], rows: Sequence[Row]) -> Baseline | N
     guessed = {name: [str(label) for label in model.predict(messages)] for name, model in models.items()}
     seconds = time.monotonic() - began - trained
     if task.kind == "label":
-        texts, metrics = guessed[task.target], ("exact match", "macro-F1")
+        texts = guessed[task.target]
+        metrics: tuple[str, ...] = ("exact match", "macro-F1")
     else:
         texts = [completion_text(task, {name: labels[i] for name, labels in guessed.items()}) for i in range(len(rows))]
         metrics = tuple(metric for name in guessed for metric in (name, f"{name} macro-F1"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def confusions(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[st
     return matrices
 
 
-def slices(task: Task, rows: Sequence[Row], scores: dict[str, Sequence[float]]) -> list[Slice]:
+def slices(task: Task, rows: Sequence[Row], scores: Mapping[str, Sequence[float]]) -> list[Slice]:
     """The scores of parts of the rows: by difficulty and trap (where rows have them), length, and the first closed field.
 
     Fewer than `SMALL` rows are marked as small. Three lengths hold a third of the rows each.

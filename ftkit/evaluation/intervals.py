@@ -99,11 +99,11 @@ def compare_scores(
     """
     everything = np.arange(n)
     a, b = float(first(everything)), float(second(everything))
-    found = _bca(lambda index: second(index) - first(index), n, seed)
+    measured = _bca(lambda index: second(index) - first(index), n, seed)
     gaps = np.subtract(rows[1], rows[0]) if rows else np.zeros(0)
     better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
-    interval = found or tango_interval(0, 0, n)
-    if found is None and b != a:  # the same gap on every example
+    interval = measured or tango_interval(0, 0, n)
+    if measured is None and b != a:  # the same gap on every example
         interval = (b - a, b - a)
     return Comparison(n=n, first=a, second=b, difference=b - a, interval=interval, p=None, better=better, worse=worse)
 
@@ -138,7 +138,7 @@ def _bca(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> In
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = bootstrap(
+        interval = bootstrap(
             (np.arange(n),),
             lambda index, axis: statistic(np.moveaxis(index.astype(int), axis, -1)),
             n_resamples=RESAMPLES,
@@ -147,7 +147,7 @@ def _bca(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int) -> In
             vectorized=True,
             rng=np.random.default_rng(seed),
         ).confidence_interval
-    low, high = float(found.low), float(found.high)
+    low, high = float(interval.low), float(interval.high)
     return None if math.isnan(low) or math.isnan(high) else (low, high)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,8 @@ from ftkit.common.errors import KitError
 from ftkit.common.machine import versions
 from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import Row
-from ftkit.evaluation import baselines
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.baselines import CHOSEN_ON, Baseline, choose_shots, majority, shots, tfidf
 from ftkit.evaluation.constrained import ROOM, SchemaProcessor
 from ftkit.evaluation.errors import calibration, confusions, slices, worst
 from ftkit.evaluation.forgetting import general_check, questions_digest
@@ -44,7 +44,8 @@ ABOUT = {
     BASE: "the untouched model, told the fields and their values",
     TUNED: "the model after fine-tuning, told nothing",
 }
-CHEAP = {MAJORITY: baselines.majority, TFIDF: baselines.tfidf}  # made again rather than kept
+# made again rather than kept
+CHEAP: dict[str, Callable[..., Baseline | None]] = {MAJORITY: majority, TFIDF: tfidf}
 
 
 def evaluate(
@@ -76,7 +77,7 @@ def evaluate(
             measured.side(side, fits=True)
     result = _result(measured, None if quick else _forgetting(run, measured.answerer, say), quick, time.monotonic() - began)
     result.save(run.folder)
-    write_report(run)
+    write_report(run, result)
     write_card(run)
     return result
 
@@ -146,7 +147,7 @@ class _Measured:
         train, validation = self.task.rows("train"), self.task.rows("validation")
 
         def ask(k: int, messages: list[str], name: str = "") -> list[str]:
-            shown = baselines.shots(self.task, train, k, self.profile.seed)
+            shown = shots(self.task, train, k, self.profile.seed)
 
             def answers(some: list[str]) -> list[str]:
                 chats = [chat_prompt(self.task, message, told=True, shots=shown) for message in some]
@@ -157,8 +158,8 @@ class _Measured:
             self.last = found
             return found.texts
 
-        k, scores = baselines.choose_shots(self.task, validation, ask)
-        self.chosen = FewShot(k=k, tried={str(n): value for n, value in scores.items()}, on=baselines.CHOSEN_ON)
+        k, scores = choose_shots(self.task, validation, ask)
+        self.chosen = FewShot(k=k, tried={str(n): value for n, value in scores.items()}, on=CHOSEN_ON)
         ask(k, self.messages, FEW_SHOT)
         self._add(FEW_SHOT, f"the untouched model, told the fields and shown {k} training examples", self.last)
 
@@ -266,11 +267,11 @@ def answers_of(run: Run, result: Evaluation) -> dict[str, list[str]]:
 
     The models come from the cheapest to the tuned one. Raises `KitError` where answers are not kept any more.
     """
-    task, answers = run.task, {}
+    task, answers = run.task, dict[str, list[str]]()
     rows = task.rows(result.split)[: result.n]
     for name in in_order(result.models):
-        if name in CHEAP:
-            answers[name] = CHEAP[name](task, task.rows("train"), rows).texts
+        if name in CHEAP and (baseline := CHEAP[name](task, task.rows("train"), rows)):
+            answers[name] = baseline.texts
             continue
         kept = read_answers(run, result.split, name)
         if missing := [row for row in rows if row[task.message] not in kept]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.console import Progress, Say
+from ftkit.common.errors import KitError
 from ftkit.common.files import dump, json_lines, write_text
 from ftkit.runs.run import Run
 
@@ -20,6 +21,26 @@ class Predictions:
 
     texts: list[str]
     seconds: float
+
+
+def answers_file(split: str, model: str) -> str:
+    """Where a run keeps the answers of a model ("base", "tuned", "few-shot") to a split."""
+    return f"predictions/{split}-{model.replace(', ', '-')}.jsonl"
+
+
+def read_answers(run: Run, split: str, model: str) -> dict[str, str]:
+    """The saved answers of a model to a split: {message: text}; none where it was not evaluated.
+
+    Raises `KitError` if they cannot be read.
+    """
+    path = run.folder / answers_file(split, model)
+    if not path.is_file():
+        return {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[1:-1]  # the first holds the settings
+        return {entry["message"]: str(entry["prediction"]) for entry in map(json.loads, lines)}
+    except (ValueError, KeyError, TypeError):
+        raise KitError(f"{path} is broken. Delete it, then measure again: ftkit evaluate {run.name}") from None
 
 
 def predict(

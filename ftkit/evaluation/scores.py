@@ -28,9 +28,8 @@ class Scores:
         """Each metric's value and interval: Wilson's for yes/no metrics, BCa bootstrap for the others."""
         scores = {}
         for metric in self.metrics(only):
-            statistic, own = self.statistic(metric), self.rows.get(metric)
-            yes_no = own is not None and isinstance(own[0], bool)
-            interval = share_interval(own) if yes_no else bootstrap_interval(statistic, self.n)
+            statistic, right = self.statistic(metric), self._yes_no(metric)
+            interval = share_interval(right) if right else bootstrap_interval(statistic, self.n)
             scores[metric] = Score(value=float(statistic(np.arange(self.n))), interval=interval)
         return scores
 
@@ -48,7 +47,13 @@ class Scores:
     def _against(self, other: Scores, metric: str) -> Comparison:
         if metric in self.corpus:
             return compare_scores(other.statistic(metric), self.statistic(metric), self.n)
-        ours, theirs = self.rows[metric], other.rows[metric]
-        if isinstance(ours[0], bool):
-            return compare_shares(theirs, ours)
-        return compare_scores(other.statistic(metric), self.statistic(metric), self.n, (theirs, ours))
+        right, theirs = self._yes_no(metric), other._yes_no(metric)
+        if right and theirs:
+            return compare_shares(theirs, right)
+        pair = other.rows[metric], self.rows[metric]
+        return compare_scores(other.statistic(metric), self.statistic(metric), self.n, pair)
+
+    def _yes_no(self, metric: str) -> list[bool] | None:
+        """Each row's yes or no; None for a metric that is none."""
+        own = self.rows.get(metric)
+        return [bool(value) for value in own] if own and isinstance(own[0], bool) else None

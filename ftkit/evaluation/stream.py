@@ -35,14 +35,14 @@ class Answer:
     probability: float = 1.0
 
 
-def without_adapter(model: PeftModel) -> PreTrainedModel:
-    """The model without its adapter, as modules of their own over the same tensors: nothing is copied."""
+def copy_without_adapter(model: PeftModel) -> PreTrainedModel:
+    """Make the model without its adapter, as modules of their own over the same tensors: nothing is copied."""
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return copy.deepcopy(model, shared).unload().eval()
 
 
-def training_answers(task: Task, tokenizer: PreTrainedTokenizerBase, most: int = 500) -> list[list[int]]:
-    """Token ids of training answers with the end token; none where the training split is not at hand."""
+def encode_training_answers(task: Task, tokenizer: PreTrainedTokenizerBase, most: int = 500) -> list[list[int]]:
+    """Read the token ids of training answers with the end token; none where the training split is not at hand."""
     try:
         rows = task.rows("train")[:most]
     except KitError:

@@ -41,7 +41,7 @@ def packaged_file(name: str) -> Path | None:
 
 def _distribution(name: str) -> str:
     """The name, without the pin, of the package that carries a model."""
-    return CATALOG[name].package.split("==")[0]
+    return (CATALOG[name].package or "").split("==")[0]
 
 
 def cached_folder(name: str) -> Path:
@@ -73,11 +73,9 @@ def prepare_model(name: str) -> str:
     leaves nothing broken; two processes that prepare at once wait for each other. `KitError` when it is nowhere.
     """
     source = find_model(name)
-    if source.kind in ("folder", "cache"):
-        return str(source.path)
-    if source.kind == "hub":
+    if source.path is None:
         return _from_hub(name)
-    return str(_prepare_packaged(name, source.path))
+    return str(_prepare_packaged(name, source.path) if source.kind == "package" else source.path)
 
 
 def _prepare_packaged(name: str, gguf: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 
 def hub_answers(timeout: float = 3.0) -> bool:
@@ -20,7 +21,7 @@ def hub_answers(timeout: float = 3.0) -> bool:
 
 def explain_hub_error(error: BaseException) -> str:
     """Why the hub refused something, in words for the reader, by the status of its answer; no token is in it."""
-    cause = error
+    cause: Any = error
     while cause and getattr(cause, "response", None) is None:
         cause = cause.__cause__ or cause.__context__
     if not cause:

@@ -66,7 +66,7 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
         model = AutoModelForCausalLM.from_pretrained(
             place,
             dtype=compute,
-            attn_implementation=attention_for(device, compute),
+            attn_implementation=choose_attention(device, compute),
             quantization_config=quantization,
             device_map=None if is_sharded() else {"": local_rank() if device == "cuda" else device},
             use_safetensors=True,
@@ -75,8 +75,8 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
     return keep_weights_unpacked(model)
 
 
-def attention_for(device: str, dtype: torch.dtype) -> str:
-    """The attention that transformers should use: FlashAttention 2 where it is installed, on a GPU in 16 bits; else sdpa."""
+def choose_attention(device: str, dtype: torch.dtype) -> str:
+    """Choose the attention for transformers: FlashAttention 2 where it is installed, on a GPU in 16 bits; else sdpa."""
     flash = device == "cuda" and dtype in (torch.bfloat16, torch.float16) and is_flash_attn_2_available()
     return "flash_attention_2" if flash else "sdpa"
 

@@ -10,6 +10,6 @@ __getattr__, __dir__ = face(
     __name__,
     {
         "run": "Run finished_run open_run",
-        "card": "card",
+        "card": "make_card",
     },
 )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.profiles import Profile
+from ftkit.data.task import Kind
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -112,7 +113,6 @@ class Facts(Part):
     """What the guards saw before the first step, token by token in the first examples."""
 
     chat_template: Digest | None = None
-    base: Digest | None = Field(None, description="digest of the base's weights")
     rows: Count | None = Field(None, description="examples that were looked at token by token")
     rows_cut: Count | None = Field(None, description="examples that the maximum length cut, of all")
     longest: Count | None = Field(None, description="tokens of the longest example")
@@ -121,6 +121,7 @@ class Facts(Part):
     padding_loss_tokens: Count | None = Field(None, description="of these, tokens of padding: should be 0")
     rows_without_end: Count | None = Field(None, description="whole examples whose end token carries no loss")
     prompts_otherwise: Count | None = Field(None, description="prompts that are not what the model will be asked with")
+    base: Digest | None = Field(None, description="digest of the base's weights")
 
 
 class TrainingRecord(Part):
@@ -202,7 +203,9 @@ class Comparison(Part):
     better: Count = 0
     worse: Count = 0
 
-    @computed_field(description="by the test if there is one, else by an interval without zero")
+    @computed_field(  # type: ignore[prop-decorator]
+        description="by the test if there is one, else by an interval without zero"
+    )
     @property
     def detected(self) -> bool:
         """Whether a difference was detected: by the test if there is one, else by an interval without zero."""
@@ -311,7 +314,7 @@ class Evaluation(MeasuredDocument):
 
     run: str
     task: str
-    kind: Literal["json", "label", "text"]
+    kind: Kind
     split: str
     n: Count = Field(description="rows that were measured")
     of: Count = Field(description="rows of the split")

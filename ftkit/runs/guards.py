@@ -72,13 +72,16 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
         read = min(len(asked), lengths[i])
         counts["prompts_otherwise"] += ids[:read] != asked[:read]
         counts["rows_without_end"] += not cut[i] and not ends & set(labels[len(asked) : lengths[i]])
-    names = ("loss_tokens", "prompt_loss_tokens", "padding_loss_tokens", "rows_without_end", "prompts_otherwise")
     return Facts(
         chat_template=template,
         rows=len(looked),
         rows_cut=sum(cut),
         longest=max(dataset["length"]),
-        **{name: counts[name] for name in names},
+        loss_tokens=counts["loss_tokens"],
+        prompt_loss_tokens=counts["prompt_loss_tokens"],
+        padding_loss_tokens=counts["padding_loss_tokens"],
+        rows_without_end=counts["rows_without_end"],
+        prompts_otherwise=counts["prompts_otherwise"],
     )
 
 

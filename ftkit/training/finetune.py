@@ -47,14 +47,13 @@ def train(
     profile = choice.profile
     data = prepare(task, profile, rows)
     if not is_first():
-        run = _train(Run(Path(agree(None))), choice, data, lambda line: None, stop_after)
+        theirs = _train(Run(Path(agree(None))), choice, data, lambda line: None, stop_after)
         part()
-        return run
-    run = None if fresh else unfinished_run(task, profile)
-    if run:
-        say(f"Taking up {run.name}, which was stopped midway (--fresh starts anew).")
-    else:
-        run = new_run(task, profile, choice.reason)
+        return theirs
+    stopped = None if fresh else unfinished_run(task, profile)
+    if stopped:
+        say(f"Taking up {stopped.name}, which was stopped midway (--fresh starts anew).")
+    run = stopped or new_run(task, profile, choice.reason)
     with run.claimed():
         agree(str(run.folder))
         run = _train(run, choice, data, say, stop_after)

@@ -148,20 +148,20 @@ def plan_training(
         copies = adapter * width if method == "qlora" else 0  # keep the adapter in the dtype it is multiplied in,
         if max(lengths) <= kernels.LONGEST:
             layer += width * shape.heads * max(lengths)  # and its attention the weights
-    kept = layer * shape.layers
+    a_token = layer * shape.layers
     if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
-        kept = shape.hidden * width * shape.layers + layer
+        a_token = shape.hidden * width * shape.layers + layer
     in_use = {
         "weights": (shape.linear * NF4 + shape.other * width) if method == "qlora" else shape.weights * kept_width,
         "adapter": adapter * trained_width,
         "gradients": trained * trained_width,
         "optimizer": 2 * trained * state,
-        "activations": tokens * kept + copies,
+        "activations": tokens * a_token + copies,
         "logits": profile.batch_size * COMPLETION * shape.vocabulary * (8 + 2 * width),
     }
     parts = {name: size / 1e6 for name, size in in_use.items()}
-    held = (ALLOCATOR[hardware.device] - 1) * (parts["activations"] + parts["logits"])
-    parts["allocator"] = held + (FRAGMENTS_MB if hardware.device == "cpu" else 0)
+    between = (ALLOCATOR[hardware.device] - 1) * (parts["activations"] + parts["logits"])
+    parts["allocator"] = between + (FRAGMENTS_MB if hardware.device == "cpu" else 0)
     if profile.gradient_accumulation == 1:  # gradients appear as the activations go, last layer first: the larger counts
         parts["gradients"] = max(0.0, parts["gradients"] - parts["activations"])
     if hardware.device == "cpu":
@@ -256,8 +256,8 @@ def example_lengths(task: Task, profile: Profile) -> tuple[list[int], str]:
     return lengths, f"{len(rows):,} examples of {task.name}, {min(lengths)} to {max(lengths)} tokens"
 
 
-def matrix_rate(seconds: float = 0.5) -> float:
-    """Floating-point operations a second that this device does in a large 16-bit matrix product, measured now."""
+def measure_matrix_rate(seconds: float = 0.5) -> float:
+    """Measure the floating-point operations a second that this device does in a large 16-bit matrix product."""
     hardware = detect_hardware()
     dtype = getattr(torch, resolve_dtype("auto", hardware))
     a = torch.randn(1024, 1024, dtype=dtype, device=hardware.device)
@@ -271,10 +271,10 @@ def matrix_rate(seconds: float = 0.5) -> float:
     return 2 * 1024**3 * products / (time.monotonic() - began)
 
 
-def plan_table(profile: Profile, lengths: Sequence[int], source: str) -> list[Any]:
-    """The plan by all three methods as tables and lines for the terminal."""
+def tabulate_plan(profile: Profile, lengths: Sequence[int], source: str) -> list[Any]:
+    """Put the plan by all three methods into tables and lines for the terminal."""
     hardware, shape = detect_hardware(), model_shape(profile.model)
-    rate = matrix_rate()
+    rate = measure_matrix_rate()
     plans = [plan_training(profile, lengths, method, shape, hardware, rate) for method in METHODS]
     title = f"{shape.name}: {shape.weights / 1e6:,.0f} million weights; batch {profile.batch_size}; {source}"
     grid = Table()
@@ -286,8 +286,9 @@ def plan_table(profile: Profile, lengths: Sequence[int], source: str) -> list[An
     grid.add_section()
     grid.add_row("most at once", *(f"{plan.peak_mb:,.0f}" for plan in plans), style="bold")
     passes = profile.epochs if profile.max_steps < 0 else profile.max_steps * profile.examples_per_step / len(lengths)
-    grid.add_row("time for an epoch", *(clock(plan.seconds_per_epoch) for plan in plans))
-    grid.add_row(f"time for its {passes:.3g} epochs", *(clock(passes * plan.seconds_per_epoch) for plan in plans))
+    seconds = [plan.seconds_per_epoch or 0.0 for plan in plans]
+    grid.add_row("time for an epoch", *map(clock, seconds))
+    grid.add_row(f"time for its {passes:.3g} epochs", *(clock(passes * each) for each in seconds))
     batches = Table(title="Largest batch that fits (x 2: two of them added up for a step)", title_justify="left")
     rows = Table(title=f"Longest row that fits, in tokens, at batch {profile.batch_size}", title_justify="left")
     batches.add_column("device")

@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from ftkit.common.paths import kit_root
 from ftkit.deployment.feedback import FeedbackFile
 
 MESSAGE = "A table for four on friday at eight please, one of us cannot eat nuts."
@@ -279,13 +280,15 @@ def test_the_gallery_shows_where_it_is_wrong(opened):
 
 
 def test_a_report_is_shown_in_a_frame_that_runs_nothing(opened, ticket_run):
-    report = ticket_run.folder / "report.html"
-    report.write_text("<h1>${1+1} {{value}}</h1><script>parent.document.title='taken'</script>", encoding="utf-8")
+    path, attack = ticket_run.folder / "evaluation.json", "${1+1} {{value}}<script>parent.document.title='taken'</script>"
+    result = json.loads((kit_root() / "data" / "reference_run" / "evaluation.json").read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**result, "run": attack}), encoding="utf-8")
     try:
         page = opened()
         page.get_by_role("tab", name="Evaluation").click()
         frame = page.frame_locator("iframe.report")
-        assert frame.locator("h1").inner_text() == "${1+1} {{value}}"
+        assert frame.locator("h1").inner_text() == f"Evaluation: {attack}"
+        assert frame.locator("section figure svg").count() == 4
         assert page.title() != "taken" and page.locator("iframe.report").get_attribute("sandbox") == ""
     finally:
-        report.unlink()
+        path.unlink()

@@ -74,8 +74,7 @@ AGREEMENT = {
     """,
     "04": """
         import math
-        from ftkit import baselines
-        from ftkit.evaluation import bootstrap_interval
+        from ftkit.evaluation import baselines, bootstrap_interval
         from ftkit.data import parse_answer
         opened, measured = scored(texts[TUNED], rows), result["models"][TUNED]["scores"]
         assert set(opened) == set(measured)
@@ -288,7 +287,8 @@ def test_the_cells_below_the_first_exercise_of_lesson_02_do_not_solve_it():
 
 def test_the_spelling_of_all_texts(tmp_path):
     """codespell knows common misspellings, offline. The data are left out: guests may write as they like."""
-    files = [*kit_root().glob("*.md"), *FOLDER.glob("*.md"), *(kit_root() / "ftkit").rglob("*.py")]
+    files = [*kit_root().glob("*.md"), *FOLDER.glob("*.md"), *(kit_root() / "ftkit").rglob("*.py"),
+             *(kit_root() / "ftkit" / "course").rglob("*.toml")]  # fmt: skip
     for lesson, path in ALL.items():
         (tmp_path / f"{path.stem}.md").write_text(markdown(lesson), encoding="utf-8")
     command = [sys.executable, "-m", "codespell_lib", *map(str, files), str(tmp_path)]

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ftkit.common.paths import kit_root
-from ftkit.data.check import check_task, suspicious
+from ftkit.data.check import Checked, check_task, gate, suspicious
 from ftkit.data.task import load_task
 from tests.cli.test_main import ftkit, refused
 
@@ -26,6 +26,17 @@ def edit(folder, split, change):
 def test_the_kits_task_passes_the_gate():
     for thing, finding in findings("desk").items():
         assert finding.ok or not finding.gate, (thing, finding.cases)
+
+
+def test_the_gate_computes_only_what_it_uses_and_reads_nothing_twice(broken_task, monkeypatch):
+    stolen = json.loads((broken_task / "test.jsonl").read_text(encoding="utf-8").splitlines()[3])
+    edit(broken_task, "train", lambda rows: [rows.append({**stolen, "id": "stolen"}), rows[3]["ticket"].update(urgency="x")])
+    task = load_task(broken_task)
+    whole = [f for f in check_task(task, thorough=False) if f.gate and not f.ok]
+    checked = Checked.of(task)
+    for name in ("read_lines", "find_cut_off", "find_markup", "find_personal_data", "repair_answer"):
+        monkeypatch.setattr(f"ftkit.data.check.{name}", None)
+    assert [f.thing for f in whole] == ["rows", "leakage"] and list(gate(task, checked)) == whole
 
 
 def test_equal_and_nearly_equal_messages_in_a_split_are_duplicates(broken_task):

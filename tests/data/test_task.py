@@ -56,6 +56,21 @@ def test_a_missing_field_and_a_wrong_order_are_named():
     assert "order intent, urgency" in DESK.answer_problems(dict(reversed(GOOD.items())))[0]
 
 
+def test_problems_by_field_come_from_one_validation(monkeypatch):
+    answer = {**GOOD, "time": "24:00", "mood": "good", "allergens": ["nuts", "eggs"]}
+    del answer["day"]
+    calls, validate = [], type(DESK._validator).iter_errors
+    monkeypatch.setattr(type(DESK._validator), "iter_errors", lambda *args: [calls.append(1), *validate(*args)][1:])
+    problems = DESK.field_problems(answer)
+    assert sum(calls) == 1 and DESK.field_problems(GOOD) == {}
+    assert problems.pop("time").startswith('"24:00" is not ')
+    assert problems == {
+        "day": "it is missing",
+        "mood": "the task has no such field",
+        "allergens": "the names must be sorted",
+    }
+
+
 def test_bad_rows_are_named_by_file_line_field_and_reason(broken_task):
     path = broken_task / "train.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,6 +1,7 @@
 import html
 import json
 import re
+import shutil
 import socket
 from dataclasses import replace
 
@@ -8,10 +9,17 @@ import pytest
 
 from ftkit.common.errors import KitError
 from ftkit.data.task import Field, load_task
-from ftkit.deployment.demo_page import about_page, answer_card, answer_in_words, evaluation_page, gallery, wrong_answers
-from ftkit.deployment.form import form_of_answer, target_of_form
+from ftkit.deployment.demo_page import (
+    answer_card,
+    describe_answer,
+    list_wrong_answers,
+    render_about,
+    render_evaluation,
+    render_gallery,
+)
+from ftkit.deployment.form import fill_form, read_form
 from ftkit.deployment.gatekeeper import free_port
-from ftkit.evaluation.measure import FORMAT, table
+from ftkit.evaluation.measure import FORMAT, evaluate
 from ftkit.evaluation.stream import Answer
 from ftkit.runs.run import Run
 
@@ -71,10 +79,10 @@ def test_a_label_is_shown_with_its_probability_and_a_text_as_it_is():
 
 
 def test_an_answer_in_words_for_a_screen_reader():
-    said = answer_in_words(DESK, Answer("tuned", json.dumps(TICKET)))
+    said = describe_answer(DESK, Answer("tuned", json.dumps(TICKET)))
     assert said.startswith("intent book, urgency normal, guests 4, day none") and "{" not in said
-    assert answer_in_words(DESK, Answer("tuned", "I am sorry")) == "no ticket, text only"
-    assert answer_in_words(DESK, Answer("tuned")) == "no answer"
+    assert describe_answer(DESK, Answer("tuned", "I am sorry")) == "no ticket, text only"
+    assert describe_answer(DESK, Answer("tuned")) == "no answer"
 
 
 @pytest.mark.parametrize(
@@ -82,14 +90,14 @@ def test_an_answer_in_words_for_a_screen_reader():
     [TICKET, {**TICKET, "guests": None, "day": "12-24", "time": None, "allergens": []}],
 )
 def test_the_form_shows_an_answer_and_gives_it_back(ticket):
-    values = form_of_answer(DESK, json.dumps(ticket))
-    assert target_of_form(DESK, values) == ticket
-    assert list(target_of_form(DESK, values)) == list(ticket)
+    values = fill_form(DESK, json.dumps(ticket))
+    assert read_form(DESK, values) == ticket
+    assert list(read_form(DESK, values)) == list(ticket)
 
 
 def test_the_form_takes_what_people_and_browsers_send():
     values = ["change", "low", 6.0, " friday ", "", ["nuts", "eggs"]]
-    target = target_of_form(DESK, values)
+    target = read_form(DESK, values)
     assert target == {
         "intent": "change",
         "urgency": "low",
@@ -100,49 +108,57 @@ def test_the_form_takes_what_people_and_browsers_send():
     }
     assert DESK.answer_problems(target) == []
     for broken in ("no object", '{"intent": [1], "guests": "many", "allergens": 3, "day": {}}'):
-        assert len(form_of_answer(DESK, broken)) == len(DESK.fields)
+        assert len(fill_form(DESK, broken)) == len(DESK.fields)
     flag = replace(DESK, fields=(Field("vip", "boolean", nullable=True), Field("note", "string")))
     for answer in ({"vip": True, "note": "x"}, {"vip": False, "note": ""}, {"vip": None, "note": "y"}):
-        assert target_of_form(flag, form_of_answer(flag, json.dumps(answer))) == answer
+        assert read_form(flag, fill_form(flag, json.dumps(answer))) == answer
 
 
-def test_the_wrong_answers_are_found_by_field(tmp_path):
+def save_answers(run, texts):
+    """What an evaluation saves of the tuned model's answers: the settings, then a line each."""
+    lines = [{"settings": {}}, *({"message": m, "prediction": text, "seconds": 0.1} for m, text in texts.items())]
+    path = run.folder / "predictions" / "test-tuned.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_the_wrong_answers_are_listed_by_field(tiny_task_folder, tmp_path):
     run = Run(tmp_path)
-    assert wrong_answers(run, DESK) == ([], 0)
+    folder = shutil.copytree(tiny_task_folder, tmp_path / "task")
+    rows = [{"id": str(i), "message": f"<b>{i}", "ticket": TICKET} for i in range(3)]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = load_task(folder)
+    assert list_wrong_answers(run, task) == ([], 0)
     texts = [TICKET, {**TICKET, "guests": 6, "day": "friday"}, None]
-    rows = [{"message": f"<b>{i}", "target": TICKET, "tuned": json.dumps(text)} for i, text in enumerate(texts)]
-    for saved in (rows, {"format": 9, "rows": rows}):
-        (tmp_path / "predictions.json").write_text(json.dumps(saved))
-        wrong, n = wrong_answers(run, DESK)
-        assert n == 3 and [row["fields"] for row in wrong] == [["guests", "day"], ["no object"]]
-    shown = gallery(DESK, wrong)
+    path = save_answers(run, {f"<b>{i}": json.dumps(text) for i, text in enumerate(texts)} | {"of another split": "x"})
+    wrong, n = list_wrong_answers(run, task)
+    assert n == 3 and [row["fields"] for row in wrong] == [["guests", "day"], ["no object"]]
+    shown = render_gallery(task, wrong)
     assert "should be 4" in shown and "&lt;b&gt;1" in shown and "<b>" not in shown
-    for broken in ("[", "3", '{"a": 1}', '[{"message": 1, "target": 2, "tuned": 3}, 4]'):
-        (tmp_path / "predictions.json").write_text(broken)
-        assert wrong_answers(run, DESK) == ([], 0)
+    for broken in ("[", "3", '{"a": 1}\n{"a": 1}\n', '{}\n{"message": 1, "prediction": 2}\n4\n', '{}\n{"message": []}\n'):
+        path.write_text(broken)
+        assert list_wrong_answers(run, task) == ([], 0)
 
 
-def test_the_evaluation_is_shown_as_report_or_table_or_why_not(tiny_run, tmp_path):
-    run = Run(tmp_path)
-    assert "has not been evaluated yet" in evaluation_page(run)
-    for broken in ("[", "{}", '{"format": 2}', "3"):
-        (tmp_path / "evaluation.json").write_text(broken)
-        assert evaluation_page(run).startswith('<p class="note">')
-    scores = {"scores": {"exact <match>": 0.5}, "messages_per_second": 1.0}
-    result = {"format": FORMAT, "task": "t", "split": "test", "n": 2, "of": 2, "models": {"base": scores, "tuned": scores}}
-    (tmp_path / "evaluation.json").write_text(json.dumps(result))
-    try:
-        table(result)
-    except (KeyError, TypeError):
-        pass  # another format than this test knows
-    else:
-        assert "exact &lt;match&gt;" in evaluation_page(run) and "50.0 %" in evaluation_page(run)
-    (tmp_path / "report.html").write_text('<p title="a">x</p>')
-    assert 'sandbox="" srcdoc="&lt;p title=&quot;a&quot;' in evaluation_page(run)
+def test_the_evaluation_is_shown_as_report_or_why_not(tiny_run, tmp_path):
+    run = Run(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+    assert "has not been evaluated yet" in render_evaluation(run)
+    for broken in ("[", "{}", '{"format": 2}', json.dumps({"format": FORMAT}), "3"):
+        (run.folder / "evaluation.json").write_text(broken)
+        assert render_evaluation(run).startswith('<p class="note">')
+    result = evaluate(run, say=lambda line: None, limit=2, quick=True)
+    result["worst"] = [{"message": "</iframe>${1}", "target": "{}", "prediction": "<script>", "wrong": ["day"]}]
+    (run.folder / "evaluation.json").write_text(json.dumps(result))
+    shown = render_evaluation(run)
+    assert shown.startswith('<iframe class="report"') and 'sandbox="" srcdoc="&lt;!doctype html&gt;' in shown
+    assert "<script" not in shown and "${" not in shown and shown.count("</iframe>") == 1
+    page = html.unescape(shown)
+    assert "<h2>All figures</h2>" in page and "&lt;script&gt;" in page and "the first 2 of 12 messages" in page
 
 
 def test_the_about_page_says_what_it_is_not_for_and_leads_to_no_file(tiny_run):
-    page = about_page(tiny_run, DESK)
+    page = render_about(tiny_run, DESK)
     for words in ("Do not use it", "Model card", "learning_rate", "Datasheet: the guest desk", "CC0"):
         assert words in page
     assert not re.search(r"\]\((?!https?:)", page) and "\n---\n" not in page

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ftkit.deployment.gatekeeper import OPEN, Doorkeeper, report
+from ftkit.deployment.gatekeeper import OPEN, Doorkeeper, report_error
 
 
 def asked(app, path="/config", pieces=(b"",), request_bytes=100):
@@ -64,5 +64,5 @@ def test_of_an_error_only_kind_and_place_are_said(capsys):
     assert asked(failing) == (500, "This request failed.")
     said = capsys.readouterr()
     assert said.err == f"A request failed: ValueError (failing, line {failing.__code__.co_firstlineno + 1})\n"
-    report(KeyError("guest"))  # never raised: it has no place
+    report_error(KeyError("guest"))  # never raised: it has no place
     assert capsys.readouterr().err == "A request failed: KeyError\n"

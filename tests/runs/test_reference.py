@@ -3,12 +3,12 @@ import os
 
 import pytest
 
-from ftkit.common.files import read_json
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice, choose_profile, read_profiles
 from ftkit.data.task import load_task
 from ftkit.evaluation.answer import TUNED, Answerer
 from ftkit.evaluation.measure import evaluate, load_evaluation
+from ftkit.evaluation.saved_answers import read_answers
 from ftkit.runs import guards
 from ftkit.runs.card import write_card
 from ftkit.runs.run import REFERENCE, Run, finished_run, open_run, reference_run
@@ -64,12 +64,12 @@ def test_the_reference_run_is_not_taken_for_a_training_of_ones_own(no_runs):
 
 def test_the_reference_run_still_answers_as_it_was_measured(no_runs):
     run = open_run()
-    saved = read_json(run.folder / "predictions.json")[:24]
-    assert [row["message"] for row in saved] == [row["message"] for row in DESK.rows("test")[:24]]
-    answers = Answerer.of_run(run).answer([row["message"] for row in saved], TUNED)
-    same = sum(answer == row["tuned"] for answer, row in zip(answers, saved, strict=True))
-    assert same >= 20  # another batch, another processor: a tie may fall otherwise
-    right = sum(json.loads(row["tuned"])["intent"] == row["target"]["intent"] for row in saved)
+    rows, saved = DESK.rows("test")[:24], read_answers(run, "test", TUNED)
+    texts = [saved[row["message"]] for row in rows]
+    answers = Answerer.of_run(run).answer([row["message"] for row in rows], TUNED)
+    same = sum(answer == text for answer, text in zip(answers, texts, strict=True))
+    assert same >= 20  # another batch, another processor: a tie may fall differently
+    right = sum(json.loads(text)["intent"] == row["ticket"]["intent"] for text, row in zip(texts, rows, strict=True))
     assert right >= 16
 
 

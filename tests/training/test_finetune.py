@@ -312,14 +312,13 @@ def test_durations_are_told_for_people(seconds, text):
     assert clock(seconds) == text
 
 
-LIGHT = (
-    "ftkit.cli.main ftkit.cli.task ftkit.data.check ftkit.models.find ftkit.models.hub ftkit.runs.run ftkit.common.memory"
-)
+LIGHT = "cli.main cli.task cli.doctor data.check models.find models.hub runs.run common.memory"
 
 
 def test_importing_what_every_command_needs_loads_nothing_heavy():
     heavy = ("torch", "trl", "gradio", "transformers", "bitsandbytes")
-    code = f"import sys, {', '.join(LIGHT.split())}; print([m for m in {heavy} if m in sys.modules])"
+    modules = ", ".join(f"ftkit.{name}" for name in LIGHT.split())
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -117,8 +117,13 @@ def _refusal(refusal):
         )
         wrong_if(got is not None and len(message) == 50, "A message of exactly 50 characters is allowed where `most` is 50.")
         wrong_if(got is not None, f"{message!r} is a message like others; it must be answered, so return None.")
-    for message, what in (("", "The empty message"), (" \n ", "A message of spaces"), (None, "None (no message at all)")):
-        got = refusal(message, 50)
+    nothing: tuple[tuple[str | None, str], ...] = (
+        ("", "The empty message"),
+        (" \n ", "A message of spaces"),
+        (None, "None (no message at all)"),
+    )
+    for unreadable, what in nothing:
+        got = refusal(unreadable, 50)
         wrong_if(not isinstance(got, str) or not got.strip(), f"{what} was let through. Return a sentence.")
     for most in (50, 700):
         long = "Could you squeeze us in? " * most

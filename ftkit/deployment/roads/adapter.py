@@ -6,21 +6,17 @@ import shutil
 from pathlib import Path
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import write_text
 from ftkit.evaluation.answer import Loaded, load_tuned
-from ftkit.runs.card import card
+from ftkit.runs.card import make_card
 from ftkit.runs.run import Run
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-# --- adapter and merged ---
-
-
 def _write_adapter(run: Run, folder: Path) -> None:
     for name in ADAPTER_FILES:
         _copy(run.adapter / name, folder / name)
-    write_text(folder / "README.md", card(run).replace('"FOLDER"', '"."'))
+    make_card(run, folder=".").save(folder / "README.md")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -28,9 +24,6 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
     except FileNotFoundError:
         raise KitError(f"{source} is missing: the adapter was not saved. Train again: ftkit train --fresh") from None
-
-
-# --- the roads ---
 
 
 def _load_adapter_folder(run: Run, folder: Path) -> Loaded:

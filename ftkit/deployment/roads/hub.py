@@ -1,4 +1,4 @@
-"""Pushing: an export with its card on the model hub; what goes wrong is one sentence, never with the token (lesson 05)."""
+"""Pushing: an export with its card on the model hub; what goes wrong is one sentence without the token (lesson 05)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def push(run: Run, repo: str, what: str = "adapter", private: bool = True, api: 
     """
     if what not in PUSHED:
         raise KitError(f"{what!r} cannot be pushed: take {', '.join(PUSHED[:-1])} or {PUSHED[-1]}.")
-    _need_name(repo)
+    _check_name(repo)
     if api is None:
-        api = _the_hub()
-    _asking(api.whoami, "The hub does not let you in")  # told before minutes of exporting
+        api = _connect()
+    _ask(api.whoami, "The hub does not let you in")  # told before minutes of exporting
     folder = export_folder(run, what)
     if not folder.is_dir():
         say(doubt(export(run, what, say=say)) or "  it answers as the tuned model does")
@@ -38,22 +38,22 @@ def push(run: Run, repo: str, what: str = "adapter", private: bool = True, api: 
         raise KitError(f"{folder} is of an older adapter. Remove it, then push again.")
     kind = {"repo_type": "space", "space_sdk": "gradio"} if what == "space" else {"repo_type": "model"}
     place = {"repo_id": repo, "repo_type": kind["repo_type"]}
-    refused = f"The hub did not take {repo}"
-    address = _asking(lambda: api.create_repo(repo_id=repo, private=private, exist_ok=True, **kind), refused, folder)
-    closed = _asking(lambda: api.repo_info(**place), refused, folder).private  # one that was there stays as it was
+    failure = f"The hub did not take {repo}"
+    address = _ask(lambda: api.create_repo(repo_id=repo, private=private, exist_ok=True, **kind), failure, folder)
+    closed = _ask(lambda: api.repo_info(**place), failure, folder).private  # one that was there stays as it was
     if private and closed is False:
         raise KitError(f"{repo} is there already and open to everybody: nothing was sent. Push with --public, or elsewhere.")
     say(f"Uploading {size_mb(folder):.0f} MB to {repo} ({'private' if private else 'public'}) ...")
     sent = {"folder_path": str(folder), "commit_message": f"{what} of {run.name}", "ignore_patterns": [ExportRecord.FILE]}
-    _asking(lambda: api.upload_folder(**place, **sent), f"The upload to {repo} failed", folder)
+    _ask(lambda: api.upload_folder(**place, **sent), f"The upload to {repo} failed", folder)
     if closed and not private:
         stays = f"{repo} has it, but was private before and stays so"
-        _asking(lambda: api.update_repo_settings(**place, private=False), stays, folder)
+        _ask(lambda: api.update_repo_settings(**place, private=False), stays, folder)
         say(f"{repo} was private before; it is public now, and so is all that was put there earlier.")
     return str(address)
 
 
-def _need_name(repo: str) -> None:
+def _check_name(repo: str) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -62,10 +62,10 @@ def _need_name(repo: str) -> None:
             return
     except HFValidationError:
         pass
-    raise KitError(f"{repo!r} is no name of a repository: give --repo OWNER/NAME, of letters, digits, '-', '_' and '.'.")
+    raise KitError(f"{repo!r} is not the name of a repository: give --repo OWNER/NAME (letters, digits, '-', '_', '.').")
 
 
-def _the_hub() -> Any:
+def _connect() -> Any:
     """The hub's client, if there is a token and the hub answers."""
     from huggingface_hub import HfApi, constants, get_token
 
@@ -78,10 +78,10 @@ def _the_hub() -> Any:
     return HfApi()
 
 
-def _asking(call: Callable[[], Any], failed: str, folder: Path | None = None) -> Any:
+def _ask(call: Callable[[], Any], failure: str, folder: Path | None = None) -> Any:
     """What a call of the hub's client gives. Its many kinds of errors may hold the token: none of their texts is shown."""
     try:
         return call()
     except Exception as error:
         ready = f" {folder} is ready: the same command goes on from there." if folder else ""
-        raise KitError(f"{failed}: {explain_hub_error(error)}.{ready}") from None
+        raise KitError(f"{failure}: {explain_hub_error(error)}.{ready}") from None

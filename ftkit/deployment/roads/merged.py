@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ftkit.common.files import place, write_text
+from ftkit.common.files import place
 from ftkit.deployment.merge import save_merged
-from ftkit.runs.card import card
+from ftkit.runs.card import make_card
 from ftkit.runs.documents import ExportRecord
 from ftkit.runs.run import Run, adapter_digest
 
@@ -25,4 +25,4 @@ def _write_merged(run: Run, folder: Path) -> None:
                 place(path, folder / path.name)
         return
     save_merged(run, folder)
-    write_text(folder / "README.md", card(run, merged=True).replace('"FOLDER"', '"."'))
+    make_card(run, merged=True, folder=".").save(folder / "README.md")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_text
+from ftkit.common.templates import render
 from ftkit.deployment.roads.merged import _write_merged
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.run import Run
-
-# --- ollama ---
 
 
 def modelfile(run: Run, tokenizer: Any, model: str = "./merged") -> str:
     """Ollama's Modelfile: the model's own chat template, the task's system prompt, and answers as the kit measures them.
 
-    The template is what the tokenizer makes of a chat whose texts are Ollama's own place-holders, so both give the same
+    The template is what the tokenizer makes of a chat whose texts are Ollama's own placeholders, so both give the same
     prompt. Greedy: temperature 0, and no penalty on repetition (Ollama's default has one, which a JSON object suffers
     from). Source: Ollama's documentation of the Modelfile.
     """
@@ -27,19 +25,15 @@ def modelfile(run: Run, tokenizer: Any, model: str = "./merged") -> str:
     system = run.task.system_prompt
     for text, name in ((template, "chat template"), (system, "system prompt")):
         if '"""' in text:
-            raise KitError(f'The {name} holds """, which a Modelfile cannot: write it otherwise, then train again.')
-    return "\n".join(
-        [
-            f"FROM {model}",
-            f'TEMPLATE """{template}"""',
-            f'SYSTEM """{system}"""',
-            *(f"PARAMETER stop {json.dumps(stop)}" for stop in stop_tokens(tokenizer)),
-            "PARAMETER temperature 0",
-            "PARAMETER repeat_penalty 1",
-            f"PARAMETER seed {run.profile.seed}",
-            f"PARAMETER num_predict {run.answer_tokens}",
-            "",
-        ]
+            raise KitError(f'The {name} holds """, which a Modelfile cannot hold: write it differently, then train again.')
+    return render(
+        "deployment/templates/Modelfile",
+        model=model,
+        template=template,
+        system=system,
+        stops=stop_tokens(tokenizer),
+        seed=run.profile.seed,
+        answer_tokens=run.answer_tokens,
     )
 
 
@@ -53,12 +47,4 @@ def _write_ollama(run: Run, folder: Path) -> None:
     (folder / "merged").mkdir()
     _write_merged(run, folder / "merged")
     write_text(folder / "Modelfile", modelfile(run, load_tokenizer(run.profile.model)))
-    name = run.task.name
-    write_text(
-        folder / "README.md",
-        f"# {name} with Ollama\n\nIn this folder, with Ollama installed:\n\n```\nollama create {name} -f Modelfile\n"
-        f'ollama run {name} "a message"\n```\n\n'
-        "The Modelfile holds the chat template and the system prompt of the training, so only the message is given. Ollama "
-        "reads the safetensors in `merged/` and keeps a copy of its own. That `merged/` answers as the tuned model does was "
-        "checked with transformers, not within Ollama: compare a few answers yourself.\n",
-    )
+    write_text(folder / "README.md", render("deployment/templates/ollama.md", task=run.task.name))

@@ -186,8 +186,8 @@ def set_f1(answer: Any, target: list[Any]) -> float:
     """F1 of two lists taken as sets: 2 |both| / (|answer| + |target|); two empty ones agree (1), no list at all is 0."""
     if not isinstance(answer, list):
         return 0.0
-    given, wanted = {_written(item) for item in answer}, {_written(item) for item in target}
-    return 2 * len(given & wanted) / (len(given) + len(wanted)) if given or wanted else 1.0
+    ours, gold = {_written(item) for item in answer}, {_written(item) for item in target}
+    return 2 * len(ours & gold) / (len(ours) + len(gold)) if ours or gold else 1.0
 
 
 def chrf(answer: str, target: str) -> float:
@@ -232,8 +232,8 @@ def fields_text(task: Task) -> str:
 def task_of_fields(fields: str | list[dict[str, Any]]) -> Task:
     """A `json` task with nothing but fields, given as in `[[fields]]` of `task.toml`. Raises `KitError` for others."""
     try:
-        given = json.loads(fields) if isinstance(fields, str) else fields
-        made = tuple(Field(**{**f, "values": tuple(f.get("values", ()))}) for f in given)
+        tables = json.loads(fields) if isinstance(fields, str) else fields
+        made = tuple(Field(**{**f, "values": tuple(f.get("values", ()))}) for f in tables)
     except (ValueError, TypeError, AttributeError) as error:
         raise KitError(f"fields must be the task's [[fields]] as a list or as JSON ({error}).") from None
     return Task(folder=Path(), name="", kind="json", system_prompt="", fields=made)
@@ -244,11 +244,12 @@ class AnyText:
 
     def add_batch(self, **columns: Any) -> None:
         """Add rows, as `evaluate` does."""
-        super().add_batch(**{name: column and [_whole(value) for value in column] for name, column in columns.items()})
+        whole = {name: column and [_whole(value) for value in column] for name, column in columns.items()}
+        super().add_batch(**whole)  # type: ignore[misc]
 
     def add(self, **values: Any) -> None:
         """Add one row, as `evaluate` does."""
-        super().add(**{name: _whole(value) for name, value in values.items()})
+        super().add(**{name: _whole(value) for name, value in values.items()})  # type: ignore[misc]
 
 
 def _whole(value: Any) -> Any:

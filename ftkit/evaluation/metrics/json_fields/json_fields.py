@@ -7,13 +7,13 @@ import evaluate
 import numpy as np
 from sklearn.metrics import f1_score
 
-from ftkit.common import errors as base
+from ftkit.common.errors import KitError
 from ftkit.evaluation import metrics
 
 DESCRIPTION = """
 Scores of JSON answers with known fields; what cannot be read counts as wrong.
 
-- valid JSON: share of answers with a JSON object in them (the first one counts, prose around it is passed over).
+- valid JSON: share of answers with a JSON object in them (the first one counts, prose around it is skipped).
 - fits the task: share of answers with all fields in their order, no others, each with an allowed value (JSON Schema).
 - <field>: share of answers whose value equals the reference's, in value and type; a missing field is wrong, also for null.
 - exact match: share of answers with all fields equal.
@@ -44,7 +44,7 @@ class JsonFields(metrics.AnyText, evaluate.Metric):
 
     def _compute(self, predictions, references, fields=None, **others):
         if fields is None:
-            raise base.KitError(
+            raise KitError(
                 "json_fields needs the task's fields: compute(..., fields=ftkit.evaluation.metrics.fields_text(task))."
             )
         task = metrics.task_of_fields(fields)
@@ -62,5 +62,5 @@ def _reference(task, number, text):
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or any(f.name not in value for f in task.fields):
-        raise base.KitError(f"Reference {number + 1} is no JSON object with all fields.")
+        raise KitError(f"Reference {number + 1} is no JSON object with all fields.")
     return value
