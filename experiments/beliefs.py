@@ -147,7 +147,7 @@ def head(lines: Sequence[Line]) -> dict[str, Any]:
         "task": {"name": task.name, "fingerprint": task.fingerprint(), "split": "validation"},
         "messages": " ".join(row["id"] for row in task.rows("validation")),
         "questions": " ".join(question["id"] for question in forgetting.questions()),
-        "general_fingerprint": forgetting.fingerprint(),
+        "general_fingerprint": forgetting.questions_digest(),
         "beliefs": {name: group["about"] for name, group in table.items() if "seeds" in group},
         "lines": [
             {"belief": line.group, "name": line.name, "about": line.about, "expected": line.expected,

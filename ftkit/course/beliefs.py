@@ -210,9 +210,8 @@ class Point:
 
     def general(self) -> np.ndarray:
         """Which general questions were answered rightly: [seeds, questions] of 0 and 1."""
-        return np.array(
-            [[int(digit) for digit in result.general.right] for result in self.results if result.general], dtype=float
-        )
+        checks = [result.general.right for result in self.results if result.general]
+        return np.array([[int(digit) for digit in right] for right in checks], dtype=float)
 
     def leaked(self) -> np.ndarray:
         """Which validation messages were among the training rows: [seeds, messages] of True and False."""

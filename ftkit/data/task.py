@@ -79,7 +79,7 @@ class Task:
     max_message_characters: int = 4000
     labels: tuple[str, ...] = ()
     fields: tuple[Field, ...] = field(default=())
-    answer_form: AnswerForm = COMPACT
+    answer_form: AnswerForm = COMPACT  # by name in task.toml: see `ANSWER_FORMS`
 
     @cached_property
     def schema(self) -> dict[str, Any]:

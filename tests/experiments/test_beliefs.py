@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from experiments import beliefs, beliefs_data, beliefs_report, recipe, recipe_report
-from experiments.beliefs import PLAN, RESULTS, Trial
-from experiments.laboratory import Laboratory, chosen, load_results, read_plan, to_do
+from experiments.beliefs import PLAN, Trial
+from experiments.laboratory import Laboratory, choose_groups, read_plan, to_do
 from ftkit.common.errors import KitError
-from ftkit.common.files import write_json
+from ftkit.common.files import read_json, write_json
 from ftkit.common.paths import kit_root
 from ftkit.course import beliefs as ftkit_beliefs
+from ftkit.course.beliefs import FOLDER, BeliefResults, ExperimentResult
 from ftkit.data.task import load_task
 from ftkit.evaluation import forgetting as general
 
@@ -139,7 +140,7 @@ def test_the_plan_is_printed_with_its_minutes(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "wrong 25 %" in done.stdout and "with 2 workers" in done.stdout and "random" not in done.stdout
     with pytest.raises(KitError, match="no group leaks"):
-        chosen(LINES, ["leaks"])
+        choose_groups(LINES, ["leaks"])
 
 
 def test_what_is_done_costs_nothing_more():
@@ -195,8 +196,8 @@ def test_the_untouched_model_is_asked_with_and_without_examples(small):
 
 
 def test_a_model_that_was_tuned_on_questions_is_judged_by_questions_alone(small):
-    found = beliefs.run(Trial("qlora", 1, rows=160, profile=small, data={"everyday": True}, general=True, judged=False))
-    assert found["data"]["examples"] == 60 and "rows" not in found and len(found["general"]["right"]) == 60
+    figures = beliefs.run(Trial("qlora", 1, rows=160, profile=small, data={"everyday": True}, general=True, judged=False))
+    assert figures["data"]["examples"] == 60 and "rows" not in figures and len(figures["general"]["right"]) == 60
 
 
 @pytest.mark.parametrize("rows", [15, 160])
@@ -212,59 +213,62 @@ def test_baselines_without_a_model_answer_from_the_same_rows(rows):
 
 def test_results_are_saved_after_each_and_taken_up_again(tmp_path):
     lines = [line for line in LINES if line.name in ("majority", "TF-IDF, 15 rows")]
-    place = Laboratory(beliefs.MODULE, tmp_path / "beliefs.json", beliefs.head(LINES))
-    place.search(lines[:1], hours=0, workers=1)
-    assert not place.results.exists()  # nothing new after the hours are over
+    laboratory = replace(beliefs.LABORATORY, folder=tmp_path, head=beliefs.head(LINES))
+    laboratory.search(lines[:1], hours=0, workers=1)
+    assert not BeliefResults.exists(tmp_path)  # nothing new after the hours are over
     one = to_do(lines, {})[0]
-    place.save(one.key, place.in_a_process(one, 1))
-    saved = load_results(place.results)
-    valid(saved)
-    assert one.key not in {e.key for e in to_do(lines, saved["results"])}
-    assert len(to_do(lines, saved["results"])) == 5
-    place.save("other", {"failed": "memory"})
-    assert set(load_results(place.results)["results"]) == {one.key, "other"}
-    write_json(place.results, {"format": 0})
-    with pytest.raises(KitError, match="not of format"):
-        load_results(place.results)
+    result = laboratory.in_a_process(one, 1)
+    laboratory.save(one.key, result)
+    valid(BeliefResults.load(tmp_path))
+    assert one.key not in {e.key for e in to_do(lines, laboratory.results())}
+    assert len(to_do(lines, laboratory.results())) == 5
+    laboratory.save("other", {**{name: result[name] for name in ("experiment", *ON)}, "failed": "memory"})
+    assert set(laboratory.results()) == {one.key, "other"} and laboratory.results()["other"].failed == "memory"
+    write_json(BeliefResults.path(tmp_path), {"format": 0})
+    with pytest.raises(KitError, match="is of version 0; this kit reads version 1"):
+        laboratory.results()
 
 
 def test_a_failed_experiment_is_kept_and_run_again_when_asked(tmp_path):
     broken = Trial("qlora", 1, profile={"no_such_setting": 1})
-    place = Laboratory(beliefs.MODULE, tmp_path / "beliefs.json")
-    result = place.in_a_process(broken, 1)
+    result = Laboratory(beliefs.LABORATORY.module, BeliefResults, tmp_path).in_a_process(broken, 1)
     assert "no_such_setting" in result["failed"]
+    results = {broken.key: ExperimentResult(**result)}
     line = replace(LINES[0], experiments=(broken,))
-    assert to_do([line], {broken.key: result}) == []
-    assert to_do([line], {broken.key: result}, failed=True) == [broken]
+    assert to_do([line], results) == []
+    assert to_do([line], results, failed=True) == [broken]
 
 
 def valid(saved):
     """A results file is whole: every line's experiments are named, every result is of its key and scored row by row."""
-    ids = saved["messages"].split()
+    ids = saved.messages.split()
     assert ids == [row["id"] for row in DESK.rows("validation")]
-    named = {key for line in saved["lines"] for key in line["experiments"].split()}
-    for key, result in saved["results"].items():
-        assert Trial(**result["experiment"]).key == key and key in named
-        assert result["date"].startswith("20") and result["versions"]["torch"]
-        for name, rows in result.get("rows", {}).items():
-            assert len(rows) == len(ids) and rows.count("1") / len(ids) == pytest.approx(result["scores"][name], abs=1e-4)
+    named = {key for line in saved.lines for key in line.experiments.split()}
+    for key, result in saved.results.items():
+        assert Trial(**result.experiment).key == key and key in named
+        assert result.date.startswith("20") and result.versions["torch"]
+        for name, rows in result.rows.items():
+            assert len(rows) == len(ids) and rows.count("1") / len(ids) == pytest.approx(result.scores[name], abs=1e-4)
 
 
 def test_the_committed_results_are_whole_and_the_page_says_what_they_say(tmp_path):
-    if not RESULTS.exists():
-        pytest.skip("the experiments have not been run yet")
-    valid(load_results(RESULTS))
-    written = tmp_path / "BELIEFS.md"
-    copy = tmp_path / "beliefs.json"
-    copy.write_bytes(RESULTS.read_bytes())
-    beliefs_report.write(written, copy)
-    assert written.read_text(encoding="utf-8") == beliefs_report.PAGE.read_text(encoding="utf-8")
+    committed = BeliefResults.load(FOLDER)
+    valid(committed)
+    assert committed.as_data() == read_json(BeliefResults.path(FOLDER))
+    committed.save(tmp_path)
+    beliefs_report.write(tmp_path / "BELIEFS.md", tmp_path)
+    assert (tmp_path / "BELIEFS.md").read_text(encoding="utf-8") == beliefs_report.PAGE.read_text(encoding="utf-8")
 
 
-def result(trial, digits, leaked="", **more):
+ON = {"date": "2026-01-01", "threads": 1, "versions": {}}  # what an experiment ran on
+GENERAL = {"right": "1100", "answers": [], "log_probabilities": [], "tokens": []}
+
+
+def result(trial, digits, leaked=""):
     rows = dict.fromkeys([*recipe_report.FIELDS, "exact match"], digits)
-    found = {"experiment": vars(trial), "date": "2026-01-01", "rows": rows, "loss": 1.0, "validation_loss": 1.0}
-    return {**found, "losses": " ".join(["1.5"] * 30), "data": {"leaked": leaked}, **more}
+    figures = {"experiment": vars(trial), **ON, "rows": rows, "loss": 1.0, "validation_loss": 1.0}
+    data = {"examples": 160, "wrong": 0, "irrelevant": 0, "leaked": leaked}
+    return {**figures, "losses": " ".join(["1.5"] * 30), "data": data}
 
 
 def test_the_page_and_its_plots_are_made_from_a_file(tmp_path):
@@ -274,9 +278,8 @@ def test_the_page_and_its_plots_are_made_from_a_file(tmp_path):
         for trial in line.experiments:
             digits = good if line.name in ("kit", "clean", "leaked, four passes") else half if "wrong" in line.name else bad
             results[trial.key] = result(trial, digits, leaked="10" * 78 if "leaked" in line.name else "")
-    path = tmp_path / "beliefs.json"
-    write_json(path, {"format": 1, "results": results})
-    beliefs_report.write(tmp_path / "BELIEFS.md", path)
+    BeliefResults(**beliefs.head(LINES), results=results).save(tmp_path)
+    beliefs_report.write(tmp_path / "BELIEFS.md", tmp_path)
     page = (tmp_path / "BELIEFS.md").read_text(encoding="utf-8")
     assert page.count("## ") == 3
     wrong = next(row for row in page.splitlines() if row.startswith("| wrong 10 %"))
@@ -288,7 +291,7 @@ def test_the_page_and_its_plots_are_made_from_a_file(tmp_path):
 
 def test_a_page_without_results_is_refused(tmp_path):
     with pytest.raises(KitError, match="no results yet"):
-        beliefs_report.write(tmp_path / "page.md", tmp_path / "none.json")
+        beliefs_report.write(tmp_path / "page.md", tmp_path)
 
 
 def test_the_dose_has_its_curves():
@@ -302,30 +305,30 @@ def test_the_dose_has_its_curves():
 
 @pytest.fixture
 def saved(tmp_path):
-    """A results file in which the kit gets all fields right but the last message's, others half, and one line failed."""
+    """A folder of results: the kit has all fields right but the last message's, others half of them, and one line failed."""
     good, half, bad = "1" * 155 + "0", "10" * 78, "0" * 156
     results = {}
     for line in LINES:
         digits = {"kit": good, "clean": good, "irrelevant": bad}.get(line.name, half)
         for trial in line.experiments:
-            found = result(trial, digits, leaked="10" * 78 if "leaked" in line.name else "")
+            figures = result(trial, digits, leaked="10" * 78 if "leaked" in line.name else "")
             if trial.method == "tfidf":
-                found["rows"] = dict.fromkeys(("intent", "urgency"), digits)
-            results.setdefault(trial.key, found | {"general": {"right": "1100"}} if trial.general else found)
+                figures["rows"] = dict.fromkeys(("intent", "urgency"), digits)
+            results.setdefault(trial.key, figures | {"general": GENERAL} if trial.general else figures)
     for trial in next(line for line in LINES if line.name == "wrong 25 %").experiments:
-        results[trial.key] = {"experiment": vars(trial), "failed": "memory"}
-    write_json(tmp_path / "beliefs.json", {"format": 1, **beliefs.head(LINES), "results": results})
-    return tmp_path / "beliefs.json"
+        results[trial.key] = {"experiment": vars(trial), **ON, "failed": "memory"}
+    BeliefResults(**beliefs.head(LINES), results=results).save(tmp_path)
+    return tmp_path
 
 
 def test_the_points_of_a_belief_are_those_that_have_results(saved):
-    found = ftkit_beliefs.points("data", saved)
-    assert list(found) == [line.name for line in LINES if line.group == "data" and line.name != "wrong 25 %"]
-    assert found["clean"].seeds == [17, 3, 29] and found["clean"].about and found["clean"].expected
+    points = ftkit_beliefs.points("data", saved)
+    assert list(points) == [line.name for line in LINES if line.group == "data" and line.name != "wrong 25 %"]
+    assert points["clean"].seeds == [17, 3, 29] and points["clean"].about and points["clean"].expected
     with pytest.raises(KitError, match="no belief 'luck'"):
         ftkit_beliefs.points("luck", saved)
     with pytest.raises(KitError, match="is missing"):
-        ftkit_beliefs.points("data", saved.with_name("none.json"))
+        ftkit_beliefs.points("data", saved / "none")
 
 
 def test_a_point_is_scored_with_its_interval_and_compared_by_seed_and_message(saved):

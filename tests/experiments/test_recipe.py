@@ -1,25 +1,30 @@
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from experiments import recipe, recipe_report
-from experiments.laboratory import Experiment, load_results, read_plan
+from experiments.documents import CutScores, RecipeResult, RecipeResults
+from experiments.laboratory import Experiment, read_plan
+from ftkit.common.files import read_json
 from ftkit.common.profiles import read_profiles
+from ftkit.course.beliefs import FOLDER
 from ftkit.data.prompt import completion_text, parse_answer, training_example
 from ftkit.data.task import load_task
 
-RESULTS = load_results(recipe.RESULTS)["results"]
+RESULTS = recipe.LABORATORY.results()
+ON = {"date": "2026-01-01", "threads": 1, "versions": {}}  # what an experiment ran on
 
 
 def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
     for line in read_plan(recipe.PLAN):
         groups.setdefault(line.group, []).append(line)
-    named = ["recipe", "small", "methods", "closer", "longer", "settled", "order", "blanks", "around", "first", "curves"]
+    named = ["recipe", "small", "methods", "closer", "longer", "settled", "order", "spaces", "around", "first", "curves"]
     assert list(groups) == named
-    for name in ("first", "recipe", "small", "closer", "longer", "settled", "order", "blanks", "around"):
+    for name in ("first", "recipe", "small", "closer", "longer", "settled", "order", "spaces", "around"):
         centre, *lines = groups[name]
         base = vars(centre.experiments[0])
         for line in lines:
@@ -43,13 +48,14 @@ def test_the_cpu_profile_is_the_recipe_that_the_search_settled_on():
 
 
 def test_the_saved_results_say_what_was_run_and_where():
+    assert RecipeResults.load(FOLDER).as_data() == read_json(RecipeResults.path(FOLDER))
     for key, result in RESULTS.items():
-        assert Experiment(**result["experiment"]).key == key
-        assert result["date"].startswith("20") and result["versions"]["torch"]
-        if "failed" not in result:
-            assert all(len(rows) == 156 for rows in result["rows"].values())
-            for name, rows in result["rows"].items():
-                assert rows.count("1") / 156 == pytest.approx(result["scores"][name], abs=1e-4)
+        assert Experiment(**result.experiment).key == key
+        assert result.date.startswith("20") and result.versions["torch"]
+        if result.failed is None:
+            assert result.rows and all(len(rows) == 156 for rows in result.rows.values())
+            for name, rows in result.rows.items():
+                assert rows.count("1") / 156 == pytest.approx(result.scores[name], abs=1e-4)
 
 
 def test_the_page_is_what_the_saved_results_say(tmp_path):
@@ -62,15 +68,15 @@ def test_the_page_is_what_the_saved_results_say(tmp_path):
 
 
 def test_an_experiment_trains_with_its_changes_and_is_scored_row_by_row(tiny_choice):
-    given = {"model": tiny_choice.profile.model, "max_steps": 2, "rank": 4, "alpha": 4, "max_new_tokens": 4}
+    settings = {"model": tiny_choice.profile.model, "max_steps": 2, "rank": 4, "alpha": 4, "max_new_tokens": 4}
     common = {
         "seed": 1,
         "rows": 24,
         "task": {"order": ["guests", "intent", "urgency", "day", "time", "allergens"]},
     }
-    qlora = recipe.run(Experiment("qlora", profile=given, lora={"target_modules": ["q_proj"]}, **common))
+    qlora = recipe.run(Experiment("qlora", profile=settings, lora={"target_modules": ["q_proj"]}, **common))
     full, mixed, linear = (
-        recipe.run(Experiment("full", profile=given, special=special, **common, test=special == "mixed"))
+        recipe.run(Experiment("full", profile=settings, special=special, **common, test=special == "mixed"))
         for special in ("float32", "mixed", "mixed linear")
     )
     assert qlora["steps"] == full["steps"] == mixed["steps"] == linear["steps"] == 2
@@ -80,7 +86,7 @@ def test_an_experiment_trains_with_its_changes_and_is_scored_row_by_row(tiny_cho
     assert len(qlora["rows"]["exact match"]) == 156
     assert list(linear["cut"]) == ["16", "64", "256"] and "cut" not in mixed
     assert 0 < linear["cut"]["16"]["kept"] < linear["cut"]["64"]["kept"] <= 1
-    assert all(len(found["rows"]["exact match"]) == 156 for found in linear["cut"].values())
+    assert all(len(scores["rows"]["exact match"]) == 156 for scores in linear["cut"].values())
     json.dumps([qlora, full, mixed, linear])
 
 
@@ -120,10 +126,10 @@ def test_weights_in_blocks_of_64_are_those_of_the_4_bit_model_and_larger_blocks_
     for block in (64, 256):
         rounded = load_model(model, "float32", four_bit=False)
         recipe._in_blocks(rounded, block)
-        found = weights(rounded)
-        lost[block] = sum(float((found[name] - original[name]).norm() ** 2) for name in original)
+        blocks = weights(rounded)
+        lost[block] = sum(float((blocks[name] - original[name]).norm() ** 2) for name in original)
         if block == 64:
-            assert all((found[name] - four[name]).abs().max() < 1e-3 * four[name].abs().max() for name in four)
+            assert all((blocks[name] - four[name]).abs().max() < 1e-3 * four[name].abs().max() for name in four)
     assert 1.02 * lost[64] < lost[256] < 1.5 * lost[64]
 
 
@@ -167,59 +173,68 @@ def test_a_subset_is_of_the_seed_and_holds_every_intent():
 
 
 def result(seed, **rows):
-    given = dict.fromkeys(recipe_report.FIELDS, "0101") | rows
-    return {"experiment": {"seed": seed}, "rows": given}
+    return RecipeResult(experiment={"seed": seed}, rows=dict.fromkeys(recipe_report.FIELDS, "0101") | rows, **ON)
+
+
+def difference(results, centre):
+    return recipe_report.difference(*map(recipe_report.fields_by_seed, (results, centre)))
 
 
 def test_a_difference_is_paired_by_row_and_seed():
     centre = [result(1), result(2)]
     better = [result(1, intent="1111", day="1111")]
-    gap, low, high = recipe_report.difference(better, centre)
-    assert gap == pytest.approx(100 * 4 / 24)
-    assert low < gap < high and high - gap == pytest.approx(gap - low)
-    assert recipe_report.difference([result(9)], centre) is None
-    assert recipe_report.difference([result(2)], centre) == (0.0, 0.0, 0.0)
+    gap, low, high = (float(number) for number in re.findall(r"[-+][\d.]+", difference(better, centre)))
+    assert gap == pytest.approx(100 * 4 / 24, abs=0.05)
+    assert low < gap < high and high - gap == pytest.approx(gap - low, abs=0.11)
+    assert difference([result(9)], centre) == "–"
+    assert difference([result(2)], centre) == "+0.0 (+0.0 to +0.0)"
     assert np.array_equal(recipe_report.fields_right(better[0]), [1 / 3, 1, 1 / 3, 1])
 
 
 def test_what_is_left_of_a_cut_change_is_compared_with_all_of_it_and_with_the_centre():
     lines = [line for line in read_plan(recipe.PLAN) if line.group == "order"]
     centre, linear = lines[0], next(line for line in lines if "linear layers alone" in line.name)
-    scores = {"scores": {"intent": 0.5, "exact match": 0.25}}
+    scores = {"intent": 0.5, "exact match": 0.25}
 
-    def found(one, **rows):
-        return result(one.seed, **rows) | {"experiment": vars(one)} | scores
+    def scored(one, **rows):
+        return result(one.seed, **rows).model_copy(update={"experiment": vars(one), "scores": scores})
 
-    saved = {one.key: found(one) for one in centre.experiments}
+    def cut(kept, **rows):
+        return CutScores(kept=kept, scores=scores, rows=result(1, **rows).rows)
+
+    results = {one.key: scored(one) for one in centre.experiments}
     for one in linear.experiments:
-        cut = {"16": {"kept": 0.5, **found(one, intent="0111")}, "64": {"kept": 0.9, **found(one, intent="1111")}}
-        saved[one.key] = {**found(one, intent="1111"), "cut": cut}
-    rows = recipe_report.cut_changes([centre, linear], {"results": saved})
+        parts = {"16": cut(0.5, intent="0111"), "64": cut(0.9, intent="1111")}
+        results[one.key] = scored(one, intent="1111").model_copy(update={"cut": parts})
+    rows = recipe_report.cut_changes([centre, linear], results)
     assert [row[:2] for row in rows] == [("all of it", "100 %"), ("rank 64", "90 %"), ("rank 16", "50 %")]
     assert [row[5].split()[0] for row in rows] == ["–", "+0.0", "-4.2"]  # one field of 24 is lost
     assert [row[6].split()[0] for row in rows] == ["+8.3", "+8.3", "+4.2"]
-    assert recipe_report.cut_changes([centre], {"results": saved}) == []
+    assert recipe_report.cut_changes([centre], results) == []
 
 
 def test_methods_are_compared_on_the_test_split_by_message_and_seed():
     lines = [line for line in read_plan(recipe.PLAN) if line.group == "curves" and line.name.endswith("1400 rows")]
     digits = {"qlora": "1100", "full": "1111", "lora": "1100", "tfidf": "1000"}
+
+    def tested(one, rows):
+        return RecipeResult(experiment=vars(one), test={"rows": rows}, **ON)
+
     results = {}
     for line in lines:
         for one in line.experiments:
             assert one.test
             metrics = ("intent",) if one.method == "tfidf" else ("intent", "exact match")
-            rows = dict.fromkeys(metrics, digits[one.method])
-            results[one.key] = {"experiment": vars(one), "test": {"rows": rows}}
-    table = {row[:2]: row[2:] for row in recipe_report.on_test(lines, {"results": results})}
+            results[one.key] = tested(one, dict.fromkeys(metrics, digits[one.method]))
+    table = {row[:2]: row[2:] for row in recipe_report.on_test(lines, results)}
     assert len(table) == 7 and table["qlora", "intent"][1:] == ("3", "–")
     assert table["full", "whole ticket"][0].startswith("100.0 (") and table["full", "whole ticket"][2].startswith("-50.0 (")
     assert table["lora", "intent"][2] == "+0.0 (+0.0 to +0.0)" and table["tfidf", "intent"][2].startswith("+25.0")
     qlora = next(line for line in lines if line.name.startswith("qlora"))
     changed = replace(qlora, experiments=tuple(replace(one, special="changed") for one in qlora.experiments))
     for one in changed.experiments:
-        results[one.key] = {"experiment": vars(one), "test": {"rows": {"intent": "0000", "exact match": "0000"}}}
-    more = {row[:2]: row[2:] for row in recipe_report.on_test([*lines, changed], {"results": results})}
+        results[one.key] = tested(one, {"intent": "0000", "exact match": "0000"})
+    more = {row[:2]: row[2:] for row in recipe_report.on_test([*lines, changed], results)}
     own = {key: more.pop(key) for key in list(more) if key[0] == f"qlora, {changed.name}"}
     assert more == table
     assert [row[2].split()[0] for row in own.values()] == ["+50.0", "+50.0"]
