@@ -11,7 +11,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # processes that sha
 
 import pytest
 
-from ftkit.common.paths import kit_root
+from ftkit.common.paths import kit_root, load_app
 from ftkit.common.profiles import Choice, read_profiles
 from ftkit.data.task import load_task
 from ftkit.models.load import quiet_libraries
@@ -167,12 +167,7 @@ def ticket_run(tiny_task_folder, tiny_choice, ending_model, tmp_path_factory):
 @pytest.fixture(scope="session")
 def demo():
     """The module `apps/demo.py`."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("ftkit_demo", kit_root() / "apps" / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_app("demo")
 
 
 @pytest.fixture(scope="session")
