@@ -98,7 +98,7 @@ def test_make_lab_serves_the_first_lesson_and_all_that_the_notebooks_link_to():
 
 def test_links_of_the_markdown_files_lead_somewhere():
     for path in tracked_files():
-        if path.suffix == ".md":
+        if path.suffix == ".md" and path.parent.name != "templates":  # those are filled in first
             for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
 
