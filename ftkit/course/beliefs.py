@@ -209,7 +209,7 @@ class Point:
         return float(np.mean([getattr(result, figure) for result in self.results]))
 
     def general(self) -> np.ndarray:
-        """Which general questions were answered rightly: [seeds, questions] of 0 and 1."""
+        """Which general questions were answered right: [seeds, questions] of 0 and 1."""
         checks = [result.general.right for result in self.results if result.general]
         return np.array([[int(digit) for digit in right] for right in checks], dtype=float)
 

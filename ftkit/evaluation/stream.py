@@ -148,7 +148,7 @@ class Growing:
         return self.finished or self.timed_out or len(self.ids) >= self.most
 
     def step(self, time_limit: float | None = None) -> None:
-        """Add the model's next token, and those after it that were guessed rightly."""
+        """Add the model's next token, and those after it that were guessed right."""
         streamer = self.streamer
         guesses = [] if streamer.processor else streamer.drafts.after(self.ids)[: self.most - len(self.ids) - 1]
         logits = streamer.forward(self.waiting + guesses, self.cache, len(guesses) + 1)

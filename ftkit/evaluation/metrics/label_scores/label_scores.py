@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from ftkit.evaluation import metrics
 
 DESCRIPTION = """
-Scores of answers that are one of several labels; blanks around an answer do not count.
+Scores of answers that are one of several labels; spaces around an answer do not count.
 
 - accuracy: share of answers equal to the reference (scikit-learn: accuracy_score).
 - macro-F1: mean over the labels of F1 = 2 TP / (2 TP + FP + FN) (van Rijsbergen 1979; scikit-learn: f1_score,

@@ -8,7 +8,7 @@ from sacrebleu.metrics import CHRF
 from ftkit.evaluation import metrics
 
 DESCRIPTION = """
-Scores of free texts against one reference each; blanks around an answer do not count.
+Scores of free texts against one reference each; spaces around an answer do not count.
 
 - exact match: share of answers equal to the reference.
 - chrF: mean over answers of the F-score of character n-grams up to 6, recall weighted double:
