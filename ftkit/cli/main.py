@@ -102,7 +102,7 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     loaded = load_task(task)
     rows = {split: loaded.rows(split) for split in SPLITS}
     for finding in gate(loaded, Checked(loaded, rows, {split: [] for split in SPLITS})):
-        raise KitError(f"{finding.thing}: {finding.found} ({finding.cases[0]}). {finding.fix} See: ftkit task check {task}")
+        raise KitError(f"{finding.thing}: {finding.text} ({finding.cases[0]}). {finding.fix} See: ftkit task check {task}")
     choice = choose_profile(profile)
     if model:
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
@@ -197,8 +197,8 @@ def compare(
     from ftkit.evaluation.tables import comparison_table
     from ftkit.runs.run import open_run
 
-    found = compare_runs(open_run(first), open_run(second), split, limit=limit)
-    Console().print(comparison_table(found))
+    compared = compare_runs(open_run(first), open_run(second), split, limit=limit)
+    Console().print(comparison_table(compared))
 
 
 @app.command()
@@ -225,9 +225,9 @@ def general(
         print("\n".join(elsewhere.describe_check(check)))
         return
     elsewhere.need_lm_eval()
-    found = elsewhere.lm_eval(_answerer(opened), [name.strip() for name in lm_eval.split(",")], limit)
-    write_json(opened.folder / "lm_eval.json", found)
-    print(json.dumps(found, indent=2))
+    scores = elsewhere.lm_eval(_answerer(opened), [name.strip() for name in lm_eval.split(",")], limit)
+    write_json(opened.folder / "lm_eval.json", scores)
+    print(json.dumps(scores, indent=2))
 
 
 @app.command()
@@ -243,15 +243,15 @@ def generate(
     """Answer one message, or every message of a file."""
     from ftkit.evaluation.answer import BASE, TUNED
 
-    given = list(what or [])
+    words = list(what or [])
     if (input is None) != (output is None):
         raise KitError("--input and --output go together.")
-    message = given.pop() if given and input is None else None
-    if len(given) > 1 or (message is None and input is None):
+    message = words.pop() if words and input is None else None
+    if len(words) > 1 or (message is None and input is None):
         raise KitError(
             'Give one message in quotes ("..."), if you like after a run; or --input FILE.jsonl --output FILE.jsonl.'
         )
-    opened = _open(given[0] if given else None)
+    opened = _open(words[0] if words else None)
     which = BASE if base else TUNED
     if message is not None or input is None or output is None:
         opened.task.check_message(message)
@@ -307,25 +307,10 @@ def demo(
     ] = None,
 ) -> None:
     """Show a run in the browser: the same message before and after fine-tuning."""
-    from ftkit.runs.run import finished_run
-
     user, _, password = (auth or "").partition(":")
     if auth and not (user and password):
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
-    if run is None and (prepare or fresh):
-        from ftkit.common.profiles import choose_profile
-        from ftkit.data.task import load_task
-
-        wanted = load_task("desk"), choose_profile(profile).profile
-        ready = None if fresh else finished_run(*wanted)
-        if ready is None:  # in a process of its own: its memory and threads are gone before the demo starts
-            arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
-            if code := _in_own_process(arguments):
-                raise typer.Exit(code)
-            ready = finished_run(*wanted)  # not simply the newest: a training taken up again may be older than others
-        opened = ready or _open(None)
-    else:
-        opened = _open(run)
+    opened = _ready_run(profile, fresh) if run is None and (prepare or fresh) else _open(run)
     if prepare and not opened.is_evaluated:
         rows = opened.profile.demo_test_rows
         if code := _in_own_process(
@@ -337,6 +322,22 @@ def demo(
 
         _show_evaluation(load_evaluation(opened))
     _serve(opened, port, share, (user, password) if auth else None)
+
+
+def _ready_run(profile: str | None, fresh: bool) -> Run:
+    """The newest finished run of the desk with this profile; trained now if there is none, or if it should be `fresh`."""
+    from ftkit.common.profiles import choose_profile
+    from ftkit.data.task import load_task
+    from ftkit.runs.run import finished_run
+
+    wanted = load_task("desk"), choose_profile(profile).profile
+    if not fresh and (ready := finished_run(*wanted)):
+        return ready
+    # in a process of its own: its memory and threads are gone before the demo starts
+    arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
+    if code := _in_own_process(arguments):
+        raise typer.Exit(code)
+    return finished_run(*wanted) or _open(None)  # not simply the newest: one taken up again may be older than others
 
 
 @app.command()

@@ -15,6 +15,7 @@ from ftkit.common.paths import runs_dir
 
 if TYPE_CHECKING:
     from ftkit.common.errors import Finding
+    from ftkit.data.new_task import NewTask
     from ftkit.data.task import Task
 
 
@@ -163,6 +164,10 @@ def new(
     print(f"message: {column}; target: {', '.join(targets)}. Checking the rows and splitting them ...", flush=True)
     made = make_task(name, table, column, targets, kind, prompt, held_out, seed)
     write_task(made, Path(source).name if Path(source).exists() else source, folder)
+    _print_new_task(made, folder, time.monotonic() - began)
+
+
+def _print_new_task(made: NewTask, folder: Path, seconds: float) -> None:
     for remark in made.remarks:
         print(f"  {remark}")
     for entry in made.rejected[:5]:
@@ -170,7 +175,7 @@ def new(
     if made.rejected:
         print(f"  {len(made.rejected):,} row(s) set aside in {folder / 'rejected.jsonl'}")
     counts = ", ".join(f"{len(rows):,} {split}" for split, rows in made.splits.items())
-    print(f"{folder}: {counts} ({time.monotonic() - began:.0f} s). Look at its task.toml, then: ftkit task check {folder}")
+    print(f"{folder}: {counts} ({seconds:.0f} s). Look at its task.toml, then: ftkit task check {folder}")
 
 
 @app.command("add-feedback")
@@ -188,11 +193,11 @@ def add_feedback(
     if (to is None) != in_place:
         raise KitError("Say where the result goes: --to FOLDER for a new task folder, or --in-place.")
     opened = load_task(task)
-    found = [file for path in files for file in feedback_files(path)]
-    added = rows_of_feedback(opened, found)
+    sources = [file for path in files for file in feedback_files(path)]
+    added = rows_of_feedback(opened, sources)
     for entry in added.refused:
         print(f"  {entry['where']} refused: {entry['reason'][:300]}")
-    print(f"{len(added.rows):,} row(s) to add, {len(added.refused):,} refused, from {len(found)} file(s)", flush=True)
+    print(f"{len(added.rows):,} row(s) to add, {len(added.refused):,} refused, from {len(sources)} file(s)", flush=True)
     path = write(opened, added, to)
     print(
         f"{path} has {len(added.rows):,} row(s) more. Next: ftkit task check {path.parent}, then ftkit train {path.parent}"

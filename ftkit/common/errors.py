@@ -12,7 +12,7 @@ class KitError(Exception):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a check: a thing, whether it is well, what was found, what to do if it is not, and the single cases.
+    """One line of a check: a thing, whether it is well, how it stands in words, what to do if not, and the single cases.
 
     `gate` marks a finding that must stop what comes next; `numbers` holds what a plot of it needs. `looked` is False if
     nothing could be looked at and nothing is known to be wrong: then the line begins with [--].
@@ -20,7 +20,7 @@ class Finding:
 
     thing: str
     ok: bool
-    found: str
+    text: str
     fix: str = ""
     cases: tuple[str, ...] = ()
     gate: bool = False
@@ -29,5 +29,5 @@ class Finding:
 
     def __str__(self) -> str:
         mark = "[fix]" if not self.ok else "[ok] " if self.looked else "[--] "
-        line = f"{mark} {self.thing:<13} {self.found}"
+        line = f"{mark} {self.thing:<13} {self.text}"
         return line if self.ok or not self.fix else f"{line}\n      -> {self.fix}"

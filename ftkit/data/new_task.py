@@ -148,14 +148,7 @@ def make_task(
         rows = [entry for entry in rows if isinstance(entry[2], dict)]
     elif kind != "json":
         rows = [(line, row, dump(a) if isinstance(a, (dict, list)) else str(a).strip()) for line, row, a in rows]
-    answers = [answer for _, _, answer in rows]
-    fields = guess_fields(answers) if kind == "json" else ()
-    labels = tuple(sorted(set(answers))) if kind == "label" else ()
-    task = Task(
-        Path(name), Path(name).name, kind, prompt or _prompt(kind, labels, fields),
-        title=Path(name).name.replace("_", " ").replace("-", " "),
-        max_message_characters=max_message_characters, labels=labels, fields=fields,
-    )  # fmt: skip
+    task = _describe_task(name, kind, [answer for _, _, answer in rows], prompt, max_message_characters)
     good = []
     for number, (line, row, answer) in enumerate(rows, 1):
         one = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
@@ -167,12 +160,28 @@ def make_task(
     if len(good) < SMALLEST:
         raise KitError(_too_few(table, good, rejected))
     if kind == "label":
-        remarks += _spelled_alike(labels)
+        remarks += _spelled_alike(task.labels)
     left_out = [column for column in table.columns if column not in (message, *targets)]
     if left_out:
         remarks.append(f"columns left out: {', '.join(left_out)}")
     splits = _split(task, good, held_out, seed, remarks)
     return NewTask(task, splits, sorted(rejected, key=lambda entry: entry["line"]), remarks)
+
+
+def _describe_task(name: str, kind: Kind, answers: Sequence[Any], prompt: str | None, most: int) -> Task:
+    """The task's description: its fields or labels from the answers, and a plain system prompt unless there is one."""
+    fields = guess_fields(answers) if kind == "json" else ()
+    labels = tuple(sorted(set(answers))) if kind == "label" else ()
+    return Task(
+        folder=Path(name),
+        name=Path(name).name,
+        kind=kind,
+        system_prompt=prompt or _prompt(kind, labels, fields),
+        title=Path(name).name.replace("_", " ").replace("-", " "),
+        max_message_characters=most,
+        labels=labels,
+        fields=fields,
+    )
 
 
 def _set_aside(line: int, reason: str, row: Row) -> Rejected:

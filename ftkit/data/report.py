@@ -43,7 +43,7 @@ def _balance_plot(finding: Finding) -> str:
     axes.set_xlabel("share of the split, %")
     figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    return picture(figure, f"Share of each value of {finding.numbers['field']} in every split. {finding.found}.")
+    return picture(figure, f"Share of each value of {finding.numbers['field']} in every split. {finding.text}.")
 
 
 def _confusion_plot(finding: Finding) -> str:
@@ -59,7 +59,7 @@ def _confusion_plot(finding: Finding) -> str:
     axes.set_xlabel("the simple model's guess")
     axes.set_ylabel("label")
     most = f" Most often: {'; '.join(finding.cases[:3])}." if finding.cases else ""
-    return picture(figure, f"{finding.found}. Rows are labels, columns the guesses.{most}")
+    return picture(figure, f"{finding.text}. Rows are labels, columns the guesses.{most}")
 
 
 def _lengths_plot(finding: Finding) -> str:
@@ -72,4 +72,4 @@ def _lengths_plot(finding: Finding) -> str:
     axes.set_xlabel("tokens of a training example, prompt and completion")
     axes.set_ylabel("rows")
     axes.spines[["top", "right"]].set_visible(False)
-    return picture(figure, f"{finding.found}.")
+    return picture(figure, f"{finding.text}.")

@@ -215,4 +215,4 @@ def _pass_gate(task: Task, rows: Sequence[Row], folder: Path) -> None:
         shutil.copy(task.folder / name, folder)
     write_jsonl(folder / "train.jsonl", rows)
     for finding in gate(load_task(folder)):
-        raise KitError(f"{finding.thing}: {finding.found} ({finding.cases[0]}). Nothing was written. {finding.fix}")
+        raise KitError(f"{finding.thing}: {finding.text} ({finding.cases[0]}). Nothing was written. {finding.fix}")

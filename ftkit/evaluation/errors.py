@@ -80,9 +80,9 @@ def worst(task: Task, rows: Sequence[Row], texts: Sequence[str], n: int = WORST)
     for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
         answer, target = parse_answer(task, text), row[task.target]
         if task.kind == "json":
-            given = answer or {}
-            wrong = [f.name for f in task.fields if f.name not in given or not same(given[f.name], target[f.name])]
-            wrong += [name for name in given if name not in target]
+            values = answer or {}
+            wrong = [f.name for f in task.fields if f.name not in values or not same(values[f.name], target[f.name])]
+            wrong += [name for name in values if name not in target]
         else:
             wrong = [] if same(answer, target) else [task.target]
         if wrong:
@@ -110,10 +110,10 @@ def calibration(
     whose values differ in their first token.
     """
     task = answerer.task
-    found = _first_tokens(answerer)
-    if found is None:
+    opening = _first_tokens(answerer)
+    if opening is None:
         return None
-    name, beginning, tokens = found
+    name, beginning, tokens = opening
     chats = [answerer.prompt(row[task.message], TUNED) for row in rows]
     texts = [prompt_text(answerer.tokenizer, chat) + beginning for chat in chats]
     chances = answerer.next_token_probabilities(texts, list(tokens.values()), TUNED, progress)  # [rows, values]
@@ -156,8 +156,8 @@ def _first_tokens(answerer: Answerer) -> tuple[str, str, dict[str, int]] | None:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     before = ids(start)
-    found = {value: ids(start + value + end) for value in values}
-    if any(own[: len(before)] != before for own in found.values()):
+    whole = {value: ids(start + value + end) for value in values}
+    if any(own[: len(before)] != before for own in whole.values()):
         return None
-    tokens = {value: own[len(before)] for value, own in found.items()}
+    tokens = {value: own[len(before)] for value, own in whole.items()}
     return (name, beginning, tokens) if len(set(tokens.values())) == len(tokens) else None

@@ -69,8 +69,8 @@ def _lines(text: str) -> list[str]:
 
 def _numbers(text: str) -> set[float]:
     """All numbers in a text, in digits, with or without commas between thousands."""
-    found = re.findall(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+(?:\.[0-9]+)?", text)
-    return {float(number.replace(",", "")) for number in found}
+    numbers = re.findall(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+(?:\.[0-9]+)?", text)
+    return {float(number.replace(",", "")) for number in numbers}
 
 
 def _in_order(text: str, words: Sequence[str]) -> bool:

@@ -154,9 +154,8 @@ class _Measured:
                 return self.answerer.complete(chats, BASE)
 
             settings = self._settings(BASE, chat_prompt(self.task, "", told=True, shots=shown))
-            found = self._predict(name or f"validation-{k}-shot", settings, messages, answers, plain=not name)
-            self.last = found
-            return found.texts
+            self.last = self._predict(name or f"validation-{k}-shot", settings, messages, answers, plain=not name)
+            return self.last.texts
 
         k, scores = choose_shots(self.task, validation, ask)
         self.chosen = FewShot(k=k, tried={str(n): value for n, value in scores.items()}, on=CHOSEN_ON)

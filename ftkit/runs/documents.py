@@ -57,8 +57,8 @@ class Document(Part):
         data = read_json(path)
         version = data.get("format") if isinstance(data, dict) else None
         if version != cls.VERSION:
-            found = f"of version {version}" if isinstance(version, int) else "of no known version"
-            raise KitError(f"{path} is {found}; this kit reads version {cls.VERSION}. {cls.CURE}")
+            words = f"of version {version}" if isinstance(version, int) else "of no known version"
+            raise KitError(f"{path} is {words}; this kit reads version {cls.VERSION}. {cls.CURE}")
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:

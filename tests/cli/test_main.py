@@ -73,7 +73,7 @@ def test_the_doctor_names_the_fix(monkeypatch):
     broken.__name__ = "_bitsandbytes"
     monkeypatch.setattr(doctor, "_bitsandbytes", broken)
     (line,) = [finding for finding in doctor.examine() if finding.thing == "bitsandbytes"]
-    assert not line.ok and "no such library" in line.found
+    assert not line.ok and "no such library" in line.text
 
 
 def test_bad_tasks_are_refused_in_one_line(broken_task, tmp_path):

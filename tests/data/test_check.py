@@ -71,7 +71,7 @@ def test_rows_that_do_not_fit_are_shown_and_stop(broken_task):
         not rows.ok
         and rows.gate
         and "train.jsonl, line 4, field 'ticket.urgency'" in rows.cases[1]
-        and "47 train" in rows.found
+        and "47 train" in rows.text
     )
     (broken_task / "test.jsonl").write_text("")
     assert any("test.jsonl is empty" in case for case in findings(broken_task)["rows"].cases)
@@ -178,7 +178,7 @@ def test_the_check_of_the_raw_messages_stops_and_shows_its_page(tmp_path):
 
 
 def test_balance_names_the_rarest_and_the_most_frequent_value(tiny_task_folder):
-    lines = [f.found for f in check_task(load_task(tiny_task_folder)) if f.thing == "balance"]
+    lines = [f.text for f in check_task(load_task(tiny_task_folder)) if f.thing == "balance"]
     assert [line.split(":")[0] for line in lines] == ["intent", "urgency"]
 
 
@@ -187,7 +187,7 @@ def test_a_row_longer_than_the_profile_takes_is_shown(tiny_task, tiny_choice):
     for limit in (100, 1000):
         profile = tiny_choice.profile.with_changes(max_length=limit)
         (lengths[limit],) = [f for f in check_task(tiny_task, profile=profile) if f.thing == "lengths"]
-    assert lengths[1000].ok and "0 over 1000" in lengths[1000].found
+    assert lengths[1000].ok and "0 over 1000" in lengths[1000].text
     assert not lengths[100].ok and lengths[100].cases[0].endswith("tokens")
 
 

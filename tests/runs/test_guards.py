@@ -95,7 +95,7 @@ def test_a_healthy_run_passes_all_guards_and_records_what_they_need(tiny_run):
     found = of_run(tiny_run)
     assert list(found) == THINGS
     assert all(finding.ok for finding in found.values()), list(map(str, found.values()))
-    assert not any("not recorded" in finding.found for finding in found.values())
+    assert not any("not recorded" in finding.text for finding in found.values())
     facts = tiny_run.record.guards
     assert facts.loss_tokens > 0 and facts.rows == guards.ROWS
     assert facts.rows_cut == facts.prompt_loss_tokens == facts.padding_loss_tokens == facts.rows_without_end == 0
@@ -114,9 +114,9 @@ def test_a_run_of_an_earlier_version_is_read_and_said_to_lack_records(run):
     found = of_run(run)
     assert all(finding.ok for finding in found.values())
     for thing in ("template", "end token", "loss mask", "base", "lengths"):
-        assert "not recorded" in found[thing].found
+        assert "not recorded" in found[thing].text
     for finding in found.values():
-        assert str(finding).startswith("[--] " if "not recorded" in finding.found else "[ok] "), str(finding)
+        assert str(finding).startswith("[--] " if "not recorded" in finding.text else "[ok] "), str(finding)
     assert Answerer.of_run(run).task.name == "desk"
 
 
@@ -156,7 +156,7 @@ def test_a_prompt_that_somebody_wrote_by_hand_is_found(tiny_task, tokenizer):
     closed = tokenizer.apply_chat_template(chat, tokenize=False)
     for prompt in (closed, "Table for two\nTicket:"):
         found = guards.prompt_form(prompt, tokenizer)
-        assert not found.ok and repr("<|im_start|>assistant\n") in found.found
+        assert not found.ok and repr("<|im_start|>assistant\n") in found.text
 
 
 # --- 2 and 3: the loss mask ---
@@ -206,7 +206,7 @@ def test_a_model_that_ends_its_turn_with_another_token_than_the_tokenizers_end_i
 def test_a_batch_without_any_loss_is_found(trainer, dataset, tiny_choice):
     collated(trainer, lambda batch: batch["labels"].fill_(-100))
     found = at_start(trainer, dataset, tiny_choice)
-    assert "nothing can be learned" in found["loss mask"].found
+    assert "nothing can be learned" in found["loss mask"].text
 
 
 def test_a_broken_training_is_stopped_before_its_first_step(tiny_task, tiny_choice, tokenizer, tmp_path, monkeypatch):
@@ -239,7 +239,7 @@ def test_a_learning_rate_off_by_a_hundred_is_said_before_the_training(tiny_choic
         profile = tiny_choice.profile.with_changes(learning_rate=rate)
         assert guards.learning_rate(profile).ok
         found = guards.learning_rate(profile.with_changes(learning_rate=rate * factor))
-        assert not found.ok and words in found.found and not found.gate
+        assert not found.ok and words in found.text and not found.gate
 
 
 def log_of(*losses, every=10):
@@ -260,7 +260,7 @@ def log_of(*losses, every=10):
 )
 def test_the_loss_tells_a_learning_rate_that_looked_usual(tiny_choice, losses, words):
     found = guards.learning_rate(tiny_choice.profile, log_of(*losses))
-    assert found.ok == (not words) and words in found.found
+    assert found.ok == (not words) and words in found.text
 
 
 def test_a_training_of_a_few_steps_is_not_judged_by_its_loss(tiny_choice):
@@ -335,11 +335,11 @@ def test_a_missing_or_broken_adapter_file_is_a_finding(run):
 
 def test_a_model_that_answers_without_its_adapter_is_found(tiny_run):
     base = load_model(tiny_run.profile.model, tiny_run.profile.dtype)
-    assert "no adapter is on this model" in guards.adapter_in_use(base).found
+    assert "no adapter is on this model" in guards.adapter_in_use(base).text
     tuned = load_adapter(base, tiny_run.adapter)
     assert guards.adapter_in_use(tuned).ok
     with tuned.disable_adapter():
-        assert "switched off" in guards.adapter_in_use(tuned).found
+        assert "switched off" in guards.adapter_in_use(tuned).text
     assert guards.adapter_in_use(tuned).ok
 
 
@@ -365,14 +365,14 @@ def test_layers_that_were_repacked_are_found_and_not_merged(tiny_run):
     with torch.inference_mode():
         model.eval()(torch.arange(3, 43)[None])
     found = guards.unpacked(model)
-    assert not found.ok and "were repacked by a forward pass" in found.found
+    assert not found.ok and "were repacked by a forward pass" in found.text
     assert guards.mergeable(model) == found
 
 
 def test_merging_into_four_bits_is_found(tiny_run):
     model = load_model(tiny_run.profile.model, tiny_run.profile.dtype)
     found = guards.mergeable(load_adapter(model, tiny_run.adapter))
-    assert not found.ok and "14 layers are in 4 bits" in found.found and "Dequantize" in found.fix
+    assert not found.ok and "14 layers are in 4 bits" in found.text and "Dequantize" in found.fix
     whole = dequantize(load_model(tiny_run.profile.model, tiny_run.profile.dtype))
     assert guards.mergeable(load_adapter(whole, tiny_run.adapter)).ok
 
@@ -395,7 +395,7 @@ def test_an_export_that_lost_the_tuned_model_is_found(run, record, words):
     if words:
         only(found, "merge", words)
     else:
-        assert found["merge"].ok and "merged" in found["merge"].found
+        assert found["merge"].ok and "merged" in found["merge"].text
 
 
 # --- 9: lengths ---
@@ -413,7 +413,7 @@ def test_examples_cut_by_the_maximum_length_are_found(trainer, dataset, tiny_cho
 
 def test_answers_that_may_not_be_as_long_as_in_training_are_found():
     assert guards.lengths(None, longest_answer=52, room=56).ok
-    assert "answers end after 40 tokens at most" in guards.lengths(None, longest_answer=52, room=40).found
+    assert "answers end after 40 tokens at most" in guards.lengths(None, longest_answer=52, room=40).text
 
 
 def test_an_export_may_write_as_much_as_the_longest_training_answer(run, tmp_path):
@@ -461,4 +461,4 @@ def test_an_adapter_with_another_configuration_is_found_without_a_model(run, con
     assert guards.adapter(run.adapter, run.profile.model).ok
     (run.adapter / "adapter_config.json").write_text(config.replace("BASE", run.profile.model))
     found = next(finding for finding in guards.of_run(run) if finding.thing == "adapter")
-    assert not found.ok and found.fix and re.search(words, found.found) and str(run.folder) not in str(found)
+    assert not found.ok and found.fix and re.search(words, found.text) and str(run.folder) not in str(found)

@@ -35,7 +35,7 @@ def test_the_reference_run_is_of_the_cpu_profile_and_the_desk_as_they_are():
 
 def test_every_guard_has_what_it_looks_at_in_the_reference_run_and_finds_it_well(no_runs):
     findings = list(guards.of_run(open_run()))
-    assert [finding.found for finding in findings if not (finding.ok and finding.looked)] == []
+    assert [finding.text for finding in findings if not (finding.ok and finding.looked)] == []
     assert {"base", "template", "loss mask", "end token"} <= {finding.thing for finding in findings}
 
 
