@@ -2,11 +2,13 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from ftkit import __version__
 from ftkit.common.paths import kit_root
 from ftkit.course import plots
 
@@ -35,6 +37,10 @@ def test_the_constraints_are_those_of_this_environment():
 
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert pinned == dict(re.findall(r"^([\w.-]+)==(\S+)$", lock.text(), re.MULTILINE))
+
+
+def test_colab_installs_the_version_that_the_notebooks_are_written_for():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ftkit"]["tag"] == f"v{__version__}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
