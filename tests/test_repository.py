@@ -115,3 +115,18 @@ def test_the_road_map_says_in_text_what_it_draws():
         assert name in picture.svg and what in picture.svg
         assert name in str(picture) and lesson in str(picture)
     assert "<desc>" in picture.svg and 'role="img"' in picture.svg
+
+
+def test_the_architecture_page_names_what_is_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    path = re.findall(r"^\| \[.+?\]\(\.\./(ftkit/[\w/.]+)\) \| (\d+) \|", page, re.MULTILINE)
+    lines = {file: len((ROOT / file).read_text(encoding="utf-8").splitlines()) for file, _ in path}
+    assert path and all(abs(lines[file] - int(number)) <= 20 for file, number in path), lines
+    assert sum(lines.values()) < 2000  # what one evening holds
+    named = re.findall(r"`((?:ftkit|apps)/[\w/.]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", page)
+    assert len(named) > 20
+    for file, names in named:
+        code = (ROOT / file).read_text(encoding="utf-8")
+        for name in re.findall(r"[\w.]+", names):
+            made = rf"\b(def|class) {name.split('.')[-1]}\b|^([A-Z_]+, )*{name}\b"
+            assert re.search(made, code, re.MULTILINE), f"{file}: {name}"
