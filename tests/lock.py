@@ -18,7 +18,7 @@ RUN, TEST = ("lab", "serve", "demo"), ("test",)  # extras; `gpu` is for other ma
 
 def needed(extras: tuple[str, ...]) -> dict[str, str]:
     """{name: version} of the installed packages that the kit needs with these extras, itself left out."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     waiting = [Requirement(f"ftkit[{','.join(extras)}]")]
     done: set[tuple[str, str]] = set()
     while waiting:
@@ -28,7 +28,7 @@ def needed(extras: tuple[str, ...]) -> dict[str, str]:
             package = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # for another system or another Python
-        found[name] = package.version.split("+")[0]
+        versions[name] = package.version.split("+")[0]
         for extra in ("", *wanted.extras):
             if (name, extra) in done:
                 continue
@@ -37,8 +37,8 @@ def needed(extras: tuple[str, ...]) -> dict[str, str]:
                 next_one = Requirement(line)
                 if next_one.marker is None or next_one.marker.evaluate({"extra": extra}):
                     waiting.append(next_one)
-    found.pop("ftkit", None)
-    return found
+    versions.pop("ftkit", None)
+    return versions
 
 
 def text() -> str:
