@@ -13,16 +13,16 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.measure import validation_loss
+from experiments import beliefs_report
 from experiments.beliefs_data import training_set
-from experiments.laboratory import Experiment, Laboratory, Line, arguments, choose_groups, read_plan, to_do
+from experiments.laboratory import BELIEFS_PLAN, Laboratory, Line, Trial, arguments, choose_groups, read_plan, to_do
 from experiments.recipe import fit, profile_of, run_baseline, scores_and_rows, subset
 from ftkit.common.errors import KitError
 from ftkit.common.machine import resolve_dtype
@@ -36,24 +36,10 @@ from ftkit.evaluation.metrics import score
 from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 
-PLAN = Path(__file__).with_name("beliefs.toml")
 LABORATORY = Laboratory("experiments.beliefs", BeliefResults)
 SHOWN = 6  # answers that are kept as texts, to look at
 BATCH = 64
 RECIPE = ("model", "learning_rate", "warmup", "batch_size", "gradient_accumulation", "rank", "alpha", "dropout", "max_steps")
-
-
-@dataclass(frozen=True)
-class Trial(Experiment):
-    """An experiment on a belief: besides, what is done to the training `data`, and whether the general check is made.
-
-    Methods: `qlora`, `full` (with `special` "mixed", and "mixed random" for random weights), `base`, `few-shot`,
-    `tfidf`, `majority`. `judged` false: the task is not the desk's, only the general check counts.
-    """
-
-    data: dict[str, Any] = field(default_factory=dict)
-    general: bool = False
-    judged: bool = True
 
 
 def run(trial: Trial) -> dict[str, Any]:
@@ -141,7 +127,7 @@ def check_general(answerer: Answerer) -> dict[str, Any]:
 def head(lines: Sequence[Line]) -> dict[str, Any]:
     """What stands before the results: whose rows the 0 and 1 are of, and which experiments belong to which line."""
     task = load_task("desk")
-    table = tomllib.loads(PLAN.read_text(encoding="utf-8"))
+    table = tomllib.loads(BELIEFS_PLAN.read_text(encoding="utf-8"))
     return {
         "about": "Three beliefs put to the test; written by python -m experiments.beliefs, plan in beliefs.toml",
         "task": {"name": task.name, "fingerprint": task.fingerprint(), "split": "validation"},
@@ -169,7 +155,7 @@ def minutes(trial: Trial, cost: dict[str, Any]) -> float:
 
 def plan(lines: Sequence[Line], results: dict[str, Any], workers: int) -> str:
     """The plan as a table: each line's experiments, how many have a result, and the minutes of those that have none."""
-    cost = tomllib.loads(PLAN.read_text(encoding="utf-8"))["cost"]
+    cost = tomllib.loads(BELIEFS_PLAN.read_text(encoding="utf-8"))["cost"]
     table, counted = [], set()
     for group in dict.fromkeys(line.group for line in lines):
         table.append(f"{group}\n  {'line':<28}{'seeds':>6}{'done':>6}{'min each':>10}{'min left':>10}")
@@ -201,7 +187,7 @@ def main() -> None:
     if options.one:
         print("RESULT " + json.dumps(run(Trial(**json.loads(options.one)))), flush=True)
         return
-    lines = read_plan(PLAN, Trial)
+    lines = read_plan(BELIEFS_PLAN, Trial)
     wanted = choose_groups(lines, options.only)
     if options.plan:
         print(plan(wanted, LABORATORY.results(), options.workers))
@@ -209,8 +195,6 @@ def main() -> None:
     if not options.report:
         laboratory = replace(LABORATORY, head=head(lines))
         laboratory.search(wanted, options.hours, options.workers, options.failed)
-    from experiments import beliefs_report
-
     beliefs_report.write()
 
 

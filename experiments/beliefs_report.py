@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import markdown_table
-from experiments.beliefs import PLAN, Trial
-from experiments.laboratory import Line, read_plan
+from experiments.laboratory import BELIEFS_PLAN, Line, Trial, read_plan
 from experiments.recipe_report import fields_by_seed, fields_right, results_of, with_interval
 from ftkit.common.errors import KitError
 from ftkit.common.files import replacing
@@ -180,8 +179,8 @@ def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     results = BeliefResults.load(folder).results if BeliefResults.exists(folder) else {}
     if not results:
         raise KitError(f"{BeliefResults.path(folder)} holds no results yet: run python -m experiments.beliefs first.")
-    plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
-    lines = read_plan(PLAN, Trial)
+    plan = tomllib.loads(BELIEFS_PLAN.read_text(encoding="utf-8"))
+    lines = read_plan(BELIEFS_PLAN, Trial)
     parts = []
     for name, (alt, paint) in PLOTS.items():
         own = [line for line in lines if line.group == name]

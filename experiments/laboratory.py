@@ -23,6 +23,9 @@ from ftkit.common.machine import versions
 from ftkit.course.beliefs import FOLDER
 from ftkit.runs.documents import Document
 
+RECIPE_PLAN = Path(__file__).with_name("recipe.toml")
+BELIEFS_PLAN = Path(__file__).with_name("beliefs.toml")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -44,6 +47,19 @@ class Experiment:
         decides = {name: value for name, value in vars(self).items() if name != "test" or value}
         text = json.dumps(decides, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Trial(Experiment):
+    """An experiment on a belief: besides, what is done to the training `data`, and whether the general check is made.
+
+    Methods: `qlora`, `full` (with `special` "mixed", and "mixed random" for random weights), `base`, `few-shot`,
+    `tfidf`, `majority`. `judged` false: the task is not the desk's, only the general check counts.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    general: bool = False
+    judged: bool = True
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
 from trl import SFTTrainer
 
 from benchmarks.measure import validation_loss
+from experiments import recipe_report
 from experiments.documents import RecipeResults
-from experiments.laboratory import Experiment, Laboratory, arguments, choose_groups, read_plan
+from experiments.laboratory import RECIPE_PLAN, Experiment, Laboratory, arguments, choose_groups, read_plan
 from ftkit.common.errors import KitError
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.profiles import Profile, read_profiles
@@ -45,7 +46,6 @@ from ftkit.runs.run import SPARE
 from ftkit.training import cpu_kernels as kernels
 from ftkit.training.trainer import CompletionTrainer, cast_adapter, lora_config, sft_config
 
-PLAN = Path(__file__).with_name("recipe.toml")
 LABORATORY = Laboratory("experiments.recipe", RecipeResults)
 
 
@@ -359,10 +359,8 @@ def main() -> None:
         print("RESULT " + json.dumps(run(Experiment(**json.loads(options.one)))), flush=True)
         return
     if not options.report:
-        lines = choose_groups(read_plan(PLAN), options.only)
+        lines = choose_groups(read_plan(RECIPE_PLAN), options.only)
         LABORATORY.search(lines, options.hours, options.workers, options.failed)
-    from experiments import recipe_report
-
     recipe_report.write()
 
 

@@ -12,8 +12,7 @@ from scipy.stats import norm
 
 from benchmarks.report import markdown_table
 from experiments.documents import RecipeResult, RecipeResults
-from experiments.laboratory import Line, read_plan
-from experiments.recipe import PLAN
+from experiments.laboratory import RECIPE_PLAN, Line, read_plan
 from ftkit.common.console import clock
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
@@ -232,9 +231,9 @@ def shipped(run: Run) -> str:
 def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     """Write the page, and the plot where there are curves."""
     results = RecipeResults.load(folder).results
-    plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
+    plan = tomllib.loads(RECIPE_PLAN.read_text(encoding="utf-8"))
     parts = [f"## What the search taught\n\n{plan.pop('taught')['said'].strip()}"]
-    lines = read_plan(PLAN)
+    lines = read_plan(RECIPE_PLAN)
     for name, about in plan.items():
         own = [line for line in lines if line.group == name]
         parts.append(

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import beliefs, beliefs_data, beliefs_report, recipe, recipe_report
-from experiments.beliefs import PLAN, Trial
-from experiments.laboratory import Laboratory, choose_groups, read_plan, to_do
+from experiments.laboratory import BELIEFS_PLAN, Laboratory, Trial, choose_groups, read_plan, to_do
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.paths import kit_root
@@ -18,7 +17,7 @@ from ftkit.data.task import load_task
 from ftkit.evaluation import forgetting as general
 
 DESK = load_task("desk")
-LINES = read_plan(PLAN, Trial)
+LINES = read_plan(BELIEFS_PLAN, Trial)
 
 
 def intent(example):

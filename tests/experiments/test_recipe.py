@@ -7,7 +7,7 @@ import pytest
 
 from experiments import recipe, recipe_report
 from experiments.documents import CutScores, RecipeResult, RecipeResults
-from experiments.laboratory import Experiment, read_plan
+from experiments.laboratory import RECIPE_PLAN, Experiment, read_plan
 from ftkit.common.files import read_json
 from ftkit.common.profiles import read_profiles
 from ftkit.course.beliefs import FOLDER
@@ -20,7 +20,7 @@ ON = {"date": "2026-01-01", "threads": 1, "versions": {}}  # what an experiment 
 
 def test_every_change_is_one_change_from_its_groups_centre():
     groups = {}
-    for line in read_plan(recipe.PLAN):
+    for line in read_plan(RECIPE_PLAN):
         groups.setdefault(line.group, []).append(line)
     named = ["recipe", "small", "methods", "closer", "longer", "settled", "order", "spaces", "around", "first", "curves"]
     assert list(groups) == named
@@ -38,7 +38,7 @@ def test_every_change_is_one_change_from_its_groups_centre():
 
 
 def test_the_cpu_profile_is_the_recipe_that_the_search_settled_on():
-    (settled,) = (line.experiments[0] for line in read_plan(recipe.PLAN) if line.group == "order" and not line.expected)
+    (settled,) = (line.experiments[0] for line in read_plan(RECIPE_PLAN) if line.group == "order" and not line.expected)
     profile = read_profiles()["cpu"]
     steps = {"max_steps": profile.epochs * len(load_task("desk").rows("train")) / profile.examples_per_step}
     assert settled.profile == {name: getattr(profile, name) for name in settled.profile} | steps
@@ -192,7 +192,7 @@ def test_a_difference_is_paired_by_row_and_seed():
 
 
 def test_what_is_left_of_a_cut_change_is_compared_with_all_of_it_and_with_the_centre():
-    lines = [line for line in read_plan(recipe.PLAN) if line.group == "order"]
+    lines = [line for line in read_plan(RECIPE_PLAN) if line.group == "order"]
     centre, linear = lines[0], next(line for line in lines if "linear layers alone" in line.name)
     scores = {"intent": 0.5, "exact match": 0.25}
 
@@ -214,7 +214,7 @@ def test_what_is_left_of_a_cut_change_is_compared_with_all_of_it_and_with_the_ce
 
 
 def test_methods_are_compared_on_the_test_split_by_message_and_seed():
-    lines = [line for line in read_plan(recipe.PLAN) if line.group == "curves" and line.name.endswith("1400 rows")]
+    lines = [line for line in read_plan(RECIPE_PLAN) if line.group == "curves" and line.name.endswith("1400 rows")]
     digits = {"qlora": "1100", "full": "1111", "lora": "1100", "tfidf": "1000"}
 
     def tested(one, rows):
