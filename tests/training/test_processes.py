@@ -77,7 +77,7 @@ def test_one_process_agrees_with_itself():
 def test_the_fsdp_configuration_is_one_that_accelerate_takes():
     from accelerate.commands.config.config_args import ClusterConfig
 
-    path = kit_root() / "ftkit" / "fsdp_qlora.yaml"
+    path = kit_root() / "ftkit" / "training" / "fsdp_qlora.yaml"
     config = ClusterConfig.from_yaml_file(str(path))
     assert str(config.distributed_type).endswith("FSDP") and config.mixed_precision == "bf16"
     assert yaml.safe_load(path.read_text())["fsdp_config"]["fsdp_version"] == 2
