@@ -318,7 +318,7 @@ def demo(
         ):
             raise typer.Exit(code)
     elif opened.is_evaluated:
-        from ftkit.evaluation.measure import load_evaluation
+        from ftkit.evaluation.saved_answers import load_evaluation
 
         _show_evaluation(load_evaluation(opened))
     _serve(opened, port, share, (user, password) if auth else None)

@@ -16,10 +16,9 @@ from ftkit.common.templates import ENVIRONMENT, render
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Task
 from ftkit.evaluation.answer import TUNED
-from ftkit.evaluation.measure import load_evaluation
 from ftkit.evaluation.metrics import same
 from ftkit.evaluation.report import render_report
-from ftkit.evaluation.saved_answers import read_answers
+from ftkit.evaluation.saved_answers import load_evaluation, read_answers
 from ftkit.evaluation.stream import Answer
 from ftkit.runs.card import CARD
 from ftkit.runs.documents import Evaluation

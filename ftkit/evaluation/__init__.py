@@ -15,8 +15,8 @@ __getattr__, __dir__ = face(
         "constrained": "ROOM SchemaProcessor",
         "intervals": "bootstrap_interval compare_shares describe_comparison seeds_interval share_interval",
         "metrics": "score",
-        "saved_answers": "read_answers",
-        "measure": "answers_of evaluate load_evaluation",
+        "saved_answers": "load_evaluation read_answers",
+        "measure": "answers_of evaluate",
         "tables": "comparison_table describe_evaluation evaluation_table",
     },
 )

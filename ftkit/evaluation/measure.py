@@ -254,13 +254,6 @@ def compare_runs(first: Run, second: Run, split: str = "test", say: Say = print,
     return RunsCompared(task=task.name, split=split, n=len(rows), runs=(first.name, second.name), metrics=metrics)
 
 
-def load_evaluation(run: Run) -> Evaluation:
-    """The saved evaluation of a run. Raises `KitError` if there is none or it cannot be read."""
-    if not Evaluation.exists(run.folder):
-        raise KitError(f"{run.name} has not been evaluated yet: ftkit evaluate {run.name}")
-    return Evaluation.load(run.folder)
-
-
 def answers_of(run: Run, result: Evaluation) -> dict[str, list[str]]:
     """Each model's answers to the rows of an evaluation, in their order: as kept, or made again where that is cheap.
 

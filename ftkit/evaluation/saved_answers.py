@@ -1,4 +1,4 @@
-"""A model's answers to held-out rows, kept in the run, so that nothing is computed twice (lesson 04)."""
+"""What a run keeps of its evaluation: a model's answers to held-out rows, so that nothing is computed twice (lesson 04)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from ftkit.common.console import Progress, Say
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump, json_lines, write_text
+from ftkit.runs.documents import Evaluation
 from ftkit.runs.run import Run
 
 
@@ -21,6 +22,13 @@ class Predictions:
 
     texts: list[str]
     seconds: float
+
+
+def load_evaluation(run: Run) -> Evaluation:
+    """The saved evaluation of a run. Raises `KitError` if there is none or it cannot be read."""
+    if not Evaluation.exists(run.folder):
+        raise KitError(f"{run.name} has not been evaluated yet: ftkit evaluate {run.name}")
+    return Evaluation.load(run.folder)
 
 
 def answers_file(split: str, model: str) -> str:

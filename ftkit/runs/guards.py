@@ -24,7 +24,7 @@ from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
 from ftkit.models.find import packaged_file, weights_digest
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_tokenizer
-from ftkit.runs.documents import ExportRecord, Facts, LogEntry
+from ftkit.runs.documents import ExportRecord, Facts
 from ftkit.runs.run import Run, adapter_digest
 
 if TYPE_CHECKING:
@@ -169,12 +169,12 @@ def loss_mask(facts: Facts | None) -> Finding:
     return Finding(thing, True, f"only answers carry loss: {every:,} tokens in {facts.rows} examples")
 
 
-def learning_rate(profile: Profile, log: Sequence[LogEntry] = ()) -> Finding:
-    """Is the learning rate one that LoRA learns with? Judged by its size, and by the loss log where there is one."""
+def learning_rate(profile: Profile, curve: Sequence[tuple[int, float]] = ()) -> Finding:
+    """Is the learning rate one that LoRA learns with? Judged by its size, and by the (step, loss) pairs of a training."""
     thing, rate, (low, high) = "learning rate", profile.learning_rate, RATES
-    losses = [entry.loss for entry in log]
+    losses = [loss for _, loss in curve]
     ran = f"; the loss went from {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
-    telling = len(losses) >= 2 and log[-1].step >= TELLING_STEPS
+    telling = len(losses) >= 2 and curve[-1][0] >= TELLING_STEPS
     if rate > high or any(not loss < GUESSED for loss in losses) or (telling and _rose(losses)):
         text = f"{rate:g} is too high{'' if rate > high else ' for this model and data'}{ran}"
         return Finding(thing, False, text, "Divide it by 10 and train again (--fresh); the profiles use 2e-4 to 1e-3.")
@@ -364,7 +364,7 @@ def of_run(run: Run) -> Iterator[Finding]:
         "template": lambda: template(facts, load_tokenizer(run.profile.model)),
         "end token": lambda: end_token(facts),
         "loss mask": lambda: loss_mask(facts),
-        "learning rate": lambda: learning_rate(run.profile, run.log()),
+        "learning rate": lambda: learning_rate(run.profile, run.loss_curve()),
         "leakage": lambda: leakage(run),
         "base": lambda: base(facts, run.profile.model),
         "adapter": lambda: adapter(run.adapter, record.profile.model),

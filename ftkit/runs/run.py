@@ -118,6 +118,10 @@ class Run:
         except ValidationError as error:
             raise KitError(f"{path}: a line is broken ({first_fault(error)}). {RunRecord.CURE}") from None
 
+    def loss_curve(self) -> list[tuple[int, float]]:
+        """The (step, loss) pairs of the loss log."""
+        return [(entry.step, entry.loss) for entry in self.log()]
+
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:
     """Make the folder of a new run, its `run.json` with everything that decides the result."""

@@ -92,7 +92,7 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
         f"({record.memory_against_plan}). "
         "The saved adapter, loaded again, gives the same logits."
     )
-    guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.log())], say)
+    guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.loss_curve())], say)
     return run
 
 

@@ -76,13 +76,13 @@ AGREEMENT = {
         import math
         from ftkit.evaluation import baselines, bootstrap_interval
         from ftkit.data import parse_answer
-        opened, measured = scored(texts[TUNED], rows), result["models"][TUNED]["scores"]
+        opened, measured = scored(texts[TUNED], rows), result.models[TUNED].scores
         assert set(opened) == set(measured)
-        assert all(math.isclose(opened[name], measured[name]["value"]) for name in measured)
+        assert all(math.isclose(opened[name], measured[name].value) for name in measured)
         tickets = [row["ticket"] for row in rows]
         assert [same_ticket(text, ticket) for text, ticket in zip(texts[TUNED], tickets)] == whole.tolist()
         shares = field_shares([parse_answer(desk, text) for text in texts[TUNED]], tickets)
-        assert all(math.isclose(shares[name], measured[name]["value"]) for name in tickets[0])
+        assert all(math.isclose(shares[name], measured[name].value) for name in tickets[0])
         drawn_in_the_open = stats.bootstrap(
             (whole.astype(float),), np.mean, n_resamples=2000, rng=np.random.default_rng(17)
         ).confidence_interval
@@ -90,7 +90,7 @@ AGREEMENT = {
         assert np.allclose(packaged, (drawn_in_the_open.low, drawn_in_the_open.high))
         assert np.allclose(packaged, bootstrap(whole.astype(float), np.random.default_rng(17)), atol=0.015)
         wilson = stats.binomtest(int(whole.sum()), len(whole)).proportion_ci(method="wilson")
-        assert share_interval(whole) == (wilson.low, wilson.high) == tuple(measured["exact match"]["interval"])
+        assert share_interval(whole) == (wilson.low, wilson.high) == measured["exact match"].interval
         assert (compared.better, compared.worse, compared.p) == (better, worse, p)
         assert better_worse(tfidf_right, tuned_right) == (better, worse)
         packaged = [json.loads(text)["intent"] for text in baselines.tfidf(desk, train, rows).texts]

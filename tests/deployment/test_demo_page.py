@@ -19,8 +19,9 @@ from ftkit.deployment.demo_page import (
 )
 from ftkit.deployment.form import fill_form, read_form
 from ftkit.deployment.gatekeeper import free_port
-from ftkit.evaluation.measure import FORMAT, evaluate
+from ftkit.evaluation.measure import evaluate
 from ftkit.evaluation.stream import Answer
+from ftkit.runs.documents import WrongAnswer
 from ftkit.runs.run import Run
 
 DESK = load_task("desk")
@@ -144,12 +145,12 @@ def test_the_wrong_answers_are_listed_by_field(tiny_task_folder, tmp_path):
 def test_the_evaluation_is_shown_as_report_or_why_not(tiny_run, tmp_path):
     run = Run(shutil.copytree(tiny_run.folder, tmp_path / "run"))
     assert "has not been evaluated yet" in render_evaluation(run)
-    for broken in ("[", "{}", '{"format": 2}', json.dumps({"format": FORMAT}), "3"):
+    for broken in ("[", "{}", '{"format": 2}', '{"format": 1}', "3"):
         (run.folder / "evaluation.json").write_text(broken)
         assert render_evaluation(run).startswith('<p class="note">')
     result = evaluate(run, say=lambda line: None, limit=2, quick=True)
-    result["worst"] = [{"message": "</iframe>${1}", "target": "{}", "prediction": "<script>", "wrong": ["day"]}]
-    (run.folder / "evaluation.json").write_text(json.dumps(result))
+    worst = WrongAnswer(id="x", message="</iframe>${1}", target="{}", prediction="<script>", wrong=["day"])
+    result.model_copy(update={"worst": [worst]}).save(run.folder)
     shown = render_evaluation(run)
     assert shown.startswith('<iframe class="report"') and 'sandbox="" srcdoc="&lt;!doctype html&gt;' in shown
     assert "<script" not in shown and "${" not in shown and shown.count("</iframe>") == 1

@@ -146,15 +146,24 @@ def test_corrupted_runs_are_refused_with_the_cause(run, tmp_path, to):
     ("change", "words"),
     [
         (lambda text: text[: len(text) // 2], "not readable as JSON"),
-        (lambda text: "[]", "is not the record of a run"),
-        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "task"}), "it lacks 'task'"),
-        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "profile"}), "it lacks 'profile'"),
-        (lambda text: text.replace('"rank"', '"rang"'), r"no usable profile.*Restore it"),
-        (lambda text: text.replace('"rank": 8', '"rank": "many"'), r"the profile's rank is 'many'.*Restore it"),
-        (lambda text: text.replace('"machine"', '"maschine"'), r"run\.json lacks what a model card says \('machine'\)"),
-        (lambda text: text.replace('"versions"', '"version"'), r"run\.json lacks what a model card says \('versions'\)"),
-        (lambda text: json.dumps(json.loads(text) | {"training": 3}), r"run\.json is broken: 'training' is no object"),
-        (lambda text: text.replace('"folder"', '"ordner"'), "does not name its task"),
+        (lambda text: "[]", "of no known version.*Restore it"),
+        (
+            lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "task"}),
+            "'task': field required",
+        ),
+        (
+            lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "profile"}),
+            "'profile': field required",
+        ),
+        (lambda text: text.replace('"rank"', '"rang"'), r"field 'profile.rank': field required.*Restore it"),
+        (lambda text: text.replace('"rank": 8', '"rank": "many"'), r"field 'profile.rank'.*integer, not 'many'.*Restore it"),
+        (lambda text: text.replace('"machine"', '"maschine"'), r"run\.json, field 'machine': field required"),
+        (lambda text: text.replace('"versions"', '"version"'), r"run\.json, field 'versions': field required"),
+        (
+            lambda text: json.dumps(json.loads(text) | {"training": 3}),
+            r"'training': input should be an object",
+        ),
+        (lambda text: text.replace('"folder"', '"ordner"'), "field 'task.folder': field required"),
     ],
 )
 def test_a_broken_record_is_refused_with_the_cause(run, tmp_path, change, words):

@@ -13,8 +13,9 @@ from ftkit.data.prompt import prompt_text
 from ftkit.data.task import load_task
 from ftkit.evaluation.baselines import majority, tfidf
 from ftkit.evaluation.intervals import compare_shares, share_interval
-from ftkit.evaluation.measure import compare_runs, evaluate, load_evaluation
+from ftkit.evaluation.measure import compare_runs, evaluate
 from ftkit.evaluation.metrics import same, score
+from ftkit.evaluation.saved_answers import load_evaluation
 from ftkit.evaluation.tables import comparison_table, describe_evaluation, evaluation_table
 from ftkit.runs.run import Run
 

@@ -22,7 +22,7 @@ from ftkit.models.find import weights_digest
 from ftkit.models.four_bit import dequantize, linear_4bit_layers
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
-from ftkit.runs.documents import ExportRecord, LogEntry, RunRecord, TaskOfRun
+from ftkit.runs.documents import ExportRecord, RunRecord, TaskOfRun
 from ftkit.runs.run import Run, all_runs
 from ftkit.training.finetune import train
 from ftkit.training.trainer import make_trainer, training_data
@@ -242,8 +242,8 @@ def test_a_learning_rate_off_by_a_hundred_is_said_before_the_training(tiny_choic
         assert not found.ok and words in found.text and not found.gate
 
 
-def log_of(*losses, every=10):
-    return [LogEntry(step=every * n, loss=loss, learning_rate=1e-3, tokens=n, seconds=n) for n, loss in enumerate(losses, 1)]
+def curve_of(*losses, every=10):
+    return [(every * n, loss) for n, loss in enumerate(losses, 1)]
 
 
 @pytest.mark.parametrize(
@@ -259,12 +259,12 @@ def log_of(*losses, every=10):
     ],
 )
 def test_the_loss_tells_a_learning_rate_that_looked_usual(tiny_choice, losses, words):
-    found = guards.learning_rate(tiny_choice.profile, log_of(*losses))
+    found = guards.learning_rate(tiny_choice.profile, curve_of(*losses))
     assert found.ok == (not words) and words in found.text
 
 
 def test_a_training_of_a_few_steps_is_not_judged_by_its_loss(tiny_choice):
-    assert guards.learning_rate(tiny_choice.profile, log_of(3.6, 3.7, every=3)).ok
+    assert guards.learning_rate(tiny_choice.profile, curve_of(3.6, 3.7, every=3)).ok
 
 
 def test_a_training_says_that_its_learning_rate_is_too_high(tiny_task, tiny_choice, tmp_path, monkeypatch):

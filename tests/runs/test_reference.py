@@ -7,8 +7,8 @@ from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice, choose_profile, read_profiles
 from ftkit.data.task import load_task
 from ftkit.evaluation.answer import TUNED, Answerer
-from ftkit.evaluation.measure import evaluate, load_evaluation
-from ftkit.evaluation.saved_answers import read_answers
+from ftkit.evaluation.measure import evaluate
+from ftkit.evaluation.saved_answers import load_evaluation, read_answers
 from ftkit.runs import guards
 from ftkit.runs.card import write_card
 from ftkit.runs.run import REFERENCE, Run, finished_run, open_run, reference_run
