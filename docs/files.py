@@ -105,7 +105,7 @@ def summary(kind: type) -> str:
 def page() -> str:
     """The whole page."""
     sections, seen = [HEAD], set()
-    titles = {document: f"`{document.FILE}`, version {document.VERSION}" for document in DOCUMENTS}
+    titles = {document: f"`{document.FILE}`, version {document.version()}" for document in DOCUMENTS}
     for document in (*DOCUMENTS, LogEntry):
         name = titles.get(document, "`log.jsonl`")
         anchor = getattr(document, "FILE", "log.jsonl")

@@ -158,7 +158,7 @@ class Laboratory:
     def save(self, key: str, result: dict[str, Any]) -> None:
         """Put one result into the file, the others as they are there."""
         saved = self.kind.load(self.folder).as_data()["results"] if self.kind.exists(self.folder) else {}
-        data = {"format": self.kind.VERSION, **self.head, "results": {**saved, key: result}}
+        data = {"format": self.kind.version(), **self.head, "results": {**saved, key: result}}
         self.kind.model_validate_json(json.dumps(data)).save(self.folder)
 
     def in_a_process(self, experiment: Experiment, workers: int) -> dict[str, Any]:

@@ -35,10 +35,14 @@ class Document(Part):
     """A JSON file of a run with its version, under the key `format`."""
 
     FILE: ClassVar[str]
-    VERSION: ClassVar[int] = 1
     CURE: ClassVar[str] = "Restore it from a copy."
 
     format: int = Field(1, description="the version of this file's form")
+
+    @classmethod
+    def version(cls) -> int:
+        """The version that this kit reads and writes."""
+        return cls.model_fields["format"].default
 
     @classmethod
     def path(cls, folder: Path) -> Path:
@@ -56,9 +60,9 @@ class Document(Part):
         path = cls.path(folder)
         data = read_json(path)
         version = data.get("format") if isinstance(data, dict) else None
-        if version != cls.VERSION:
+        if version != cls.version():
             words = f"of version {version}" if isinstance(version, int) else "of no known version"
-            raise KitError(f"{path} is {words}; this kit reads version {cls.VERSION}. {cls.CURE}")
+            raise KitError(f"{path} is {words}; this kit reads version {cls.version()}. {cls.CURE}")
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
@@ -70,7 +74,7 @@ class Document(Part):
 
     def as_data(self) -> dict[str, Any]:
         """What the file holds, as JSON values."""
-        return self.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"format": self.VERSION}
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True) | {"format": self.format}
 
 
 class MeasuredDocument(Document):
@@ -309,9 +313,9 @@ class Evaluation(MeasuredDocument):
     """Base, baselines and tuned on the same held-out rows."""
 
     FILE: ClassVar[str] = "evaluation.json"
-    VERSION: ClassVar[int] = 3
     CURE: ClassVar[str] = "Measure again: ftkit evaluate"
 
+    format: int = Field(3, description="the version of this file's form")
     run: str
     task: str
     kind: Kind

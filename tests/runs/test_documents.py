@@ -35,7 +35,7 @@ def test_another_version_is_refused_with_file_version_and_cure(document, version
     with pytest.raises(KitError) as refused:
         document.load(tmp_path)
     said = str(refused.value)
-    assert document.FILE in said and f"reads version {document.VERSION}" in said and document.CURE in said
+    assert document.FILE in said and f"reads version {document.version()}" in said and document.CURE in said
     assert f"of version {version}" in said if isinstance(version, int) else "of no known version" in said
 
 
@@ -107,4 +107,4 @@ def test_the_page_of_the_files_is_what_the_definitions_say():
     spec.loader.exec_module(module)
     assert path.with_suffix(".md").read_text(encoding="utf-8") == module.page()
     for document in DOCUMENTS:
-        assert f"## {document.FILE}\n" in module.page() and f"version {document.VERSION}" in module.page()
+        assert f"## {document.FILE}\n" in module.page() and f"version {document.version()}" in module.page()
