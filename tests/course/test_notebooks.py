@@ -70,7 +70,7 @@ AGREEMENT = {
         assert abs(open_loss - packaged_loss) < 0.01 * open_loss
         assert max(open_losses + packaged_losses) < math.log(len(tokenizer))
         assert gap < 1e-6 and {len(losses) for losses in rates.values()} == {steps}
-        assert run.finished and measured["trainable_parameters"] == profile.rank * shape.sides
+        assert run.finished and measured.trainable_parameters == profile.rank * shape.sides
     """,
     "04": """
         import math
