@@ -90,9 +90,14 @@ def _advice(table: Table, what: str, chosen: dict[str, str]) -> str:
 def _guess_column(table: Table, what: str, free: list[str]) -> str | None:
     names = MESSAGES if what == "message" else TARGETS
     by_content = _prose if what == "message" else _closed
-    if known := [c for name in names.split() for c in free if c.casefold().strip() == name]:
-        return known[0]
     values = {c: [row.get(c) for _, row in table.rows[:2000]] for c in free}
+    numbers = [c for c in free if _numbers_rows(values[c])]
+    known = [c for name in names.split() for c in free if c.casefold().strip() == name]
+    if skipped := [c for c in known if c in numbers]:
+        table.remarks.append(f"{', '.join(map(repr, skipped))}: a number or address of each row, not taken as the {what}")
+    if known := [c for c in known if c not in numbers]:
+        return known[0]
+    free = [c for c in free if c not in numbers]
     fitting = [c for c in free if by_content(values[c])]
     if named := [c for c in free if _words(c, names) and (c in fitting or what == "target")]:
         table.remarks.append(f"{what}: {named[0]!r}, by its name (--{what} NAME for another)")
@@ -102,6 +107,13 @@ def _guess_column(table: Table, what: str, free: list[str]) -> str | None:
         table.remarks.append(f"{what}: {fitting[0]!r}, {why} (--{what} NAME for another)")
         return fitting[0]
     return None
+
+
+def _numbers_rows(values: list[Any]) -> bool:
+    """Whether values only tell rows apart, as ticket numbers and addresses do: all different, one word with a digit or @."""
+    texts = [str(value) for value in values if not is_missing(value)]
+    plain = sum(bool(re.fullmatch(r"\S{1,60}", text)) and bool(re.search(r"[\d@]", text)) for text in texts)
+    return len(texts) >= 10 and plain >= 0.9 * len(texts) and len(set(texts)) >= 0.9 * len(texts)
 
 
 def _prose(values: list[Any]) -> bool:

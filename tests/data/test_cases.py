@@ -5,12 +5,14 @@ import json
 import pytest
 
 from ftkit.common.errors import KitError
+from ftkit.common.files import dump
 from ftkit.common.paths import kit_root
-from ftkit.data.columns import choose_columns
+from ftkit.data.columns import choose_columns, trim
 from ftkit.data.formats.read import read_table
 from ftkit.data.formats.shapes import recognize
 from ftkit.data.formats.table import Reading
 from ftkit.data.new_task import make_task
+from tests.brought import make, readings
 
 CASES = kit_root() / "tests" / "cases" / "in"
 FIVE = {"customs", "damage", "delay", "misdelivery", "refund"}
@@ -192,3 +194,32 @@ def test_one_class_is_said():
 def test_what_cannot_be_read_is_refused_with_the_reason(name, said):
     with pytest.raises(KitError, match=said):
         new(name)
+
+
+# --- ten files as people bring them, every value compared with a plain reading of the file ---
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory):
+    return make.make(tmp_path_factory.mktemp("brought"))
+
+
+@pytest.mark.parametrize("name", [name for name in readings.EXPECTED if name != "support_tickets.csv"])
+def test_a_file_as_people_bring_it_is_read_to_the_last_value(name, brought):
+    expected = readings.EXPECTED[name]
+    path = (brought if expected["made"] else make.HERE) / name
+    made, _ = new(path, target=("Amt", "Dringlichkeit") if name == "rathaus.csv" else ())
+    aside = {entry["row"] for entry in expected["set_aside"]} | set(expected.get("several_turns", {}).get("rows", []))
+    right = [(row.message, row.target) for row in readings.reading(name, brought) if row.row not in aside]
+    assert made.task.kind == expected["kind"] and len(made.rejected) == len(aside)
+    assert sorted((row["message"], dump(row["target"])) for row in rows(made)) == sorted((m, dump(t)) for m, t in right)
+    assert made.task.system_prompt == expected.get("system_prompt", made.task.system_prompt)
+
+
+def test_a_file_of_fifty_thousand_rows_is_read_to_the_last_value(brought):
+    table = read_table(str(brought / "support_tickets.csv"))
+    right = readings.reading("support_tickets.csv", brought)
+    message, (target,) = choose_columns(table, None, ())
+    assert len(table.rows) + len(table.rejected) == len(right) == 50_000 and len(table.rejected) <= 1
+    by_line = [(row[message], trim(row[target]) or None) for _, row in table.rows]
+    assert set(by_line) <= {(row.message, row.target) for row in right}

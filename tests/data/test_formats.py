@@ -315,6 +315,14 @@ def test_columns_are_found_by_name_or_by_content(columns, message, target):
     assert [remark.split(":")[0] for remark in table.remarks] == ["message", "target"]
 
 
+def test_a_column_that_only_numbers_the_rows_is_no_target_and_no_message():
+    names = {"email": "a{}@example.org", "ticket": "T-{:04d}", "body": "the parcel of customer {} is late"}
+    rows = [{name: form.format(i) for name, form in names.items()} | {"queue": "xyz"[i % 3]} for i in range(30)]
+    table = table_of(rows)
+    assert choose_columns(table, None, ()) == ("body", ("queue",))
+    assert "'ticket': a number or address of each row, not taken as the target" in table.remarks
+
+
 def test_two_columns_that_could_be_meant_are_asked_for():
     rows = [{"a": f"one text of number {i}", "b": f"another text of number {i}", "c": "xy"[i % 2]} for i in range(30)]
     with pytest.raises(KitError, match="say which is the message"):

@@ -153,6 +153,9 @@ def _odd(lines: list[str], began: int, width: int, dialect: Dialect) -> tuple[Re
     if "\r" in line.rstrip("\r\n") and len(alone) == width:
         return Record(began + 1, alone, line, remark="a carriage return in the middle of a line: kept"), began + 1
     several, ended = _over_lines(lines, began, width, dialect)
+    rest = lines[began + 1 : ended]
+    if several and len(alone) == width and all(_is_whole(one, width, dialect) for one in rest):
+        several = None  # the other lines are rows of their own, their quotes in order
     if several and len(alone) == width:
         fault = f"a quote opens here; it may close in line {ended}, or be a part of the text. Mend it"
         return Record(began + 1, alone, "".join(lines[began:ended]), fault), ended
@@ -162,6 +165,10 @@ def _odd(lines: list[str], began: int, width: int, dialect: Dialect) -> tuple[Re
     if len(alone) == width:
         return Record(began + 1, alone, line, remark=UNCLOSED), began + 1
     return Record(began + 1, alone, line, "the line cannot be read as CSV (a quote is not closed well)"), began + 1
+
+
+def _is_whole(line: str, width: int, dialect: Dialect) -> bool:
+    return line.count('"') % 2 == 0 and len(split_line(line, dialect)) == width
 
 
 def split_line(line: str, dialect: Dialect) -> list[str]:
