@@ -77,6 +77,8 @@ def _shown(name: str) -> str:
 
 def _advice(table: Table, what: str, chosen: dict[str, str]) -> str:
     """The columns that could be the target, as they would be given."""
+    if len(table.columns) == 1:
+        return " A row needs two things, a text and what should be answered to it, or the marks of a chat."
     if what != "target":
         return ""
     free = {c: [row.get(c) for _, row in table.rows[:2000]] for c in table.columns if c not in chosen.values()}

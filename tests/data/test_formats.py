@@ -148,6 +148,13 @@ def test_json_in_the_forms_that_tools_write(tmp_path, value, said, indent):
     assert said in "\n".join(table.remarks)
 
 
+@pytest.mark.parametrize("name", ["in", "in.txt", "in.csv", "in.jsonl"])
+def test_json_is_known_by_its_content(tmp_path, name):
+    assert values(read(tmp_path, name, "".join(json.dumps(row) + "\n" for row in PAIR))) == [["a", "x"], ["b", "y"]]
+    with pytest.raises(KitError, match="a text and what should be answered to it"):
+        choose_columns(read(tmp_path, "in.txt", "one line of text\nand another line\n" * 6), None, ())
+
+
 def test_rows_that_are_lists_get_numbered_columns(tmp_path):
     table = read(tmp_path, "in.jsonl", '["a", "x"]\n["b", "y"]\n')
     assert values(table) == [["a", "x"], ["b", "y"]] and table.columns == ["column 1", "column 2"]

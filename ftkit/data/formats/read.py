@@ -57,11 +57,17 @@ def _read_file(path: Path, told: Reading) -> Table:
     del data
     if not text.strip():
         raise KitError(f"{path} is empty.")
-    is_json = suffix in (".jsonl", ".ndjson", ".json") or (suffix not in (".csv", ".tsv") and text.lstrip()[:1] in "{[")
-    table = read_json(path, text, told) if is_json else read_delimited(path, text, told)
+    table = read_json(path, text, told) if _is_json(suffix, text) else read_delimited(path, text, told)
     table.remarks[:0] = remarks
     _set_half_characters_aside(table)
     return table
+
+
+def _is_json(suffix: str, text: str) -> bool:
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return True
+    first = text.lstrip().split("\n", 1)[0].strip()
+    return first[:1] in ("{", "[") and (suffix not in (".csv", ".tsv") or first[-1] in "}]")
 
 
 def _is_workbook(path: Path) -> bool:
