@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftkit import __version__
+from ftkit.cli.ends import DEBUG, Commands, ending_in_words, stoppable
 from ftkit.cli.export import export
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
 from ftkit.common.console import Progress
 from ftkit.common.errors import KitError
-from ftkit.common.files import json_lines, read_text, write_jsonl
+from ftkit.common.files import growing, json_lines, read_text
 from ftkit.common.paths import load_app
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
+    cls=Commands,
     help="Fine-tune a language model in 4-bit, measure it against its base, and show it.",
     no_args_is_help=True,
     add_completion=False,
@@ -50,18 +53,18 @@ def _open(name: str | None) -> Run:
 
 
 def main() -> None:
-    """Run the command line; a `KitError` becomes one line on standard error and exit code 1."""
-    try:
+    """Run the command line. It ends with 0 if all is well, 1 for findings, 2 for what cannot be done, 130 when stopped."""
+    with ending_in_words():
         app(standalone_mode=True)
-    except KitError as error:
-        print(f"ftkit: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error (as FTKIT_DEBUG=1 does)")] = False,
 ) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"  # the commands that this one starts get it as well
     if version:
         print(__version__)
         raise typer.Exit
@@ -108,12 +111,8 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
     from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
 
-    try:
+    with stoppable("The same command, without --fresh (FRESH=1), continues from the last checkpoint."):
         return run_training(loaded, choice, fresh=fresh, rows=rows)
-    except KeyboardInterrupt:
-        again = "Stopped. The same command, without --fresh (FRESH=1), continues from the last checkpoint."
-        print(f"\n{again}", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 app.add_typer(tasks_app, name="task")
@@ -146,6 +145,7 @@ def plan(
         Console().print(part)
 
 
+SAVED_BATCHES = 4  # of answers, to messages of like length, that `generate` writes at once
 SplitOption = Annotated[str, typer.Option(help="test or validation")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="measure only the first N messages")]
 
@@ -169,7 +169,9 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
     from ftkit.evaluation.report import REPORT
 
     print(f"Evaluating {run.name}: every model on the same messages", flush=True)
-    _show_evaluation(run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained))
+    with stoppable("The answers so far are kept: the same command goes on with the others."):
+        result = run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained)
+    _show_evaluation(result)
     Console().print(f"With plots and the worst errors: {run.folder / REPORT}", soft_wrap=True)
 
 
@@ -258,8 +260,13 @@ def generate(
         print(_answerer(opened).answer([message], which)[0])
         return
     rows = _read_messages(input, opened)
-    texts = _answerer(opened).answer([row["message"] for row in rows], which, Progress(say=_say_aside))
-    write_jsonl(output, ({**row, "prediction": text} for row, text in zip(rows, texts, strict=True)))
+    with stoppable(f"The answers so far are in {output}.part."), growing(output) as add:
+        answerer, progress = _answerer(opened), Progress(say=_say_aside)
+        for start in range(0, len(rows), some := SAVED_BATCHES * answerer.batch_size):
+            these = rows[start : start + some]
+            for row, text in zip(these, answerer.answer([row["message"] for row in these], which), strict=True):
+                add({**row, "prediction": text})
+            progress(start + len(these), len(rows))
     print(f"{len(rows)} predictions in {output}")
 
 

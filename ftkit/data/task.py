@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as fields_of
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import digest, json_lines, read_text
-from ftkit.common.paths import kit_root
+from ftkit.common.paths import expanded, folder_name_problem, kit_root
 from ftkit.data.answer_form import ANSWER_FORMS, COMPACT, AnswerForm
 
 SPLITS = ("train", "validation", "test")
 Kind = Literal["json", "label", "text"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-FIELD_TYPES = ("choice", "integer", "number", "boolean", "pattern", "set", "string")
+FieldType = Literal["choice", "integer", "number", "boolean", "pattern", "set", "string"]
+FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
+CHECKED: Any = {"extra": "forbid", "strict": True}  # how pydantic reads the two classes from task.toml: nothing is converted
 Row = dict[str, Any]
 
 
@@ -27,13 +30,15 @@ Row = dict[str, Any]
 class Field:
     """One key of a `json` task's answer, as `[[fields]]` in `task.toml` describes it."""
 
+    __pydantic_config__ = CHECKED
+
     name: str
-    type: str
+    type: FieldType
     about: str = ""
     values: tuple[str, ...] = ()
     pattern: str = ""
     form: str = ""
-    minimum: int | None = None
+    minimum: int | float | None = None
     nullable: bool = False
 
     def schema(self) -> dict[str, Any]:
@@ -68,6 +73,8 @@ class Field:
 @dataclass(frozen=True)
 class Task:
     """A task folder, its description read and checked; the rows are read when asked for."""
+
+    __pydantic_config__ = CHECKED
 
     folder: Path
     name: str
@@ -185,7 +192,7 @@ class Task:
 def find_task(name: str | Path = "desk") -> Path:
     """Folder of a task: a path, or the name of one of the kit's. Raises `KitError` listing the kit's tasks."""
     shipped = kit_root() / "data" / str(name)
-    folder = next((p for p in (Path(name).expanduser(), shipped) if (p / "task.toml").is_file()), None)
+    folder = next((p for p in (expanded(name), shipped) if (p / "task.toml").is_file()), None)
     if folder is None:
         known = ", ".join(sorted(p.parent.name for p in (kit_root() / "data").glob("*/task.toml")))
         raise KitError(
@@ -200,28 +207,110 @@ def load_task(name: str | Path = "desk") -> Task:
     folder = find_task(name)
     path = folder / "task.toml"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise KitError(f"{path} is not readable as TOML: {error}.") from None
-    table["labels"] = tuple(table.get("labels", ()))
     form = table.pop("answer_form", "compact")
-    if form not in ANSWER_FORMS:
+    if form not in list(ANSWER_FORMS):
         raise KitError(f"{path}: answer_form {form!r} is not one of {', '.join(ANSWER_FORMS)}.")
-    try:
-        fields = tuple(Field(**{**f, "values": tuple(f.get("values", ()))}) for f in table.pop("fields", []))
-        task = Task(folder=folder, fields=fields, answer_form=ANSWER_FORMS[form], **table)
-    except TypeError as error:
-        raise KitError(f"{path}: {str(error).split('() ')[-1]}.") from None
-    if task.kind not in KINDS:
-        raise KitError(f"{path}: kind {task.kind!r} is not one of {', '.join(KINDS)}.")
-    if task.kind == "json" and not fields:
-        raise KitError(f"{path}: a task of kind json needs [[fields]].")
-    if task.kind == "label" and not task.labels:
-        raise KitError(f"{path}: a task of kind label needs labels = [...].")
-    for f in fields:
-        if f.type not in FIELD_TYPES:
-            raise KitError(f"{path}: field {f.name!r} has type {f.type!r}, not one of {', '.join(FIELD_TYPES)}.")
+    task = replace(_described(table, path), folder=folder, answer_form=ANSWER_FORMS[form])
+    if problem := next(_contradictions(task), None):
+        raise KitError(f"{path}: {problem}.")
     return task
+
+
+WANTED = {
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "tuple_type": "a list in [ ]",
+    "dataclass_type": "a table, begun by [[fields]]",
+}
+
+
+def _described(table: dict[str, Any], path: Path) -> Task:
+    """The task that a file describes; `KitError` with the key, what is there and what is wanted."""
+    from pydantic import ValidationError
+
+    if "folder" in table:  # which is where the file lies
+        raise KitError(f"{path}: folder is no key that is known here.")
+    try:
+        return _reader().validate_json(json.dumps({"folder": "", **table}, default=lambda value: {"date": str(value)}))
+    except ValidationError as error:
+        fault = error.errors()[0]
+    parts = (str(part + 1) if isinstance(part, int) else part for part in fault["loc"])
+    where = " ".join("[[fields]]" if part == "fields" else part for part in parts)
+    where = where.removesuffix(" int")  # which of the types of `minimum` was tried
+    if fault["type"] in ("missing", "missing_argument"):
+        raise KitError(f"{path}: {where} is missing.")
+    if fault["type"].startswith("unexpected"):
+        known = ", ".join(f.name for f in fields_of(Field if "fields" in fault["loc"] else Task) if f.name != "folder")
+        raise KitError(f"{path}: {where} is no key that is known here. Known: {known}.")
+    if fault["type"] == "literal_error":
+        known = ", ".join(FIELD_TYPES if "fields" in fault["loc"] else KINDS)
+        raise KitError(f"{path}: {where} {fault['input']!r} is not one of {known}.")
+    wanted = WANTED.get(fault["type"], fault["msg"].lower())
+    raise KitError(f"{path}: {where} is {_as_toml(fault['input'])}, and should be {wanted}.")
+
+
+def _as_toml(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+@cache
+def _reader() -> Any:
+    """What turns a table into a `Task` and checks its types; made at the first use, since it takes a tenth of a second."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Task)
+
+
+def _contradictions(task: Task) -> Iterator[str]:
+    """What is wrong in a task whose keys have the right types, a sentence each."""
+    if problem := folder_name_problem(task.name):
+        yield f"name {task.name!r} {problem}. Runs and exports become folders of that name; `title` may be any text"
+    if task.max_message_characters < 1:
+        yield f"max_message_characters is {task.max_message_characters}, and should be 1 or more"
+    if not (task.message and task.target) or task.message == task.target:
+        yield f"message {task.message!r} and target {task.target!r} should be two different fields of a row"
+    if task.kind == "json" and not task.fields:
+        yield "a task of kind json needs [[fields]]"
+    if task.kind == "label" and not task.labels:
+        yield "a task of kind label needs labels = [...]"
+    yield from _faults_of_values("labels", task.labels)
+    if twice := _first_twice([f.name for f in task.fields]):
+        yield f"[[fields]] holds the name {twice[0]!r} twice"
+    for number, f in enumerate(task.fields, 1):
+        yield from (f"[[fields]] {number}, {f.name!r}: {fault}" for fault in _faults_of_field(f))
+
+
+def _faults_of_field(f: Field) -> Iterator[str]:
+    if not f.name.strip():
+        yield "name is empty"
+    if f.type in ("choice", "set"):
+        if not f.values:
+            yield f"a field of type {f.type} needs values = [...]"
+        yield from _faults_of_values("values", f.values)
+    if f.type == "pattern" and not f.pattern:
+        yield 'a field of type pattern needs pattern = "..."'
+    try:
+        re.compile(f.pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        yield f"pattern {f.pattern!r} is no regular expression ({error})"
+
+
+def _faults_of_values(key: str, values: Sequence[str]) -> Iterator[str]:
+    """An answer is read without spaces at its ends: a value with some could never be given."""
+    for value in values:
+        if value != value.strip() or not value:
+            yield f"{key} holds {value!r}: " + ("take away the spaces at its ends" if value.strip() else "it is empty")
+    if twice := _first_twice(values):
+        yield f"{key} holds {twice[0]!r} twice"
+
+
+def _first_twice(values: Sequence[str]) -> list[str]:
+    return [value for place, value in enumerate(values) if value in values[:place]][:1]
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def _most_frequent(values: Sequence[Any]) -> Any:
 def tfidf(task: Task, train: Sequence[Row], rows: Sequence[Row]) -> Baseline | None:
     """TF-IDF of words and characters with logistic regression, one model for each closed field; None without such fields.
 
-    It cannot write an answer: it is judged by the closed fields (or the labels) alone. A field with one value in training, or
-    messages without words, leave nothing to learn: then it answers the most frequent value, and `about` says so.
+    It cannot write an answer: it is judged by the closed fields (or the labels) alone. A field with one value in training,
+    or messages without words, leave nothing to learn: it answers the most frequent value, and `about` says so.
     """
     began = time.monotonic()
     fields = labels_of(task, train)

@@ -98,8 +98,8 @@ def compare_scores(
 ) -> Comparison:
     """Compare two models on a score that is no yes/no, both computed on the same resampled examples (BCa bootstrap).
 
-    `first` and `second` are as in `bootstrap_interval`; `rows`, each example's own score, count better and worse. One example
-    gives a comparison without an interval.
+    `first` and `second` are as in `bootstrap_interval`; `rows`, each example's own score, count better and worse. One
+    example gives a comparison without an interval.
     """
     everything = np.arange(n)
     a, b = float(first(everything)), float(second(everything))

@@ -27,7 +27,9 @@ def describe_evaluation(result: Evaluation) -> list[str]:
         for metric in filter(None, (whole, closed)):
             sentences.append(f"Against {name}, {metric}: {describe_comparison(compared[metric], (name, TUNED))}")
     if any(score.interval is None for model in result.models.values() for score in model.scores.values()):
-        sentences.append("A single message gives F1 and other scores that are no yes or no without an interval: measure more.")
+        sentences.append(
+            "A single message gives F1 and other scores that are no yes or no without an interval: measure more."
+        )
     return sentences + _describe_constrained(result) + _describe_forgetting(result)
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ftkit.common.errors import KitError
 from ftkit.common.files import digest, new_folder
 from ftkit.common.machine import describe_machine, versions
-from ftkit.common.paths import kit_root, runs_dir
+from ftkit.common.paths import expanded, folder_name_problem, kit_root, runs_dir
 from ftkit.common.profiles import Profile
 from ftkit.data.task import Task, load_task
 from ftkit.models.find import find_model
@@ -125,6 +125,8 @@ class Run:
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:
     """Make the folder of a new run, its `run.json` with everything that decides the result."""
+    if problem := folder_name_problem(task.name):
+        raise KitError(f"The task's name {task.name!r} {problem}.")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     stem = f"{task.name}-{profile.name}-{stamp}"
     folder, n = runs_dir() / stem, 1
@@ -192,7 +194,7 @@ def open_run(name: str | Path | None = None, unfinished: bool = False) -> Run:
         return own
     if name == REFERENCE and (reference := reference_run()):
         return reference
-    folder = next((p for p in (Path(name).expanduser(), runs_dir() / str(name)) if RunRecord.exists(p)), None)
+    folder = next((p for p in (expanded(name), runs_dir() / str(name)) if RunRecord.exists(p)), None)
     if folder is None:
         known = ", ".join(run.name for run in all_runs()[:5]) or "none yet"
         raise KitError(f"{name} is not a run: a run is a folder with {RunRecord.FILE}. Here are: {known}.")
