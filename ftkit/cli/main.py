@@ -44,9 +44,11 @@ RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name;
 
 def _open(name: str | None) -> Run:
     """The run that is meant; on standard error whether it is the kit's own."""
-    from ftkit.runs.run import open_run
+    from ftkit.runs.run import open_run, passed_over
 
     run = open_run(name)
+    for sentence in passed_over(run) if name is None else []:
+        print(f"Taking {run.name}. {sentence}", file=sys.stderr)
     if name is None and run.is_reference:
         print("There is no finished run of your own yet: this is the kit's. Make one: ftkit train", file=sys.stderr)
     return run
@@ -109,9 +111,9 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     choice = choose_profile(profile)
     if model:
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
-    from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
-
     with stoppable("The same command, without --fresh (FRESH=1), continues from the last checkpoint."):
+        from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
+
         return run_training(loaded, choice, fresh=fresh, rows=rows)
 
 

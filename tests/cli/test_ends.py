@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
@@ -111,10 +112,10 @@ def test_standard_input_and_output_may_be_closed(signs, tmp_path):
 
 @UNIX
 def test_a_closed_pipe_and_a_full_disk_behind_standard_output(signs, tmp_path):
-    done = shell(f"FTKIT task check desk --html /dev/null | head -1; echo ${{PIPESTATUS[0]}}", FTKIT_RUNS=str(tmp_path))
+    done = shell("FTKIT task check desk --html /dev/null | head -1; echo ${PIPESTATUS[0]}", FTKIT_RUNS=str(tmp_path))
     line, code = done.stdout.splitlines()
     assert line.startswith(b"[ok]") and code == b"141" and not done.stderr
-    if os.path.exists("/dev/full"):
+    if Path("/dev/full").exists():
         full = shell("FTKIT --version > /dev/full")
         assert full.returncode == 2 and b"the disk is full" in full.stderr and full.stderr.count(b"\n") == 1
 
@@ -123,7 +124,7 @@ def test_a_closed_pipe_and_a_full_disk_behind_standard_output(signs, tmp_path):
 @pytest.mark.parametrize("home", [None, "/nowhere/at/all"])
 def test_a_user_without_a_home_can_work(signs, tmp_path, home):
     done = shell(f"cd {tmp_path} && FTKIT task new new --from {signs} && FTKIT task check new --html page.html",
-                 HOME=home, FTKIT_RUNS=str(tmp_path / "runs"), PYTHONPATH=os.getcwd())  # fmt: skip
+                 HOME=home, FTKIT_RUNS=str(tmp_path / "runs"), PYTHONPATH=str(Path.cwd()))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"new", "page.html"}  # no folder "~"
     refused = shell("FTKIT task check '~nobody-of-this-name/task'", HOME=home)
