@@ -262,7 +262,7 @@ def generate(
         print(_answerer(opened).answer([message], which)[0])
         return
     rows = _read_messages(input, opened)
-    with stoppable(f"The answers so far are in {output}.part."), growing(output) as add:
+    with stoppable(f"What was answered so far, if anything, is in {output}.part."), growing(output) as add:
         answerer, progress = _answerer(opened), Progress(say=_say_aside)
         for start in range(0, len(rows), some := SAVED_BATCHES * answerer.batch_size):
             these = rows[start : start + some]

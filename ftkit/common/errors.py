@@ -48,7 +48,7 @@ def explain_refusal(error: BaseException, place: Path | str | None = None) -> st
         return None
     said, cure = REFUSALS.get(number, (os.strerror(number).lower(), "Try again, or choose another place."))
     path = os.fsdecode(path) if isinstance(path, bytes) else path
-    return f"{path if path is not None else 'A file'}: {said}. {cure}"
+    return f"{path if path is not None else 'A file or the output'}: {said}. {cure}"
 
 
 @dataclass(frozen=True)

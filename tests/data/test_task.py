@@ -142,7 +142,7 @@ JSON = 'name = "a"\nkind = "json"\nsystem_prompt = "b"\n[[fields]]\nname = "f"\n
         (LABEL + "fields = [3]", "[[fields]] 1 is 3, and should be a table"),
         ("a = " + "[" * 3000, "not readable as TOML"),
         (JSON, "[[fields]] 1 type is missing"),
-        (JSON + 'type = "strng"', "[[fields]] 1 type 'strng' is not one of choice, integer, number"),
+        (JSON + 'type = "strng"', "[[fields]] 1, 'f': type 'strng' is not one of choice, integer, number"),
         (JSON + 'type = "string"\nmode = 2', "[[fields]] 1 mode is no key that is known here. Known: name, type, about"),
         (JSON + 'type = "pattern"\npattern = "(["', "[[fields]] 1, 'f': pattern '([' is no regular expression"),
         (JSON + 'type = "pattern"', "[[fields]] 1, 'f': a field of type pattern needs pattern"),
