@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ftkit.common.errors import KitError
+
 LONGEST_NAME = 100  # characters; a run's name has some 30 more, and most systems take 255 bytes
 
 
@@ -47,8 +49,11 @@ def cache_dir() -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with "~" as the home folder; as it is where there is no such home (`Path.expanduser` raises then)."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111
+    """A path with "~" as the home folder. Raises `KitError` where there is no such home."""
+    whole = Path(os.path.expanduser(path))  # noqa: PTH111
+    if whole.parts[:1] and whole.parts[0].startswith("~") and not Path(whole.parts[0]).exists():
+        raise KitError(f"{path}: {whole.parts[0]} is no home folder here. Write the path out.")
+    return whole
 
 
 def folder_name_problem(name: str) -> str | None:

@@ -128,7 +128,7 @@ def test_a_user_without_a_home_can_work(signs, tmp_path, home):
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"new", "page.html"}  # no folder "~"
     refused = shell("FTKIT task check '~nobody-of-this-name/task'", HOME=home)
-    assert refused.returncode == 2 and b"is not a task" in refused.stderr
+    assert refused.returncode == 2 and b"is no home folder here" in refused.stderr
 
 
 def test_the_cache_is_never_a_folder_called_tilde(monkeypatch):
