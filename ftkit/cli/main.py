@@ -15,6 +15,7 @@ import typer
 from ftkit import __version__
 from ftkit.cli.ends import DEBUG, Commands, ending_in_words, stoppable
 from ftkit.cli.export import export
+from ftkit.cli.named import open_named
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
 from ftkit.common.console import Progress
@@ -40,18 +41,6 @@ FreshOption = Annotated[
     bool, typer.Option("--fresh", help="train from the start, even if a run could be continued or reused")
 ]
 RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")]
-
-
-def _open(name: str | None) -> Run:
-    """The run that is meant; on standard error whether it is the kit's own."""
-    from ftkit.runs.run import open_run, passed_over
-
-    run = open_run(name)
-    for sentence in passed_over(run) if name is None else []:
-        print(f"Taking {run.name}. {sentence}", file=sys.stderr)
-    if name is None and run.is_reference:
-        print("There is no finished run of your own yet: this is the kit's. Make one: ftkit train", file=sys.stderr)
-    return run
 
 
 def main() -> None:
@@ -161,7 +150,7 @@ def evaluate(
     constrained: Annotated[bool, typer.Option(help="also both under constrained decoding: what fits the schema")] = False,
 ) -> None:
     """Measure base, baselines and tuned on the same held-out messages; a table, and a page with plots."""
-    _evaluate(_open(run), split, limit, quick, constrained)
+    _evaluate(open_named(run), split, limit, quick, constrained)
 
 
 def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained: bool) -> None:
@@ -221,7 +210,7 @@ def general(
     from ftkit.common.files import write_json
     from ftkit.evaluation import forgetting as elsewhere
 
-    opened = _open(run)
+    opened = open_named(run)
     if not lm_eval:
         if limit:
             raise KitError("--limit goes with --lm-eval.")
@@ -255,7 +244,7 @@ def generate(
         raise KitError(
             'Give one message in quotes ("..."), if you like after a run; or --input FILE.jsonl --output FILE.jsonl.'
         )
-    opened = _open(words[0] if words else None)
+    opened = open_named(words[0] if words else None)
     which = BASE if base else TUNED
     if message is not None or input is None or output is None:
         opened.task.check_message(message)
@@ -319,7 +308,7 @@ def demo(
     user, _, password = (auth or "").partition(":")
     if auth and not (user and password):
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
-    opened = _ready_run(profile, fresh) if run is None and (prepare or fresh) else _open(run)
+    opened = _ready_run(profile, fresh) if run is None and (prepare or fresh) else open_named(run)
     if prepare and not opened.is_evaluated:
         rows = opened.profile.demo_test_rows
         if code := _in_own_process(
@@ -346,7 +335,7 @@ def _ready_run(profile: str | None, fresh: bool) -> Run:
     arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
     if code := _in_own_process(arguments):
         raise typer.Exit(code)
-    return finished_run(*wanted) or _open(None)  # not simply the newest: one taken up again may be older than others
+    return finished_run(*wanted) or open_named(None)  # not simply the newest: one taken up again may be older than others
 
 
 @app.command()
