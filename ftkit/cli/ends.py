@@ -29,7 +29,7 @@ class _NobodyReads(Exception):
 class Commands(TyperGroup):
     """The commands; a closed pipe is no finding, for which typer would let it pass."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)

@@ -37,7 +37,7 @@ def explain_refusal(error: BaseException, place: Path | str | None = None) -> st
     `place` is named where the error names no file. On a full disk torch and safetensors raise errors of their own.
     """
     if isinstance(error, OSError):
-        number, path = error.errno, error.filename or (place if error.errno in REFUSALS else None)
+        number, path = error.errno, error.filename2 or error.filename or (place if error.errno in REFUSALS else None)
     elif told := re.search(r"os error (\d+)", str(error)):  # safetensors
         number, path = int(told[1]), place
     elif isinstance(error, RuntimeError) and re.search("unexpected pos|PytorchStreamWriter failed", str(error)):  # torch

@@ -25,9 +25,10 @@ def writing(place: Path) -> Iterator[None]:
     except KitError:
         raise
     except Exception as error:
-        beside = isinstance(error, OSError) and error.filename and Path(os.fsdecode(error.filename)).parent == place.parent
-        if beside:  # a temporary name
-            error = OSError(error.errno, error.strerror, str(place))
+        if isinstance(error, OSError) and error.filename:
+            beside = Path(os.fsdecode(error.filename)).parent == place.parent  # a temporary name
+            if beside or error.errno in (errno.ENOSPC, errno.EDQUOT):
+                error = OSError(error.errno, error.strerror, str(place))
         if said := explain_refusal(error, place):
             raise KitError(said) from error
         raise

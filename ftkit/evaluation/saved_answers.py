@@ -105,5 +105,5 @@ def _kept(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _is_entry(value: Any) -> bool:
     """Whether a line's value is an answer as `predict` writes it; others, which a damaged file may hold, are asked again."""
-    kinds = {"message": str, "prediction": str, "seconds": (int, float)}
+    kinds: dict[str, Any] = {"message": str, "prediction": str, "seconds": (int, float)}
     return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())

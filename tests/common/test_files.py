@@ -112,3 +112,10 @@ def test_numbers_and_depths_beyond_reading_are_broken_json_too(tmp_path, content
     path.mkdir()
     with pytest.raises(KitError, match=r"a\.json cannot be read"):
         read_json(path)
+
+
+def test_a_copy_onto_a_full_disk_names_the_new_folder_and_not_what_is_copied(tmp_path):
+    refused = pytest.raises(KitError, match="the disk is full")
+    with refused as said, new_folder(tmp_path / "new") as folder:
+        raise OSError(errno.ENOSPC, "No space left", "/kit/source.txt", None, str(folder / "source.txt"))
+    assert str(said.value).startswith(f"{tmp_path / 'new'}: ") and not list(tmp_path.iterdir())
