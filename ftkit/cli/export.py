@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ftkit.cli.named import open_named
 from ftkit.common.errors import KitError
 
 if TYPE_CHECKING:
@@ -28,13 +29,11 @@ def export(
     public: Annotated[bool, typer.Option("--public", help="with --to hub: for everybody to see, not only for you")] = False,
 ) -> None:
     """Take a run out of the notebook: write an export and prove it against the tuned model."""
-    from ftkit.runs.run import open_run
-
     if (to is None) != fidelity:
         raise KitError(f"Say where to: --to {WAYS}; or --fidelity for the comparison of the ways to merge.")
     if to == "hub" and repo is None:
         raise KitError("Say to which repository: --repo OWNER/NAME")
-    opened = open_run(run)
+    opened = open_named(run)
     if to is None:
         _fidelity(opened, limit)
     elif to == "hub" and repo:

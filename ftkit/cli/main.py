@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftkit import __version__
+from ftkit.cli.ends import DEBUG, Commands, ending_in_words, stoppable
 from ftkit.cli.export import export
+from ftkit.cli.named import open_named
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
 from ftkit.common.console import Progress
 from ftkit.common.errors import KitError
-from ftkit.common.files import json_lines, read_text, write_jsonl
+from ftkit.common.files import growing, json_lines, read_text
 from ftkit.common.paths import load_app
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
+    cls=Commands,
     help="Fine-tune a language model in 4-bit, measure it against its base, and show it.",
     no_args_is_help=True,
     add_completion=False,
@@ -39,29 +43,19 @@ FreshOption = Annotated[
 RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")]
 
 
-def _open(name: str | None) -> Run:
-    """The run that is meant; on standard error whether it is the kit's own."""
-    from ftkit.runs.run import open_run
-
-    run = open_run(name)
-    if name is None and run.is_reference:
-        print("There is no finished run of your own yet: this is the kit's. Make one: ftkit train", file=sys.stderr)
-    return run
-
-
 def main() -> None:
-    """Run the command line; a `KitError` becomes one line on standard error and exit code 1."""
-    try:
+    """Run the command line. It ends with 0 if all is well, 1 for findings, 2 for what cannot be done, 130 when stopped."""
+    with ending_in_words():
         app(standalone_mode=True)
-    except KitError as error:
-        print(f"ftkit: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error (as FTKIT_DEBUG=1 does)")] = False,
 ) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"  # the commands that this one starts get it as well
     if version:
         print(__version__)
         raise typer.Exit
@@ -106,14 +100,10 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     choice = choose_profile(profile)
     if model:
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
-    from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
+    with stoppable("The same command, without --fresh (FRESH=1), continues from the last checkpoint."):
+        from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
 
-    try:
         return run_training(loaded, choice, fresh=fresh, rows=rows)
-    except KeyboardInterrupt:
-        again = "Stopped. The same command, without --fresh (FRESH=1), continues from the last checkpoint."
-        print(f"\n{again}", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 app.add_typer(tasks_app, name="task")
@@ -146,6 +136,7 @@ def plan(
         Console().print(part)
 
 
+SAVED_BATCHES = 4  # of answers, to messages of like length, that `generate` writes at once
 SplitOption = Annotated[str, typer.Option(help="test or validation")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="measure only the first N messages")]
 
@@ -159,7 +150,7 @@ def evaluate(
     constrained: Annotated[bool, typer.Option(help="also both under constrained decoding: what fits the schema")] = False,
 ) -> None:
     """Measure base, baselines and tuned on the same held-out messages; a table, and a page with plots."""
-    _evaluate(_open(run), split, limit, quick, constrained)
+    _evaluate(open_named(run), split, limit, quick, constrained)
 
 
 def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained: bool) -> None:
@@ -169,7 +160,9 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
     from ftkit.evaluation.report import REPORT
 
     print(f"Evaluating {run.name}: every model on the same messages", flush=True)
-    _show_evaluation(run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained))
+    with stoppable("The answers so far are kept: the same command goes on with the others."):
+        result = run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained)
+    _show_evaluation(result)
     Console().print(f"With plots and the worst errors: {run.folder / REPORT}", soft_wrap=True)
 
 
@@ -217,7 +210,7 @@ def general(
     from ftkit.common.files import write_json
     from ftkit.evaluation import forgetting as elsewhere
 
-    opened = _open(run)
+    opened = open_named(run)
     if not lm_eval:
         if limit:
             raise KitError("--limit goes with --lm-eval.")
@@ -251,15 +244,20 @@ def generate(
         raise KitError(
             'Give one message in quotes ("..."), if you like after a run; or --input FILE.jsonl --output FILE.jsonl.'
         )
-    opened = _open(words[0] if words else None)
+    opened = open_named(words[0] if words else None)
     which = BASE if base else TUNED
     if message is not None or input is None or output is None:
         opened.task.check_message(message)
         print(_answerer(opened).answer([message], which)[0])
         return
     rows = _read_messages(input, opened)
-    texts = _answerer(opened).answer([row["message"] for row in rows], which, Progress(say=_say_aside))
-    write_jsonl(output, ({**row, "prediction": text} for row, text in zip(rows, texts, strict=True)))
+    with stoppable(f"What was answered so far, if anything, is in {output}.part."), growing(output) as add:
+        answerer, progress = _answerer(opened), Progress(say=_say_aside)
+        for start in range(0, len(rows), some := SAVED_BATCHES * answerer.batch_size):
+            these = rows[start : start + some]
+            for row, text in zip(these, answerer.answer([row["message"] for row in these], which), strict=True):
+                add({**row, "prediction": text})
+            progress(start + len(these), len(rows))
     print(f"{len(rows)} predictions in {output}")
 
 
@@ -310,7 +308,7 @@ def demo(
     user, _, password = (auth or "").partition(":")
     if auth and not (user and password):
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
-    opened = _ready_run(profile, fresh) if run is None and (prepare or fresh) else _open(run)
+    opened = _ready_run(profile, fresh) if run is None and (prepare or fresh) else open_named(run)
     if prepare and not opened.is_evaluated:
         rows = opened.profile.demo_test_rows
         if code := _in_own_process(
@@ -337,7 +335,7 @@ def _ready_run(profile: str | None, fresh: bool) -> Run:
     arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
     if code := _in_own_process(arguments):
         raise typer.Exit(code)
-    return finished_run(*wanted) or _open(None)  # not simply the newest: one taken up again may be older than others
+    return finished_run(*wanted) or open_named(None)  # not simply the newest: one taken up again may be older than others
 
 
 @app.command()

@@ -11,7 +11,7 @@ import typer
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_text
-from ftkit.common.paths import runs_dir
+from ftkit.common.paths import expanded, folder_name_problem, runs_dir
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ def _opened(name: str) -> tuple[Task, Path | None]:
     """The task, and the file to take in the place of its training split."""
     from ftkit.data.task import load_task
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".jsonl":
         if not path.is_file():
             raise KitError(f"{path} is missing.")
@@ -169,9 +169,11 @@ def new(
     from ftkit.data.new_task import make_task, write_task
     from ftkit.data.task import KINDS
 
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.exists() and not dry_run:
         raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
+    if problem := folder_name_problem(folder.name):
+        raise KitError(f"The task's name {folder.name!r} {problem}.")
     if kind is not None and kind not in KINDS:
         raise KitError(f"The kind {kind!r} is not one of {', '.join(KINDS)}.")
     began = time.monotonic()

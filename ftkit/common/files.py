@@ -3,52 +3,115 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ftkit.common.errors import KitError
+from ftkit.common.errors import KitError, explain_refusal
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Raise `KitError` in one sentence where the system refuses what is written at `place`: a full disk, no right to."""
+    try:
+        yield
+    except KitError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            beside = Path(os.fsdecode(error.filename)).parent == place.parent  # a temporary name
+            if beside or error.errno in (errno.ENOSPC, errno.EDQUOT):
+                error = OSError(error.errno, error.strerror, str(place))
+        if said := explain_refusal(error, place):
+            raise KitError(said) from error
+        raise
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success it takes the place of `path`, on failure it is removed."""
+    """Give a temporary name beside `path`; on success it takes the place of `path`, on failure it is removed.
+
+    A device such as /dev/null is written to as it is. Raises `KitError` if the system refuses it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        if is_device(path):
+            yield path
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:60]}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def is_device(path: Path) -> bool:
+    """Whether a path is a device, a pipe or the like: something to write to that no file may take the place of."""
+    return str(path).startswith("/dev/") or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+@contextlib.contextmanager
+def growing(path: Path) -> Iterator[Callable[[Any], None]]:
+    """Give a function that adds a JSON value as a line. Lines are written as they come, into PATH.part.
+
+    On success that file takes the place of `path`; on failure it stays, with the lines so far. Raises `KitError` at once if
+    there can be no such file.
+    """
+    path = Path(path)
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "", str(path))
+        part = path if is_device(path) else path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            lines = 0
+
+            def add(row: Any) -> None:
+                nonlocal lines
+                file.write(dump(row) + "\n")
+                file.flush()
+                lines += 1
+
+            try:
+                yield add
+            except BaseException:
+                if not lines and part != path:
+                    part.unlink()
+                raise
+        if part != path:
+            part.replace(path)
 
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder`; on success it takes that name, on failure it is removed.
 
-    Raises `KitError` if `folder` is there already.
+    Raises `KitError` if `folder` is there already, or the system refuses it.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(folder):
+        if folder.exists():
+            raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:60]}.", dir=folder.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -62,7 +125,9 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise KitError(f"{path} is missing.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise KitError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise KitError(f"{path} is not readable as JSON ({error}). Delete it, or restore it from a copy.") from None
 
 

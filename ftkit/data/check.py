@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -232,7 +233,11 @@ def _check_labels(checked: Checked) -> Iterator[Finding]:
     if len(known) < 2 or min(known.values()) < FOLDS:
         return
     rows = checked.rows["train"]
-    suspects = suspicious([row[checked.task.message] for row in rows], labels["train"])
+    try:
+        suspects = suspicious([row[checked.task.message] for row in rows], labels["train"])
+    except ValueError:  # an empty vocabulary
+        yield Finding("labels", True, "not looked at: the messages hold no words to learn from", looked=False)
+        return
     cases = tuple(
         f"{rows[i].get('id', f'row {i + 1}')}: {labels['train'][i]}, looks like {other} ({share:.0%} for the label): "
         f"{_shorten(rows[i][checked.task.message])!r}"
@@ -254,11 +259,24 @@ def simple_model() -> Any:
     return make_pipeline(make_union(of_words, of_characters), LogisticRegression(C=10, max_iter=500))
 
 
+def fit_simple_model(messages: Sequence[str], labels: Sequence[str]) -> Any:
+    """A fitted `simple_model`; where it has nothing to learn, scikit-learn's DummyClassifier: the most frequent label.
+
+    That is so if all labels are the same, or if the messages hold no word, or no piece of one twice.
+    """
+    from sklearn.dummy import DummyClassifier
+
+    if len(set(labels)) > 1:
+        with contextlib.suppress(ValueError):  # an empty vocabulary
+            return simple_model().fit(messages, labels)
+    return DummyClassifier().fit(messages, labels)
+
+
 def suspicious(messages: list[str], labels: list[str]) -> list[tuple[int, str, float]]:
     """Rows that a simple model would label differently, as (index, its label, the own label's probability).
 
     The least likely label comes first. Each row is judged by a `simple_model` that was trained on the other folds. Ranking
-    by self-confidence: confident learning, arXiv 1911.00068, section 3.
+    by self-confidence: confident learning, arXiv 1911.00068, section 3. Raises `ValueError` for messages without words.
     """
     import numpy as np
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -279,7 +297,7 @@ def _score_simple_model(checked: Checked) -> Iterator[Finding]:
         return
     name, labels = closed
     texts = {split: [row[checked.task.message] for row in checked.rows[split]] for split in SPLITS}
-    guessed = simple_model().fit(texts["train"], labels["train"]).predict(texts["test"]).tolist()
+    guessed = fit_simple_model(texts["train"], labels["train"]).predict(texts["test"]).tolist()
     right = sum(a == b for a, b in zip(guessed, labels["test"], strict=True)) / len(guessed)
     wrong = Counter(tuple(sorted(pair)) for pair in zip(labels["test"], guessed, strict=True) if pair[0] != pair[1])
     cases = tuple(f"{a} and {b} taken for each other: {n}" for (a, b), n in wrong.most_common())

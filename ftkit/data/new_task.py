@@ -172,7 +172,9 @@ def _split(task: Task, rows: list[Row], held_out: float, seed: int, remarks: lis
     rare = {stratum for stratum, count in Counter(strata).items() if count < 5 or count * held_out < 1}
     strata = ["" if stratum in rare else stratum for stratum in strata]
     counts = Counter(strata)
-    usable = strata if min(counts.values()) >= 3 and len(counts) <= n else None
+    usable = strata if min(counts.values()) >= 3 and len(counts) <= min(n, len(free) - 2 * n) else None
+    if usable is None:
+        remarks.append("the splits are drawn without regard to the target: fewer places in one of them than values")
 
     rest, test, strata_rest, _ = train_test_split(
         free, usable or [""] * len(free), test_size=n, stratify=usable, random_state=seed

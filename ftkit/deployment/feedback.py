@@ -13,6 +13,7 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump, json_lines, new_folder, read_text, write_jsonl
+from ftkit.common.paths import expanded
 from ftkit.data.check import gate
 from ftkit.data.faults import find_personal_data
 from ftkit.data.similarity import similar_pairs
@@ -118,7 +119,7 @@ class FeedbackRows:
 
 def feedback_files(path: Path) -> list[Path]:
     """The files of feedback at a path: the file itself, or those in a folder or a run. `KitError` if there are none."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_file():
         return [path]
     files = sorted(path.glob("feedback*.jsonl")) or sorted(path.glob("feedback/feedback*.jsonl"))

@@ -20,7 +20,7 @@ from ftkit.evaluation.metrics import score
 from ftkit.models.adapter import load_adapter
 from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
-from ftkit.runs.documents import Fidelity, Variant
+from ftkit.runs.documents import Fidelity, Variant, show_interval
 from ftkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def fidelity_table(result: Fidelity) -> Table:
         grid.add_row(metric, *(f"{100 * variant.scores[metric]:.1f} %" for variant in variants.values()))
     compared = [(variant.against_adapter or {}).get("exact match") for variant in variants.values()]
     grid.add_row("exact match, difference", *(f"{100 * c.difference:+.1f}" if c else "" for c in compared), style="bold")
-    bounds = [" to ".join(f"{100 * bound:+.1f}" for bound in c.interval) if c else "" for c in compared]
+    bounds = [show_interval(c.interval, "+.1f") if c else "" for c in compared]
     grid.add_row("  95 % interval", *bounds)
     grid.add_row("  p (McNemar)", *(f"{c.p:.2g}" if c else "" for c in compared))
     grid.add_row("same text", *("" if v.identical is None else f"{100 * v.identical:.0f} %" for v in variants.values()))

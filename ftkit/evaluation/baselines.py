@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.data.check import simple_model
+from ftkit.data.check import fit_simple_model
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import Row, Task, labels_of
 from ftkit.evaluation.metrics import row_scores
@@ -54,11 +54,12 @@ def _most_frequent(values: Sequence[Any]) -> Any:
 def tfidf(task: Task, train: Sequence[Row], rows: Sequence[Row]) -> Baseline | None:
     """TF-IDF of words and characters with logistic regression, one model for each closed field; None without such fields.
 
-    It cannot write an answer: it is judged by the closed fields (or the labels) alone.
+    It cannot write an answer: it is judged by the closed fields (or the labels) alone. A field with one value in training,
+    or messages without words, leave nothing to learn: it answers the most frequent value, and `about` says so.
     """
     began = time.monotonic()
     fields = labels_of(task, train)
-    models = {name: simple_model().fit([row[task.message] for row in train], labels) for name, labels in fields.items()}
+    models = {name: fit_simple_model([row[task.message] for row in train], labels) for name, labels in fields.items()}
     if not models:
         return None
     trained = time.monotonic() - began
@@ -72,7 +73,10 @@ def tfidf(task: Task, train: Sequence[Row], rows: Sequence[Row]) -> Baseline | N
         texts = [completion_text(task, {name: labels[i] for name, labels in guessed.items()}) for i in range(len(rows))]
         metrics = tuple(metric for name in guessed for metric in (name, f"{name} macro-F1"))
     size = sum(len(pickled) for pickled in map(_pickled, models.values())) / 1e6
-    return Baseline("TF-IDF of words and characters, logistic regression", texts, metrics, seconds, trained, size)
+    about = "TF-IDF of words and characters, logistic regression"
+    if constant := [name for name, model in models.items() if not hasattr(model, "steps")]:
+        about += f"; nothing to learn for {', '.join(constant)}: always the most frequent value"
+    return Baseline(about, texts, metrics, seconds, trained, size)
 
 
 def _pickled(model: Any) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ftkit.runs.documents import Comparison
+from ftkit.runs.documents import Comparison, show_interval
 
 SEED = 17
 RESAMPLES = 2000
@@ -77,12 +77,15 @@ def tango_interval(better: int, worse: int, n: int) -> Interval:
     return float(low), float(high)
 
 
-def bootstrap_interval(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int = SEED) -> Interval:
+def bootstrap_interval(statistic: Callable[[np.ndarray], np.ndarray], n: int, seed: int = SEED) -> Interval | None:
     """BCa bootstrap interval (Efron 1987; scipy.stats.bootstrap) of a score between 0 and 1 of `n` examples.
 
     `statistic` takes indices of examples [..., k] and gives the scores [...]. Where every resample gives the same score (all
     right, all wrong) a bootstrap sees no chance at all; then it is Wilson's interval of that share, which is the wider.
+    One example cannot be resampled: None.
     """
+    if n < 2:
+        return None
     return _bca(statistic, n, seed) or wilson_interval(round(float(statistic(np.arange(n))) * n), n)
 
 
@@ -95,17 +98,25 @@ def compare_scores(
 ) -> Comparison:
     """Compare two models on a score that is no yes/no, both computed on the same resampled examples (BCa bootstrap).
 
-    `first` and `second` are as in `bootstrap_interval`; `rows`, each example's own score, count better and worse.
+    `first` and `second` are as in `bootstrap_interval`; `rows`, each example's own score, count better and worse. One
+    example gives a comparison without an interval.
     """
     everything = np.arange(n)
     a, b = float(first(everything)), float(second(everything))
-    measured = _bca(lambda index: second(index) - first(index), n, seed)
+    interval = None
+    if n > 1:
+        interval = _bca(lambda index: second(index) - first(index), n, seed) or _without_spread(b - a, n)
     gaps = np.subtract(rows[1], rows[0]) if rows else np.zeros(0)
     better, worse = int((gaps > 0).sum()), int((gaps < 0).sum())
-    interval = measured or tango_interval(0, 0, n)
-    if measured is None and b != a:  # the same gap on every example
-        interval = (b - a, b - a)
     return Comparison(n=n, first=a, second=b, difference=b - a, interval=interval, p=None, better=better, worse=worse)
+
+
+def _without_spread(gap: float, n: int) -> Interval:
+    """Where every resample has the same gap: Tango's interval of `n` examples that all agree, in units of the gap."""
+    if not gap:
+        return tango_interval(0, 0, n)
+    low, high = sorted(gap * bound for bound in tango_interval(n, 0, n))
+    return low, high
 
 
 def seeds_interval(scores: Sequence[Sequence[float]] | np.ndarray) -> tuple[float, Interval]:
@@ -114,12 +125,15 @@ def seeds_interval(scores: Sequence[Sequence[float]] | np.ndarray) -> tuple[floa
     The variance of the mean is that over examples plus that over seeds; its degrees of freedom are Satterthwaite's (1946),
     so that a spread known from three seeds makes a wide interval (rather too wide than too narrow). One seed tells nothing
     of the luck of training: then it is the examples' alone. For a paired comparison give the differences, of the same seeds
-    and examples. Scores that are all the same show no spread, and the interval has no width.
+    and examples. Scores that are all the same show no spread, and the interval has no width. Raises `ValueError` for a
+    single score, which shows none either.
     """
     from scipy.stats import t
 
     table = np.asarray(scores, dtype=float)
-    means = [table.mean(axis=0), table.mean(axis=1)][: 1 + (len(table) > 1)]
+    means = [each for each in (table.mean(axis=0), table.mean(axis=1)) if len(each) > 1]  # over seeds, over examples
+    if not means:
+        raise ValueError("an interval needs two examples or two seeds at least")
     parts = [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in means]
     value, variance = float(table.mean()), sum(part for part, _ in parts)
     if not variance:
@@ -158,8 +172,9 @@ def _same_rows(first: np.ndarray, second: np.ndarray) -> None:
 
 def describe_comparison(compared: Comparison, names: tuple[str, str] = ("base", "tuned")) -> str:
     """What a comparison says, in one sentence."""
-    low, high = (100 * value for value in compared.interval)
-    gap = f"{100 * compared.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+    if compared.interval is None:
+        return f"One message says nothing about {names[0]} and {names[1]} ({100 * compared.difference:+.1f} points; n = 1)."
+    gap = f"{100 * compared.difference:+.1f} points, 95 % interval {show_interval(compared.interval, '+.1f')}"
     if not compared.detected:
         return f"No detectable difference between {names[0]} and {names[1]} ({gap}; n = {compared.n})."
     if not compared.better + compared.worse:

@@ -10,7 +10,7 @@ from ftkit.common.figures import confusion_figure, figure_of, picture
 from ftkit.common.files import write_text
 from ftkit.common.templates import render
 from ftkit.evaluation.tables import describe_evaluation, in_order
-from ftkit.runs.documents import Calibration, Evaluation
+from ftkit.runs.documents import Calibration, Evaluation, show_interval
 from ftkit.runs.run import Run
 
 REPORT = "report.html"
@@ -36,6 +36,7 @@ def render_report(run: Run, result: Evaluation) -> str:
         sentences=describe_evaluation(result),
         order=in_order(result.models),
         clock=clock,
+        show_interval=show_interval,
         bars=_draw_bars(result),
         confusions={
             field: picture(*confusion_figure(confusion.values, confusion.matrix, field))
@@ -47,9 +48,12 @@ def render_report(run: Run, result: Evaluation) -> str:
     )
 
 
-def _gaps(values: Sequence[float], intervals: Sequence[tuple[float, float]]) -> list[list[float]]:
-    """How far the intervals reach below and above the values, in points: what matplotlib takes for error bars."""
-    pairs = list(zip(values, intervals, strict=True))
+def _gaps(values: Sequence[float], intervals: Sequence[tuple[float, float] | None]) -> list[list[float]]:
+    """How far the intervals reach below and above the values, in points: what matplotlib takes for error bars.
+
+    A value without an interval gets no bar.
+    """
+    pairs = [(value, interval or (value, value)) for value, interval in zip(values, intervals, strict=True)]
     return [[max(0.0, 100 * (v - low)) for v, (low, _) in pairs], [max(0.0, 100 * (high - v)) for v, (_, high) in pairs]]
 
 
@@ -72,8 +76,7 @@ def _draw_bars(result: Evaluation) -> str:
     exact = {}
     for name in ("tuned", "base"):
         score = result.models[name].scores["exact match"]
-        low, high = score.interval
-        exact[name] = f"{100 * score.value:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+        exact[name] = f"{100 * score.value:.1f} ({show_interval(score.interval, '.0f')})"
     return picture(figure, f"Exact match: base {exact['base']} %, tuned {exact['tuned']} %; the other metrics likewise.")
 
 

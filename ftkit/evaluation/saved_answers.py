@@ -11,7 +11,7 @@ from typing import Any
 
 from ftkit.common.console import Progress, Say
 from ftkit.common.errors import KitError
-from ftkit.common.files import dump, json_lines, write_text
+from ftkit.common.files import dump, json_lines, read_text, write_text
 from ftkit.runs.documents import Evaluation
 from ftkit.runs.run import Run
 
@@ -87,14 +87,23 @@ def predict(
 
 
 def _kept(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The file's entries for these settings, by message. Afterwards the file has its head and ends with a whole line."""
+    """The file's entries for these settings, by message. Afterwards the file has its head and whole lines, nothing else."""
     head = json.dumps({"settings": settings}, sort_keys=True)
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    try:
+        lines = read_text(path).split("\n") if path.is_file() else []
+    except KitError:  # not even text: made anew
+        lines = []
     if not lines or lines[0] != head:
         write_text(path, head + "\n")
         return {}
-    lines_of_entries = json_lines("\n".join(lines[1:-1]))  # what follows the last line's end was cut off
-    entries = [line.value for line in lines_of_entries if not line.fault]
-    if lines[-1]:
-        write_text(path, "\n".join(lines[:-1]) + "\n")
-    return {entry.pop("message"): entry for entry in entries}
+    whole = list(json_lines("\n".join(lines[1:-1])))  # what follows the last line's end was cut off
+    good = [line for line in whole if not line.fault and _is_entry(line.value)]
+    if lines[-1] or len(good) < len(whole):
+        write_text(path, "\n".join([head, *(line.text for line in good)]) + "\n")
+    return {line.value.pop("message"): line.value for line in good}
+
+
+def _is_entry(value: Any) -> bool:
+    """Whether a line's value is an answer as `predict` writes it; others, which a damaged file may hold, are asked again."""
+    kinds: dict[str, Any] = {"message": str, "prediction": str, "seconds": (int, float)}
+    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())

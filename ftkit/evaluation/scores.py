@@ -25,7 +25,7 @@ class Scores:
         return [metric for metric in (*self.rows, *self.corpus) if only is None or metric in only]
 
     def with_intervals(self, only: Sequence[str] | None = None) -> dict[str, Score]:
-        """Each metric's value and interval: Wilson's for yes/no metrics, BCa bootstrap for the others."""
+        """Each metric's value and interval: Wilson's for yes/no metrics, BCa bootstrap for the others (from two rows)."""
         scores = {}
         for metric in self.metrics(only):
             statistic, right = self.statistic(metric), self._yes_no(metric)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ftkit.evaluation.answer import BASE, TUNED
 from ftkit.evaluation.intervals import describe_comparison
-from ftkit.runs.documents import Comparison, Evaluation, RunsCompared
+from ftkit.runs.documents import Comparison, Evaluation, RunsCompared, show_interval
 
 ORDER = ("majority", "TF-IDF", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
 
@@ -26,6 +26,10 @@ def describe_evaluation(result: Evaluation) -> list[str]:
         whole, closed = (next((m for m in compared if m.endswith(end)), None) for end in ("exact match", "macro-F1"))
         for metric in filter(None, (whole, closed)):
             sentences.append(f"Against {name}, {metric}: {describe_comparison(compared[metric], (name, TUNED))}")
+    if any(score.interval is None for model in result.models.values() for score in model.scores.values()):
+        sentences.append(
+            "A single message gives F1 and other scores that are no yes or no without an interval: measure more."
+        )
     return sentences + _describe_constrained(result) + _describe_forgetting(result)
 
 
@@ -48,7 +52,7 @@ def _describe_forgetting(result: Evaluation) -> list[str]:
     if result.general is None:
         return []
     change = result.general.perplexity
-    low, high = change.interval
+    low, high = change.interval or (change.difference, change.difference)  # it is of hundreds of pieces of text
     return [
         f"General questions: {describe_comparison(result.general.questions, (BASE, TUNED))}",
         f"Perplexity of plain English: {change.first:.1f} before, {change.second:.1f} after "
@@ -58,9 +62,8 @@ def _describe_forgetting(result: Evaluation) -> list[str]:
 
 def _points(compared: Comparison, digits: int) -> str:
     """A difference with its interval, in points."""
-    low, high = (100 * bound for bound in compared.interval)
-    sign = "+" if digits else ""
-    return f"{100 * compared.difference:+.{digits}f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+    bounds = show_interval(compared.interval, f"{'+' if digits else ''}.{digits}f")
+    return f"{100 * compared.difference:+.{digits}f} ({bounds})"
 
 
 def evaluation_table(result: Evaluation) -> Table:

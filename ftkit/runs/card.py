@@ -14,7 +14,7 @@ from ftkit.common.files import replacing
 from ftkit.common.templates import render
 from ftkit.models.catalog import licence_of
 from ftkit.models.find import public_name
-from ftkit.runs.documents import Evaluation
+from ftkit.runs.documents import Evaluation, show_interval
 from ftkit.runs.run import Run
 
 CARD = "model_card.md"
@@ -101,18 +101,13 @@ def _list_scores(run: Run) -> dict[str, Any] | str:
         return f"The evaluation in this run is of another version of ftkit: `ftkit evaluate {run.name}`."
     sides = {
         side: {
-            metric: f"{100 * score.value:.1f} % ({_show_bounds(score.interval)})"
+            metric: f"{100 * score.value:.1f} % ({show_interval(score.interval)})"
             for metric, score in result.models[side].scores.items()
         }
         for side in ("base", "tuned")
     }
     gaps = {
-        metric: f"{100 * compared.difference:+.1f} ({_show_bounds(compared.interval, '+')})"
+        metric: f"{100 * compared.difference:+.1f} ({show_interval(compared.interval, '+.1f')})"
         for metric, compared in result.comparisons["base"].items()
     }
     return {"split": result.split, "n": result.n, "gaps": gaps, **sides}
-
-
-def _show_bounds(interval: tuple[float, float], sign: str = "") -> str:
-    """Both ends of an interval, in per cent."""
-    return " to ".join(f"{100 * bound:{sign}.1f}" for bound in interval)

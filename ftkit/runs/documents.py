@@ -21,6 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Megabytes = Annotated[int | float, Field(ge=0, description="in MB (10^6 bytes)")]
 Interval = Annotated[tuple[float, float], Field(description="the 95 % interval: low, high")]
+NoInterval = Annotated[tuple[float, float] | None, Field(description="the same; null for a single row")]
 Digest = Annotated[str, Field(description="the first 16 hexadecimal digits of a SHA-256")]
 DETECTED = 0.05  # the rate of false alarms that a comparison allows itself
 
@@ -85,6 +86,11 @@ class MeasuredDocument(Document):
         """How many rows were measured, in words."""
         n, every = getattr(self, "n"), getattr(self, "of")  # noqa: B009 - each document describes them at their place
         return f"the first {n} of {every}" if n < every else f"n = {n}"
+
+
+def show_interval(interval: Interval | None, form: str = ".1f") -> str:
+    """Both ends of an interval in per cent, "78.1 to 90.3"; "no interval" where there is none."""
+    return " to ".join(f"{100 * bound:{form}}" for bound in interval) if interval else "no interval"
 
 
 def first_fault(error: ValidationError) -> str:
@@ -193,7 +199,8 @@ class Mark(Document):
 class Comparison(Part):
     """Two models on the same examples: `difference` is the second's share minus the first's, `interval` around it.
 
-    `better` and `worse` count examples, `p` is of the test that there is no difference (None for bootstrapped metrics).
+    `better` and `worse` count examples, `p` is of the test that there is no difference (None for bootstrapped metrics). A
+    bootstrapped metric of a single example has no interval.
     """
 
     model_config = ConfigDict(extra="ignore")  # `detected` is computed again
@@ -202,7 +209,7 @@ class Comparison(Part):
     first: float
     second: float
     difference: float
-    interval: Interval
+    interval: NoInterval
     p: Share | None = None
     better: Count = 0
     worse: Count = 0
@@ -213,14 +220,16 @@ class Comparison(Part):
     @property
     def detected(self) -> bool:
         """Whether a difference was detected: by the test if there is one, else by an interval without zero."""
-        return self.p < DETECTED if self.p is not None else not self.interval[0] <= 0 <= self.interval[1]
+        if self.p is not None:
+            return self.p < DETECTED
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 class Score(Part):
-    """A metric's value and how sure it is."""
+    """A metric's value and how sure it is; a metric that is no yes or no has no interval on a single row."""
 
     value: Share
-    interval: Interval
+    interval: NoInterval
 
 
 class ModelResult(Part):

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import digest, new_folder
+from ftkit.common.files import digest, new_folder, read_text
 from ftkit.common.machine import describe_machine, versions
-from ftkit.common.paths import kit_root, runs_dir
+from ftkit.common.paths import expanded, folder_name_problem, kit_root, runs_dir
 from ftkit.common.profiles import Profile
 from ftkit.data.task import Task, load_task
 from ftkit.models.find import find_model
@@ -72,8 +72,13 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """The task that the run was trained on."""
-        return load_task(self.record.task.folder)
+        """The task that the run was trained on. Raises `KitError` if it was moved or broken since."""
+        try:
+            return load_task(self.record.task.folder)
+        except KitError as error:
+            place = RunRecord.path(self.folder)
+            moved = f"If it was moved, write its new place into {place}, at task, folder."
+            raise KitError(f"The task that {self.name} was trained on cannot be opened. {error} {moved}") from None
 
     @property
     def finished(self) -> bool:
@@ -112,7 +117,7 @@ class Run:
     def log(self) -> list[LogEntry]:
         """The loss log, an entry a line; half a line, which a killed process may leave, is passed over."""
         path = self.folder / LOG
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = read_text(path).splitlines() if path.is_file() else []
         try:
             return [LogEntry.model_validate_json(line) for line in lines if line.endswith("}")]
         except ValidationError as error:
@@ -125,6 +130,8 @@ class Run:
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:
     """Make the folder of a new run, its `run.json` with everything that decides the result."""
+    if problem := folder_name_problem(task.name):
+        raise KitError(f"The task's name {task.name!r} {problem}.")
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     stem = f"{task.name}-{profile.name}-{stamp}"
     folder, n = runs_dir() / stem, 1
@@ -132,7 +139,7 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
         n += 1
         folder = runs_dir() / f"{stem}-{n}"
     machine = describe_machine()
-    RunRecord(
+    record = RunRecord(
         status="training",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         task=TaskOfRun(name=task.name, folder=_portable(task.folder), fingerprint=task.fingerprint()),
@@ -142,7 +149,12 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
         seed=profile.seed,
         versions=versions(),
         machine=Machine(system=machine["system"], processor=machine["cpu"]),
-    ).save(folder)
+    )
+    try:
+        record.save(folder)
+    except BaseException:  # an empty folder would be left
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return Run(folder)
 
 
@@ -160,6 +172,22 @@ def all_runs() -> list[Run]:
         except KitError:
             continue
     return [run for *_, run in sorted(readable, key=lambda entry: entry[:2], reverse=True)]
+
+
+def passed_over(run: Run) -> list[str]:
+    """Runs newer than `run` that cannot be taken: a sentence each, why not, and what to do."""
+    since = RunRecord.path(run.folder).stat().st_mtime if not run.is_reference else 0
+    sentences = []
+    for path in sorted(runs_dir().glob(f"*/{RunRecord.FILE}")):
+        other = Run(path.parent)
+        if path.stat().st_mtime <= since or other.is_reference:
+            continue
+        try:
+            if not other.finished:
+                sentences.append(f"{other.name} is not finished. Go on with it: ftkit train {other.record.task.folder}")
+        except KitError as error:
+            sentences.append(str(error))
+    return sentences
 
 
 def reference_run() -> Run | None:
@@ -192,7 +220,7 @@ def open_run(name: str | Path | None = None, unfinished: bool = False) -> Run:
         return own
     if name == REFERENCE and (reference := reference_run()):
         return reference
-    folder = next((p for p in (Path(name).expanduser(), runs_dir() / str(name)) if RunRecord.exists(p)), None)
+    folder = next((p for p in (expanded(name), runs_dir() / str(name)) if RunRecord.exists(p)), None)
     if folder is None:
         known = ", ".join(run.name for run in all_runs()[:5]) or "none yet"
         raise KitError(f"{name} is not a run: a run is a folder with {RunRecord.FILE}. Here are: {known}.")

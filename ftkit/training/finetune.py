@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
+from ftkit.common.files import writing
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
@@ -54,7 +55,7 @@ def train(
     if stopped:
         say(f"Taking up {stopped.name}, which was stopped midway (--fresh starts anew).")
     run = stopped or new_run(task, profile, choice.reason)
-    with run.claimed():
+    with run.claimed(), writing(run.folder):
         agree(str(run.folder))
         run = _train(run, choice, data, say, stop_after)
     part()

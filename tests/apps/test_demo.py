@@ -381,7 +381,7 @@ def test_ctrl_c_stops_it_in_the_middle_of_an_answer(served):
 
 def test_a_password_that_is_half_is_refused():
     done = subprocess.run([*FTKIT, "demo", "--auth", "cook:"], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("ftkit: --auth takes USER:PASSWORD")
+    assert done.returncode == 2 and done.stderr.startswith("ftkit: --auth takes USER:PASSWORD")
 
 
 def test_a_broken_run_is_refused_in_one_line(ticket_run, tmp_path):
@@ -394,7 +394,7 @@ def test_a_broken_run_is_refused_in_one_line(ticket_run, tmp_path):
         run = shutil.copytree(ticket_run.folder, tmp_path / name.replace("/", "-"))
         cut(run / name)
         done = subprocess.run([*FTKIT, "demo", str(run)], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 1
+        assert done.returncode == 2
         last = done.stderr.strip().splitlines()[-1]
         assert last.startswith("ftkit: ") and words in last and "Traceback" not in done.stderr
 
@@ -426,7 +426,7 @@ def test_a_run_whose_adapter_belongs_to_another_base_is_refused_with_the_cause(t
             named = {"base_model_name_or_path": str(other)}
             changed(run / "adapter" / "adapter_config.json", lambda record, named=named: record.update(named))
         done = subprocess.run([*FTKIT, "demo", str(run)], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert done.returncode == 2 and "Traceback" not in done.stderr
         last = done.stderr.strip().splitlines()[-1]
         assert last.startswith("ftkit: ") and words in last, last
         assert "The demo is at" not in done.stdout

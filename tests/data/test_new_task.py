@@ -278,3 +278,19 @@ def test_no_file_ends_in_a_traceback(tmp_path, data, name):
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         path.unlink()
+
+
+@pytest.mark.parametrize("held_out", [0.01, 0.1, 0.25, 0.34, 0.4])
+@pytest.mark.parametrize(("classes", "each"), [(2, 6), (5, 6), (8, 5), (12, 3), (20, 5)])
+def test_any_share_of_any_number_of_classes_can_be_held_out(tmp_path, held_out, classes, each):
+    rng = random.Random(classes)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=8)) for _ in range(400)]
+    rows = [{"text": " ".join(rng.sample(words, 6)), "label": f"class {i % classes}"} for i in range(classes * each)]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    made = make_task("t", read_table(str(path)), "text", ["label"], "label", held_out=held_out)
+    sizes = {split: len(some) for split, some in made.splits.items()}
+    assert sum(sizes.values()) == len(rows) and min(sizes.values()) > 0
+    of_train = {row["target"] for row in made.splits["train"]}
+    stratified = not any("without regard to the target" in remark for remark in made.remarks)
+    assert not stratified or each < 5 or each * held_out < 1 or len(of_train) == classes

@@ -115,6 +115,79 @@ def test_a_broken_task_folder_is_one_clear_error(broken_task, name, content, mes
         load_task(broken_task).rows("train")
 
 
+LABEL = 'name = "a"\nkind = "label"\nsystem_prompt = "b"\nlabels = ["x", "y"]\n'
+JSON = 'name = "a"\nkind = "json"\nsystem_prompt = "b"\n[[fields]]\nname = "f"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LABEL + 'max_message_characters = "4000"', 'max_message_characters is "4000", and should be a whole number.'),
+        (LABEL + "max_message_characters = true", "max_message_characters is true, and should be a whole number."),
+        (LABEL + "max_message_characters = 0", "max_message_characters is 0, and should be 1 or more."),
+        (LABEL.replace('["x", "y"]', "[0, 1]"), "labels 1 is 0, and should be text in quotes."),
+        (LABEL.replace('["x", "y"]', '"xy"'), 'labels is "xy", and should be a list in [ ].'),
+        (LABEL.replace('["x", "y"]', "[1979-05-27]"), "labels 1 is "),
+        (LABEL.replace('"y"', '"x"'), "labels holds 'x' twice"),
+        (LABEL.replace('"y"', '""'), "labels holds '': it is empty"),
+        (LABEL.replace('"y"', '"y "'), "labels holds 'y ': take away the spaces"),
+        (LABEL.replace('["x", "y"]', "[]"), "needs labels"),
+        (LABEL.replace('"b"', "5"), "system_prompt is 5, and should be text in quotes."),
+        (LABEL.replace('"label"', "[1]"), "kind [1] is not one of json, label, text"),
+        (LABEL + "mood = 1", "mood is no key that is known here. Known: name, kind, "),
+        (LABEL + 'folder = "x"', "folder is no key"),
+        (LABEL + 'answer_form = ["compact"]', "answer_form ['compact'] is not one of compact, spaced"),
+        (LABEL + 'message = "target"', "should be two different fields"),
+        (LABEL + "fields = 3", "[[fields]] is 3, and should be a list"),
+        (LABEL + "fields = [3]", "[[fields]] 1 is 3, and should be a table"),
+        ("a = " + "[" * 3000, "not readable as TOML"),
+        (JSON, "[[fields]] 1 type is missing"),
+        (JSON + 'type = "strng"', "[[fields]] 1, 'f': type 'strng' is not one of choice, integer, number"),
+        (JSON + 'type = "string"\nmode = 2', "[[fields]] 1 mode is no key that is known here. Known: name, type, about"),
+        (JSON + 'type = "pattern"\npattern = "(["', "[[fields]] 1, 'f': pattern '([' is no regular expression"),
+        (JSON + 'type = "pattern"', "[[fields]] 1, 'f': a field of type pattern needs pattern"),
+        (JSON + 'type = "integer"\nminimum = "3"', '[[fields]] 1 minimum is "3", and should be a whole number'),
+        (JSON + 'type = "string"\nnullable = "yes"', '[[fields]] 1 nullable is "yes", and should be true or false'),
+        (JSON + 'type = "choice"', "[[fields]] 1, 'f': a field of type choice needs values"),
+        (JSON + 'type = "set"\nvalues = []', "[[fields]] 1, 'f': a field of type set needs values"),
+        (JSON + 'type = "choice"\nvalues = ["a", "a"]', "[[fields]] 1, 'f': values holds 'a' twice"),
+        (JSON + 'type = "string"\n[[fields]]\nname = "f"\ntype = "string"', "[[fields]] holds the name 'f' twice"),
+        (JSON.replace('"f"', '""') + 'type = "string"', "[[fields]] 1, '': name is empty"),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_is_there_and_what_should_be(tmp_path, text, words):
+    (tmp_path / "task.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(KitError) as refused:
+        load_task(tmp_path)
+    assert words in str(refused.value) and str(refused.value).startswith(str(tmp_path / "task.toml"))
+
+
+def test_a_description_keeps_its_values_as_they_are_written(tmp_path):
+    text = JSON + 'type = "integer"\nminimum = 1\n[[fields]]\nname = "g"\ntype = "number"\nminimum = 0.5\nnullable = true'
+    (tmp_path / "task.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())  # as some editors save it
+    task = load_task(tmp_path)
+    assert [f.allowed() for f in task.fields] == ["a whole number from 1", "a number or null"]
+    assert [repr(f.minimum) for f in task.fields] == ["1", "0.5"] and task.folder == tmp_path
+
+
+NO_NAMES = ["Parcels / complaints", "..", ".", "", " ", ".hidden", "a.", "a ", "n" * 300, "con", "NUL.x", "a:b"]
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, "a\\\\b", "a\\nb"])
+def test_a_name_that_is_no_folders_name_is_refused(tmp_path, name):
+    (tmp_path / "task.toml").write_text(LABEL.replace('"a"', f'"{name}"'), encoding="utf-8")
+    with pytest.raises(KitError, match="Runs and exports become folders of that name"):
+        load_task(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["Parcels and complaints", "Жалобы", "苦情", "شكاوى", "v1.2", "console", "n" * 100, "été_2"]
+)
+def test_a_name_of_any_script_is_kept(tmp_path, name):
+    (tmp_path / "task.toml").write_text(LABEL.replace('"a"', f'"{name}"'), encoding="utf-8")
+    assert load_task(tmp_path).name == name
+
+
 def test_a_folder_that_is_no_task_lists_the_kits_tasks(tmp_path):
     with pytest.raises(KitError, match=r"is not a task: .*The kit's own: desk"):
         load_task(tmp_path)

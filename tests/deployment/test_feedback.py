@@ -158,4 +158,4 @@ def test_the_command_says_what_it_did(task, tmp_path):
     assert "line 2 refused: it belongs to the task 'other'" in done.stdout and "1 row(s) to add, 1 refused" in done.stdout
     for wrong, words in ((command, "Say where"), ([*command[:-1], "nowhere", "--in-place"], "is no file of feedback")):
         done = subprocess.run(wrong, capture_output=True, text=True)
-        assert done.returncode == 1 and done.stderr.startswith("ftkit: ") and words in done.stderr
+        assert done.returncode == 2 and done.stderr.startswith("ftkit: ") and words in done.stderr

@@ -154,7 +154,7 @@ def test_the_command_ends_in_one_sentence_when_the_token_is_wrong(run, hub):
     environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-m", "ftkit.cli", "export", str(run.folder), "--to", "hub", "--repo", "somebody/desk"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert "HF_TOKEN is set and comes before a login" in done.stderr and "hf_secret" not in done.stdout + done.stderr
 
 

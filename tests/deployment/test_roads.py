@@ -605,7 +605,7 @@ def test_export_from_the_command_line(run, tmp_path):
     assert quick.returncode == 0 and "not compared with the tuned model" in quick.stdout
     assert "has not been evaluated" in quick.stdout and "lost when the Space restarts" in quick.stdout
     again = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
-    assert again.returncode == 1 and "is there already" in again.stderr and "Traceback" not in again.stderr
+    assert again.returncode == 2 and "is there already" in again.stderr and "Traceback" not in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -619,4 +619,4 @@ def test_export_from_the_command_line(run, tmp_path):
 )
 def test_a_wrong_command_is_refused_in_one_line(run, arguments, words):
     done = ftkit(run.folder, *arguments)
-    assert done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1

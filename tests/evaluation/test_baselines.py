@@ -36,6 +36,28 @@ def test_tfidf_learns_closed_fields_and_is_judged_by_them_alone():
     assert tfidf(Task(folder=DESK.folder, name="t", kind="text", system_prompt=""), rows, rows) is None
 
 
+@pytest.mark.parametrize(
+    ("train", "answer"),
+    [
+        (labelled(("lovely food", "good"), ("nice food", "good")), "good"),  # one class
+        (labelled(("lovely", "good")), "good"),  # one row
+        (labelled(("👍", "good"), ("👎", "bad"), ("👎👎", "bad")), "bad"),  # no word in any message
+        (labelled(("a", "good"), ("b", "bad"), ("b", "bad")), "bad"),  # no word of two letters
+    ],
+)
+def test_where_there_is_nothing_to_learn_tfidf_answers_what_is_most_frequent_and_says_so(train, answer):
+    found = tfidf(LABELS, train, labelled(("awful", "bad"), ("👍", "good")))
+    assert found.texts == [answer, answer] and "nothing to learn for label" in found.about
+    rows = labelled(*[("lovely", "good"), ("awful", "bad")] * 8)
+    assert "nothing" not in tfidf(LABELS, rows, rows).about
+
+
+def test_one_field_with_a_single_value_leaves_the_others_their_model():
+    train = [{**row, "ticket": {**row["ticket"], "urgency": "normal"}} for row in DESK.rows("train")[:200]]
+    found = tfidf(DESK, train, DESK.rows("validation")[:5])
+    assert "nothing to learn for urgency:" in found.about and all('"urgency":"normal"' in text for text in found.texts)
+
+
 def test_shots_are_of_the_seed_differ_in_label_and_grow():
     train = DESK.rows("train")
     four, eight = (shots(DESK, train, k, 17) for k in (4, 8))

@@ -177,3 +177,40 @@ def test_the_interval_over_seeds_holds_the_truth_at_least_as_often_as_it_says(lu
         low, high = seeds_interval(rng.random((3, 120)) < chances)[1]
         held += low <= 0.5 <= high
     assert held / times >= 0.93
+
+
+def mean_of(values):
+    return lambda index: np.asarray(values, dtype=float)[index].mean(axis=-1)
+
+
+def test_one_example_has_no_bootstrap_and_says_nothing():
+    assert bootstrap_interval(mean_of([1.0]), 1) is None
+    compared = compare_scores(mean_of([0.0]), mean_of([1.0]), 1, ([0.0], [1.0]))
+    assert (compared.difference, compared.interval, compared.better) == (1.0, None, 1) and not compared.detected
+    assert describe_comparison(compared) == "One message says nothing about base and tuned (+100.0 points; n = 1)."
+    of_shares = compare_shares([False], [True])  # a yes or no has an interval: a wide one
+    assert of_shares.interval[0] < 0 < of_shares.interval[1] and not of_shares.detected
+    assert share_interval([True])[0] < 0.25
+    with pytest.raises(ValueError, match="two examples or two seeds"):
+        seeds_interval([[1.0]])
+    value, (low, high) = seeds_interval([[1.0], [0.5]])  # one example, two seeds: the seeds' spread alone
+    assert low < value == 0.75 < high
+
+
+@pytest.mark.parametrize(("first", "second"), [([1, 1], [1, 1]), ([0, 0], [1, 1]), ([0, 1], [1, 1]), ([0, 0.5], [1, 0.25])])
+def test_two_examples_have_an_interval_however_they_agree(first, second):
+    for values in (first, second):
+        low, high = bootstrap_interval(mean_of(values), 2)
+        assert 0 <= low <= np.mean(values) <= high <= 1
+    compared = compare_scores(mean_of(first), mean_of(second), 2, (first, second))
+    assert compared.interval[0] <= compared.difference <= compared.interval[1]
+    assert not compared.detected and "n = 2" in describe_comparison(compared)  # two messages show nothing
+
+
+def test_the_same_gap_on_every_example_is_as_sure_as_their_number_allows():
+    for n, detected in ((2, False), (50, True)):
+        up = compare_scores(mean_of([0.25] * n), mean_of([0.75] * n), n)
+        down = compare_scores(mean_of([0.75] * n), mean_of([0.25] * n), n)
+        low, high = up.interval
+        assert high == pytest.approx(0.5) and low < 0.5 and down.interval == pytest.approx((-high, -low))
+        assert up.detected == down.detected == detected

@@ -96,6 +96,25 @@ def texts_of(run, name):
     return [kept[row["message"]] for row in rows]
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_messages_are_measured_and_what_has_no_interval_is_said(evaluated, tmp_path, n):
+    run = Run(shutil.copytree(evaluated[0].folder, tmp_path / "run"))  # its answers are kept: nothing is asked again
+    result = evaluate(run, say=lambda line: None, limit=n, constrained=True)
+    assert load_evaluation(run) == result and result.calibration.n == n
+    macro, exact = (result.models["tuned"].scores[metric] for metric in ("intent macro-F1", "exact match"))
+    assert (macro.interval is None) == (n == 1) and exact.interval is not None
+    said = "\n".join(describe_evaluation(result))
+    assert ("without an interval" in said) == ("One message says nothing" in said) == (n == 1)
+    console = Console(width=200, file=io.StringIO())
+    console.print(evaluation_table(result))
+    for text in (
+        console.file.getvalue(),
+        (run.folder / "report.html").read_text(encoding="utf-8"),
+        (run.folder / "model_card.md").read_text(encoding="utf-8"),
+    ):
+        assert ("no interval" in text) == (n == 1) and "None" not in text
+
+
 def test_an_evaluation_is_saved_and_its_figures_are_those_of_the_predictions(evaluated, tiny_task):
     run, result, lines = evaluated
     assert load_evaluation(run) == result

@@ -1,6 +1,8 @@
 import json
 
-from ftkit.evaluation.saved_answers import predict
+import pytest
+
+from ftkit.evaluation.saved_answers import predict, read_answers
 from ftkit.runs.run import Run, adapter_digest
 
 
@@ -61,3 +63,23 @@ def test_another_adapter_has_another_digest(tiny_run, tmp_path):
     data[-1] ^= 1
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(data)
     assert adapter_digest(Run(tmp_path)) != adapter_digest(tiny_run)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"\xff\xfe" + text.encode(),
+        lambda text: b"",
+        lambda text: text.replace('"prediction": "B"', '"prediction": 5').encode(),
+        lambda text: text.replace('{"message": "b"', "[1]\n5\n{broken\n{").encode(),
+    ],
+)
+def test_answers_in_a_damaged_file_are_asked_again_and_the_file_is_whole_after(tmp_path, damage):
+    asked = []
+    for _ in range(2):
+        found = predict(Run(tmp_path), "test-tuned", {"model": "m"}, MESSAGES, ask(asked), 8, lambda line: None)
+        path = tmp_path / "predictions" / "test-tuned.jsonl"
+        if len(asked) == 1:
+            path.write_bytes(damage(path.read_text(encoding="utf-8")))
+    assert found.texts == [message.upper() for message in MESSAGES] and "b" in asked[1]
+    assert read_answers(Run(tmp_path), "test", "tuned") == {message: message.upper() for message in MESSAGES}

@@ -13,6 +13,7 @@ from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.files import new_folder
 from ftkit.common.memory import free_memory
+from ftkit.common.paths import expanded
 from ftkit.deployment.merge import load_folder
 from ftkit.deployment.proof import agreement, answering, timed
 from ftkit.deployment.roads.adapter import _load_adapter_folder, _write_adapter
@@ -49,7 +50,7 @@ def export(run: Run, to: str, folder: Path | None = None, verify: bool = True, s
     """
     if to not in ROADS:
         raise KitError(f"There is no export {to!r}. There are: {', '.join([*ROADS, 'hub'])}.")
-    folder = Path(folder).expanduser() if folder else export_folder(run, to)
+    folder = expanded(folder) if folder else export_folder(run, to)
     if folder.exists():  # told before the work, not after it
         raise KitError(f"{folder} is there already. Remove it, or name another: --output FOLDER")
     run.training, run.task.rows("test")

@@ -1,0 +1,120 @@
+"""`task.toml` as a task: each key of the right type, none unknown, none against another (lesson 02)."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ftkit.common.errors import KitError
+from ftkit.common.files import read_text
+from ftkit.common.paths import folder_name_problem
+from ftkit.data.answer_form import ANSWER_FORMS
+from ftkit.data.task import FIELD_TYPES, KINDS, Field, Task
+
+READER = TypeAdapter(Task)
+WANTED = {
+    "string_type": "text in quotes",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "tuple_type": "a list in [ ]",
+    "dataclass_type": "a table, begun by [[fields]]",
+}
+
+
+def read_description(folder: Path) -> Task:
+    """The task that a folder's `task.toml` describes. Raises `KitError` naming the file, the key and what is wrong."""
+    path = folder / "task.toml"
+    try:
+        table = tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise KitError(f"{path} is not readable as TOML: {error}.") from None
+    form = table.pop("answer_form", "compact")
+    if form not in list(ANSWER_FORMS):
+        raise KitError(f"{path}: answer_form {form!r} is not one of {', '.join(ANSWER_FORMS)}.")
+    task = replace(_described(table, path), folder=folder, answer_form=ANSWER_FORMS[form])
+    if problem := next(_contradictions(task), None):
+        raise KitError(f"{path}: {problem}.")
+    return task
+
+
+def _described(table: dict[str, Any], path: Path) -> Task:
+    """The task that a file describes; `KitError` with the key, what is there and what is wanted."""
+    if "folder" in table:  # which is where the file lies
+        raise KitError(f"{path}: folder is no key that is known here.")
+    try:
+        return READER.validate_json(json.dumps({"folder": "", **table}, default=lambda value: {"date": str(value)}))
+    except ValidationError as error:
+        fault = error.errors()[0]
+    parts = (str(part + 1) if isinstance(part, int) else part for part in fault["loc"])
+    where = " ".join("[[fields]]" if part == "fields" else part for part in parts)
+    where = where.removesuffix(" int")  # which of the types of `minimum` was tried
+    if fault["type"] in ("missing", "missing_argument"):
+        raise KitError(f"{path}: {where} is missing.")
+    if fault["type"].startswith("unexpected"):
+        known = ", ".join(f.name for f in fields(Field if "fields" in fault["loc"] else Task) if f.name != "folder")
+        raise KitError(f"{path}: {where} is no key that is known here. Known: {known}.")
+    if fault["type"] == "literal_error":
+        raise KitError(f"{path}: {where} {fault['input']!r} is not one of {', '.join(KINDS)}.")
+    wanted = WANTED.get(fault["type"], fault["msg"].lower())
+    raise KitError(f"{path}: {where} is {_as_toml(fault['input'])}, and should be {wanted}.")
+
+
+def _as_toml(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _contradictions(task: Task) -> Iterator[str]:
+    """What is wrong in a task whose keys have the right types, a sentence each."""
+    if problem := folder_name_problem(task.name):
+        yield f"name {task.name!r} {problem}. Runs and exports become folders of that name; `title` may be any text"
+    if task.max_message_characters < 1:
+        yield f"max_message_characters is {task.max_message_characters}, and should be 1 or more"
+    if not (task.message and task.target) or task.message == task.target:
+        yield f"message {task.message!r} and target {task.target!r} should be two different fields of a row"
+    if task.kind == "json" and not task.fields:
+        yield "a task of kind json needs [[fields]]"
+    if task.kind == "label" and not task.labels:
+        yield "a task of kind label needs labels = [...]"
+    yield from _faults_of_values("labels", task.labels)
+    if twice := _first_twice([f.name for f in task.fields]):
+        yield f"[[fields]] holds the name {twice[0]!r} twice"
+    for number, f in enumerate(task.fields, 1):
+        yield from (f"[[fields]] {number}, {f.name!r}: {fault}" for fault in _faults_of_field(f))
+
+
+def _faults_of_field(f: Field) -> Iterator[str]:
+    if not f.name.strip():
+        yield "name is empty"
+    if f.type not in FIELD_TYPES:
+        yield f"type {f.type!r} is not one of {', '.join(FIELD_TYPES)}"
+    if f.type in ("choice", "set"):
+        if not f.values:
+            yield f"a field of type {f.type} needs values = [...]"
+        yield from _faults_of_values("values", f.values)
+    if f.type == "pattern" and not f.pattern:
+        yield 'a field of type pattern needs pattern = "..."'
+    try:
+        re.compile(f.pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        yield f"pattern {f.pattern!r} is no regular expression ({error})"
+
+
+def _faults_of_values(key: str, values: Sequence[str]) -> Iterator[str]:
+    """An answer is read without spaces at its ends: a value with some could never be given."""
+    for value in values:
+        if value != value.strip() or not value:
+            yield f"{key} holds {value!r}: " + ("take away the spaces at its ends" if value.strip() else "it is empty")
+    if twice := _first_twice(values):
+        yield f"{key} holds {twice[0]!r} twice"
+
+
+def _first_twice(values: Sequence[str]) -> list[str]:
+    return [value for place, value in enumerate(values) if value in values[:place]][:1]
