@@ -28,8 +28,8 @@ class _Kept(dict[int, str]):
         character = chr(code)
         category = unicodedata.category(character)
         joiner, selector = code == 0x200D, 0xFE00 <= code <= 0xFE0F
-        dropped = category == "Cf" and not joiner or selector
-        kept = category[0] in "LMNSC" and category != "Cc" or category == "Pc"
+        dropped = (category == "Cf" and not joiner) or selector
+        kept = (category[0] in "LMNSC" and category != "Cc") or category == "Pc"
         self[code] = "" if dropped else character if kept or joiner else " "
         return self[code]
 
@@ -65,10 +65,10 @@ def shingles(text: str) -> set[str]:
 def similar_pairs(messages: Sequence[str]) -> list[Pair]:
     """All pairs of a message and an earlier one that it equals or nearly equals.
 
-    Near-duplicates are proposed by MinHash with locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman and Ullman, Mining
-    of Massive Datasets, chapter 3) and confirmed by their true Jaccard similarity, at least `NEAR`; of pairs that are just so
-    similar, 1 in 360 is not proposed. Time and memory grow with the number of messages, not of pairs. A message that equals an
-    earlier one is paired with the first such one only.
+    Near-duplicates are proposed by MinHash with locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman and Ullman,
+    Mining of Massive Datasets, chapter 3) and confirmed by their true Jaccard similarity, at least `NEAR`; of pairs that are
+    just so similar, 1 in 360 is not proposed. Time and memory grow with the number of messages, not of pairs. A message that
+    equals an earlier one is paired with the first such one only.
     """
     first_of: dict[str, int] = {}
     pairs = []
