@@ -11,15 +11,21 @@ from ftkit.data.faults.characters import normalize_text
 from ftkit.data.task import Field, Task
 
 
-def _key(value: Any) -> str:
-    return re.sub(r"[\W_]+", "", str(value).casefold())
+def spelling_key(value: Any) -> str:
+    """A value as it is compared: without case, spaces, underscores, and hyphens between letters.
+
+    What stands between digits stays ("1-2" is not "12"), as do all other signs and marks.
+    """
+    text = normalize_text(str(value)).casefold()
+    text = re.sub(r"(?<!\d)[\s_\u200b\u2060]+|[\s_\u200b\u2060]+(?!\d)", "", text)
+    return re.sub(r"(?<=[^\W\d_])[\u2010-\u2015-](?=[^\W\d_])", "", text)
 
 
 def match_spelling(value: Any, allowed: Iterable[str]) -> str | None:
     """The one allowed value that differs from `value` only in case, spaces, hyphens or underscores, or None."""
     if not isinstance(value, str) or value in (allowed := tuple(allowed)):
         return None
-    alike = [name for name in allowed if _key(name) == _key(value)]
+    alike = [name for name in allowed if spelling_key(name) == spelling_key(value)]
     return alike[0] if len(alike) == 1 else None
 
 
@@ -65,6 +71,8 @@ def _repair_value(f: Field, value: Any) -> Any:
         return sorted({match_spelling(v, f.values) or v for v in value})
     if f.type == "integer" and isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", value):
         return int(value)
+    if f.type == "string" and isinstance(value, str):
+        return normalize_text(value)
     if f.type == "pattern" and isinstance(value, str):
         return next((form for form in (value.strip(), value.strip().lower()) if re.search(f.pattern, form)), value)
     return value
