@@ -9,6 +9,7 @@ from ftkit.data.check import check_task
 from ftkit.data.clean import clean_task, short_diff, write_cleaned
 from ftkit.data.task import load_task
 from tests.cli.test_main import ftkit, refused
+from tests.data.tasks import make_task
 from tests.data.test_check import RAW, edit
 
 
@@ -77,22 +78,6 @@ def test_a_folder_that_is_there_is_not_overwritten_and_nothing_is_half_written(b
 
 
 # --- other people's data ---
-
-
-def make_task(folder, rows, kind="label", prompt="Label the text. Answer with one of: {labels}.", fields="", **others):
-    """A task folder of (message, answer) rows; `others` are the rows of validation and test."""
-    folder.mkdir()
-    labels = sorted({answer for _, answer in rows if isinstance(answer, str)}) if kind == "label" else []
-    text = f'name = "{folder.name}"\nkind = "{kind}"\nmax_message_characters = 300  # a comment\n'
-    text += f"system_prompt = {json.dumps(prompt.format(labels=', '.join(labels)), ensure_ascii=False)}\n"
-    text += f"labels = {json.dumps(labels, ensure_ascii=False)}\n" if labels else ""
-    (folder / "task.toml").write_text(text + fields, encoding="utf-8")
-    default = {"validation": ("where is the lid", "who took it"), "test": ("a box came late", "my shoes are wet")}
-    for split in ("train", "validation", "test"):
-        some = rows if split == "train" else others.get(split) or [(text, rows[0][1]) for text in default[split]]
-        given = [{"id": f"{split}-{n}", "message": m, "target": a} for n, (m, a) in enumerate(some)]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
-    return load_task(folder)
 
 
 ORDER = """
