@@ -47,7 +47,7 @@ def run(notebook, folder):
     from nbclient import NotebookClient
 
     began = time.monotonic()
-    NotebookClient(notebook, timeout=1200, store_widget_state=False, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=3600, store_widget_state=False, resources={"metadata": {"path": str(folder)}}).execute()
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     took = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     line = f"Machine time: {took} for all cells, profile `cpu`, {os.cpu_count()} CPU cores, "

@@ -16,8 +16,11 @@ from ftkit.common.files import write_text
 from ftkit.common.paths import runs_dir
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from ftkit.common.errors import Finding
     from ftkit.data.clean import Cleaned
+    from ftkit.data.formats.table import Table
     from ftkit.data.new_task import NewTask
     from ftkit.data.task import Task
 
@@ -186,49 +189,121 @@ def _count(head: str, reasons: Iterable[str]) -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="the folder to make; its name becomes the task's")],
-    source: Annotated[str, typer.Option("--from", help="a .csv, .tsv, .jsonl or .parquet file, or a hub dataset's id")],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="a CSV, JSON, Parquet or Excel file, a folder of datasets, or a hub dataset's id"),
+    ],
     message: Annotated[str | None, typer.Option(help="the column that the model reads")] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="the column that it should answer; several make a JSON object")
     ] = None,
     kind: Annotated[str | None, typer.Option(help="label, json or text; left out, guessed")] = None,
-    prompt: Annotated[str | None, typer.Option(help="the system prompt; left out, a plain one")] = None,
+    prompt: Annotated[str | None, typer.Option(help="the system prompt; left out, the file's or a plain one")] = None,
+    shape: Annotated[str, typer.Option(help="what the rows are: auto, columns, messages or instructions")] = "auto",
     held_out: Annotated[float, typer.Option(min=0.01, max=0.4, help="share of validation and of test, each")] = 0.1,
-    encoding: Annotated[str, typer.Option(help="of a text file")] = "utf-8",
-    delimiter: Annotated[str | None, typer.Option(help="of a CSV file; left out, guessed from the header")] = None,
-    split: Annotated[str, typer.Option(help="of a hub dataset")] = "train",
+    max_message_characters: Annotated[int, typer.Option(min=1, help="longer messages are set aside")] = 4000,
+    encoding: Annotated[str | None, typer.Option(help="of a text file; left out, looked for")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="of a CSV file; left out, looked for")] = None,
+    header: Annotated[
+        bool | None, typer.Option(help="whether the first line names the columns; left out, looked for")
+    ] = None,
+    quotes: Annotated[bool, typer.Option(help="whether quotes in a CSV file hold a field together")] = True,
+    part: Annotated[
+        str | None, typer.Option(help="a workbook's sheet, the key of a list in JSON, or a hub dataset's configuration")
+    ] = None,
+    split: Annotated[str, typer.Option(help="of a hub dataset or a folder of datasets")] = "train",
     seed: Annotated[int, typer.Option(help="of the split")] = 17,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be made, and write nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before writing")] = False,
 ) -> None:
-    """Make a task folder of a file: columns and kind guessed, bad rows set aside with the reason, splits made."""
-    from ftkit.data.formats import read_table
-    from ftkit.data.new_task import choose_columns, make_task, write_task
+    """Make a task folder of a file: what is guessed is said, bad rows are set aside with the reason, splits are made."""
+    from ftkit.data.formats.read import read_table
+    from ftkit.data.formats.table import Reading
+    from ftkit.data.new_task import make_task, write_task
     from ftkit.data.task import KINDS
 
     folder = Path(name).expanduser()
-    if folder.exists():
+    if folder.exists() and not dry_run:
         raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
     if kind is not None and kind not in KINDS:
         raise KitError(f"The kind {kind!r} is not one of {', '.join(KINDS)}.")
     began = time.monotonic()
-    table = read_table(source, encoding, delimiter, split)
+    table = read_table(source, Reading(encoding, delimiter, header, quotes, part, split))
     print(f"Read {len(table.rows):,} rows with the columns {', '.join(table.columns)}", flush=True)
-    ask = _ask if sys.stdin.isatty() else None
-    column, targets = choose_columns(table, message, target or [], ask)
+    table, column, targets, own_prompt = _what_is_what(table, message, target or [], shape)
     print(f"message: {column}; target: {', '.join(targets)}. Checking the rows and splitting them ...", flush=True)
-    made = make_task(name, table, column, targets, kind, prompt, held_out, seed)
+    made = make_task(name, table, column, targets, kind, prompt or own_prompt, held_out, seed, max_message_characters)
+    _print_new_task(made, table)
+    if dry_run:
+        print("Nothing was written (--dry-run).")
+        return
+    if sys.stdin and sys.stdin.isatty() and not yes and not typer.confirm("Write it?", default=True):
+        print("Nothing was written.")
+        raise typer.Exit(1)
     write_task(made, Path(source).name if Path(source).exists() else source, folder)
-    _print_new_task(made, folder, time.monotonic() - began)
+    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in made.splits.items())
+    if made.rejected:
+        print(f"{len(made.rejected):,} row(s) set aside: {folder / 'rejected.jsonl'}")
+    print(f"{folder}: {counts} ({time.monotonic() - began:.0f} s). Look at its task.toml, then: ftkit task check {folder}")
 
 
-def _print_new_task(made: NewTask, folder: Path, seconds: float) -> None:
+def _what_is_what(
+    table: Table, message: str | None, targets: list[str], shape: str
+) -> tuple[Table, str, tuple[str, ...], str | None]:
+    """(the table, its message column, its target columns, a system prompt of its own): as told, recognized, or guessed."""
+    from ftkit.data.columns import choose_columns
+    from ftkit.data.formats.shapes import recognize
+
+    prompt, chosen, said = None, tuple(targets), len(table.remarks)
+    for remark in table.remarks:
+        print(f"  {remark}", flush=True)
+    if not (message or targets) and (recognized := recognize(table, shape)):
+        table, prompt = recognized
+        message, chosen = "message", ("target",)
+    else:
+        message, chosen = choose_columns(table, message, targets, _ask if sys.stdin and sys.stdin.isatty() else None)
+    for remark in table.remarks[said:]:
+        print(f"  {remark}")
+    return table, message, chosen, prompt
+
+
+def _print_new_task(made: NewTask, table: Table) -> None:
+    from ftkit.data.new_task import preview
+
     for remark in made.remarks:
         print(f"  {remark}")
     for entry in made.rejected[:5]:
-        print(f"  line {entry['line']} set aside: {entry['reason'][:200]}")
-    if made.rejected:
-        print(f"  {len(made.rejected):,} row(s) set aside in {folder / 'rejected.jsonl'}")
-    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in made.splits.items())
-    print(f"{folder}: {counts} ({seconds:.0f} s). Look at its task.toml, then: ftkit task check {folder}")
+        print(f"  {table.unit} {entry['line']} set aside: {entry['reason'][:200]}")
+    taken = sum(map(len, made.splits.values()))
+    print(f"  {taken + len(made.rejected):,} rows = {taken:,} taken + {len(made.rejected):,} set aside")
+    print(preview(made, _tokenizer()))
+
+
+def _tokenizer() -> PreTrainedTokenizerBase | None:
+    """The tokenizer of this machine's base model, if it is at hand; else the preview shows who says what, and no marks."""
+    from ftkit.common.profiles import choose_profile
+    from ftkit.models.find import find_model
+
+    model = choose_profile(None).profile.model
+    if find_model(model).kind not in ("folder", "cache"):
+        return None
+    from ftkit.models.load import load_tokenizer
+
+    return load_tokenizer(model)
+
+
+@app.command("export")
+def export_rows(
+    task: Annotated[str, typer.Argument(help="a task's folder, or the name of one of the kit's")],
+    to: Annotated[Path, typer.Option(help="the new folder")],
+    form: Annotated[str, typer.Option("--as", help="messages (OpenAI, JSONL), alpaca (JSON) or csv")] = "messages",
+) -> None:
+    """Write a task's rows for other tools: a file for each split."""
+    from ftkit.data.formats.export import export_task
+    from ftkit.data.task import load_task
+
+    for path in export_task(load_task(task), form, to):
+        print(path)
 
 
 @app.command("add-feedback")

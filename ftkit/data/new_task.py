@@ -1,29 +1,23 @@
-"""Make a task of your own data: guess columns and kind, check the rows, split them, write a folder (lesson 02)."""
+"""Make a task of your own data: check the rows of a table, split them, write a folder (lesson 02)."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import dump, new_folder, write_jsonl
-from ftkit.data.formats import Rejected, Table
+from ftkit.common.files import new_folder, write_jsonl
+from ftkit.data.columns import Values, as_text, guess_fields, guess_kind, is_missing, odd_values, read_object
+from ftkit.data.formats.table import SMALLEST, Rejected, Table, set_aside, too_few
+from ftkit.data.prompt import prompt_text, training_example
 from ftkit.data.similarity import groups
-from ftkit.data.task import SPLITS, Field, Kind, Row, Task
+from ftkit.data.task import SPLITS, Field, Kind, Row, Task, labels_of
 
-MESSAGES = "message text prompt question instruction input sentence review content query utterance comment body email"
-TARGETS = "target label labels answer ticket output completion response reply category class intent sentiment tag topic"
-CLOSED = 50  # a column with more different values is no closed set
-SMALLEST = 10  # rows below which nothing can be split, trained and measured
-PATTERNS = {
-    "HH:MM on the 24-hour clock": r"^([01][0-9]|2[0-3]):[0-5][0-9]$",
-    "a date as YYYY-MM-DD": r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$",
-}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -34,91 +28,6 @@ class NewTask:
     splits: dict[str, list[Row]]
     rejected: list[Rejected]
     remarks: list[str]
-
-
-# --- guessing ---
-
-
-def choose_columns(
-    table: Table, message: str | None, targets: Sequence[str], ask: Callable[[str, list[str]], str] | None = None
-) -> tuple[str, tuple[str, ...]]:
-    """Which column is the message and which hold the target: as named, else by usual names, else `ask`.
-
-    Raises `KitError` listing the columns when one is missing or nobody can be asked.
-    """
-    if not table.rows:
-        raise KitError(_too_few(table, [], table.rejected))
-    all_columns = f"{table.source} has the columns {', '.join(map(repr, table.columns)) or '(none)'}"
-    for name in (*([message] if message else []), *targets):
-        if name not in table.columns:
-            raise KitError(f"{all_columns}: there is no {name!r}.")
-    column_of: dict[str, str] = {}
-    for what, told, names in (("message", message, MESSAGES), ("target", targets[0] if targets else None, TARGETS)):
-        free = [c for c in table.columns if c not in (*targets, *column_of.values())]
-        known = [c for name in names.split() for c in free if c.casefold() == name]
-        if told:
-            column_of[what] = told
-        elif known:
-            column_of[what] = known[0]
-        elif ask and free:
-            column_of[what] = ask(what, free)
-        else:
-            raise KitError(f"{all_columns}: say which is the {what} (--{what} NAME).")
-        if column_of[what] not in table.columns:
-            raise KitError(f"{all_columns}: there is no {column_of[what]!r}.")
-    chosen = tuple(targets) or (column_of["target"],)
-    if column_of["message"] in chosen:
-        raise KitError(f"{column_of['message']!r} cannot be both message and target.")
-    return column_of["message"], chosen
-
-
-def guess_kind(values: Sequence[Any]) -> tuple[Kind, str]:
-    """(kind, reason) from the targets: `json` for objects, `label` for a small closed set, else `text`."""
-    if values and sum(isinstance(value, dict) for value in values) >= 0.9 * len(values):
-        return "json", "the targets are objects"
-    different = Counter(str(value).strip() for value in values)
-    longest = max(map(len, different), default=0)
-    if 2 <= len(different) <= CLOSED and len(different) <= len(values) / 3 and longest <= 60:
-        return "label", f"there are only {len(different)} different targets"
-    return "text", f"there are {len(different):,} different targets"
-
-
-def guess_fields(answers: Sequence[Row]) -> tuple[Field, ...]:
-    """The fields of a `json` task, from its answers. Raises `KitError` for values inside values, which are not taken."""
-    fields = []
-    for name in dict.fromkeys(key for answer in answers for key in answer):
-        values = [answer.get(name) for answer in answers]
-        present = [value for value in values if value is not None]
-        nullable = len(present) < len(values)
-        about = name.replace("_", " ")
-        kinds = Counter(type(value) for value in present)
-        kind = kinds.most_common(1)[0][0] if kinds else str
-        mine = [value for value in present if type(value) is kind]
-        if kind is bool:
-            fields.append(Field(name, "boolean", about, nullable=nullable))
-        elif kind in (int, float):
-            numeric = "number" if kinds[float] else "integer"
-            fields.append(Field(name, numeric, about, nullable=nullable))
-        elif kind is list and all(isinstance(v, str) for value in mine for v in value):
-            closed = tuple(sorted({v for value in mine for v in value}))
-            fields.append(Field(name, "set", about, values=closed))
-        elif kind is str:
-            fields.append(_text_field(name, about, mine, nullable))
-        else:
-            raise KitError(
-                f"The target's {name!r} holds {kind.__name__}s inside: only text, numbers and lists of names are taken."
-            )
-    return tuple(fields)
-
-
-def _text_field(name: str, about: str, values: list[str], nullable: bool) -> Field:
-    different = sorted(set(values))
-    for form, pattern in PATTERNS.items():
-        if values and all(re.fullmatch(pattern, value) for value in different):
-            return Field(name, "pattern", about, pattern=pattern, form=form, nullable=nullable)
-    if 2 <= len(different) <= CLOSED and len(different) <= len(values) / 3:
-        return Field(name, "choice", about, values=tuple(different), nullable=nullable)
-    return Field(name, "string", about, nullable=nullable)
 
 
 # --- making ---
@@ -134,38 +43,40 @@ def make_task(
     first closed field), and messages that nearly equal each other stay in one split.
     Raises `KitError` when fewer than ten rows are left.
     """
-    remarks: list[str] = []
-    rows, rejected = _answers(table, message, tuple(targets))
+    rows, rejected, remarks = _answers(table, message, tuple(targets))
     if not rows:
-        raise KitError(_too_few(table, [], rejected))
+        raise KitError(too_few(table, 0, rejected))
     guessed, why = guess_kind([answer for _, _, answer in rows])
     kind, why = (kind, "as told") if kind else (guessed, why)
     remarks.append(f"kind {kind}: {why}")
     if kind == "json" and not all(isinstance(answer, dict) for _, _, answer in rows):
-        rejected += [
-            _set_aside(line, "the target is not an object", row) for line, row, a in rows if not isinstance(a, dict)
-        ]
+        rejected += [set_aside(line, "the target is not an object", row) for line, row, a in rows if not isinstance(a, dict)]
         rows = [entry for entry in rows if isinstance(entry[2], dict)]
     elif kind != "json":
-        rows = [(line, row, dump(a) if isinstance(a, (dict, list)) else str(a).strip()) for line, row, a in rows]
+        rows = [(line, row, as_text(answer)) for line, row, answer in rows]
     task = _describe_task(name, kind, [answer for _, _, answer in rows], prompt, max_message_characters)
-    good = []
-    for number, (line, row, answer) in enumerate(rows, 1):
-        one = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
-        problems = task.problems(one)
-        if problems:
-            rejected.append(_set_aside(line, "; ".join(problems), row))
-        else:
-            good.append(one)
+    good = _fitting(task, rows, message, rejected)
     if len(good) < SMALLEST:
-        raise KitError(_too_few(table, good, rejected))
-    if kind == "label":
-        remarks += _spelled_alike(task.labels)
+        raise KitError(too_few(table, len(good), rejected))
+    for closed, values in labels_of(task, good).items():
+        remarks += odd_values(closed, values)
     left_out = [column for column in table.columns if column not in (message, *targets)]
     if left_out:
         remarks.append(f"columns left out: {', '.join(left_out)}")
     splits = _split(task, good, held_out, seed, remarks)
     return NewTask(task, splits, sorted(rejected, key=lambda entry: entry["line"]), remarks)
+
+
+def _fitting(task: Task, rows: list[tuple[int, Row, Any]], message: str, rejected: list[Rejected]) -> list[Row]:
+    """The rows as the task has them; those that do not fit it go to `rejected`."""
+    good = []
+    for number, (line, row, answer) in enumerate(rows, 1):
+        one = {"id": f"{task.name}-{number:05d}", "message": row[message], "target": _in_order(task, answer)}
+        if problems := task.problems(one):
+            rejected.append(set_aside(line, "; ".join(problems), row))
+        else:
+            good.append(one)
+    return good
 
 
 def _describe_task(name: str, kind: Kind, answers: Sequence[Any], prompt: str | None, most: int) -> Task:
@@ -184,60 +95,40 @@ def _describe_task(name: str, kind: Kind, answers: Sequence[Any], prompt: str | 
     )
 
 
-def _set_aside(line: int, reason: str, row: Row) -> Rejected:
-    return {"line": line, "reason": reason, "text": dump(row)[:2000]}
+Answers = tuple[list[tuple[int, Row, Any]], list[Rejected], list[str]]
 
 
-def _too_few(table: Table, good: list, rejected: list[Rejected]) -> str:
-    first = f" The first bad one: line {rejected[0]['line']}: {rejected[0]['reason'][:300]}." if rejected else ""
-    return (
-        f"{table.source} gives {len(good)} usable row(s), at least {SMALLEST} are needed; {len(rejected)} were bad.{first}"
-    )
-
-
-def _answers(table: Table, message: str, targets: tuple[str, ...]) -> tuple[list[tuple[int, Row, Any]], list[Rejected]]:
-    """(line, row, answer) of the rows that have a message and an answer, and the others with the reason."""
-    columns = {name: _converter([row.get(name) for _, row in table.rows]) for name in targets}
+def _answers(table: Table, message: str, targets: tuple[str, ...]) -> Answers:
+    """(line, row, answer) of the rows that have a message and an answer; the others with the reason; what was changed."""
+    several = len(targets) > 1
+    columns = {name: Values(name, [r.get(name) for _, r in table.rows], table.typed or not several) for name in targets}
     rows, rejected = [], list(table.rejected)
     for line, row in table.rows:
-        answer: Any
-        if len(targets) > 1:
-            answer = {name: columns[name](row.get(name)) for name in targets}
+        values = {name: columns[name](row.get(name)) for name in targets}
+        answer = values if several else values[targets[0]]
+        if not isinstance(row.get(message), str) or is_missing(row[message]):
+            rejected.append(set_aside(line, f"column {message!r}: it must be text and not empty", row))
+        elif all(value is None for value in values.values()):
+            rejected.append(set_aside(line, f"column {targets[0]!r}: it is empty", row))
         else:
-            answer = row.get(targets[0])
-            answer = _object(answer) if isinstance(answer, str) else answer
-        if not isinstance(row.get(message), str) or not row[message].strip():
-            rejected.append(_set_aside(line, f"column {message!r}: it must be text and not empty", row))
-        elif answer is None or answer == "":
-            rejected.append(_set_aside(line, f"column {targets[0]!r}: it is empty", row))
-        else:
-            rows.append((line, row, answer))
-    return rows, rejected
+            rows.append((line, row, read_object(answer) if isinstance(answer, str) else answer))
+    remarks = [remark for column in columns.values() for remark in column.remarks()]
+    return _tidy_answers(rows, targets[0], remarks), rejected, remarks
 
 
-def _object(text: str) -> Any:
-    """The object that a text holds as JSON, else the text."""
-    if text.lstrip().startswith("{"):
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return text
-        return value if isinstance(value, dict) else text
-    return text.strip()
-
-
-def _converter(values: list[Any]) -> Callable[[Any], Any]:
-    """How a column of a CSV file becomes JSON values: whole numbers if all are, null for nothing."""
-    texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
-    whole = bool(texts) and all(re.fullmatch(r"-?\d{1,9}", value) for value in texts)
-
-    def convert(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        value = value.strip()
-        return None if not value else int(value) if whole else value
-
-    return convert
+def _tidy_answers(rows: list[tuple[int, Row, Any]], target: str, remarks: list[str]) -> list[tuple[int, Row, Any]]:
+    """Lists of names become objects with one field, and the values inside objects are tidied like those of a column."""
+    answers = [answer for _, _, answer in rows]
+    lists = [a for a in answers if isinstance(a, list) and all(isinstance(name, str) for name in a)]
+    if answers and len(lists) == len(answers):
+        remarks.append(f"the targets are lists of names: an object with the one field {target!r}")
+        answers = [{target: answer} for answer in answers]
+    objects = [answer for answer in answers if isinstance(answer, dict)]
+    names = dict.fromkeys(key for answer in objects for key in answer)
+    fields = {name: Values(name, [answer.get(name) for answer in objects], plain_text=True) for name in names}
+    tidied = [{k: fields[k](v) for k, v in answer.items()} if isinstance(answer, dict) else answer for answer in answers]
+    remarks += [remark for one in fields.values() for remark in one.remarks()]
+    return [(line, row, answer) for (line, row, _), answer in zip(rows, tidied, strict=True)]
 
 
 def _in_order(task: Task, answer: Any) -> Any:
@@ -260,13 +151,6 @@ def _prompt(kind: str, labels: tuple[str, ...], fields: tuple[Field, ...]) -> st
     if kind == "json":
         return f"Read the message and write a JSON object with {', '.join(f.name for f in fields)}."
     return "Answer the message."
-
-
-def _spelled_alike(labels: tuple[str, ...]) -> list[str]:
-    alike: dict[str, list[str]] = {}
-    for label in labels:
-        alike.setdefault(re.sub(r"[\W_]+", "", label.casefold()), []).append(label)
-    return [f"labels that differ only in spelling: {', '.join(map(repr, some))}" for some in alike.values() if len(some) > 1]
 
 
 def _split(task: Task, rows: list[Row], held_out: float, seed: int, remarks: list[str]) -> dict[str, list[Row]]:
@@ -310,6 +194,22 @@ def _stratum(task: Task, row: Row) -> str:
 
 
 # --- writing ---
+
+
+def preview(new: NewTask, tokenizer: PreTrainedTokenizerBase | None = None, examples: int = 3) -> str:
+    """The first training examples as the model will see them: prompt and completion, in its own template if there is one."""
+    parts = []
+    for number, row in enumerate(new.splits["train"][:examples], 1):
+        example = training_example(new.task, row)
+        answer = example["completion"][0]["content"]
+        if tokenizer:
+            prompt = prompt_text(tokenizer, example["prompt"])
+        else:
+            prompt = "\n".join(f"{turn['role']}: {turn['content']}" for turn in example["prompt"]) + "\nassistant: "
+        if len(prompt) > 1200:
+            prompt = f"{prompt[:600]}\n[... {len(prompt) - 1000:,} characters ...]\n{prompt[-400:]}"
+        parts.append(f"--- example {number}: the prompt ---\n{prompt}\n--- the completion ---\n{answer[:1200]}")
+    return "\n".join(parts)
 
 
 def write_task(new: NewTask, source: str, folder: Path) -> None:

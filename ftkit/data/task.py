@@ -21,6 +21,7 @@ Kind = Literal["json", "label", "text"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FIELD_TYPES = ("choice", "integer", "number", "boolean", "pattern", "set", "string")
 Row = dict[str, Any]
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a lone surrogate: no text in UTF-8 has one
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Task:
         """What is wrong with a message, or None."""
         if not isinstance(message, str) or not message.strip():
             return "it must be text and not empty"
-        if re.search("[\ud800-\udfff]", message):
+        if HALF_CHARACTER.search(message):
             return "it holds half of a character (a lone surrogate); save the text again as UTF-8"
         if len(message) > self.max_message_characters:
             return f"it has {len(message):,} characters, at most {self.max_message_characters:,} are taken; shorten it"

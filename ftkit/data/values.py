@@ -9,28 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from ftkit.common.errors import KitError
+from ftkit.data.columns import MISSING, trim
 from ftkit.data.faults.answers import spelling_key
-from ftkit.data.faults.characters import normalize_text
 from ftkit.data.task import Row, Task
 
-MISSING = {
-    "nan",
-    "na",
-    "n/a",
-    "n.a.",
-    "null",
-    "none",
-    "nil",
-    "nat",
-    "<na>",
-    "#n/a",
-    "undefined",
-    "missing",
-    "-",
-    "--",
-    "?",
-    "",
-}
 Merges = dict[str, dict[str, str]]  # {field, or the target's name: {value: the value that it becomes}}
 
 
@@ -51,11 +33,6 @@ def values_of(task: Task, name: str, rows: Iterable[Row]) -> list[Any]:
     return values
 
 
-def bare(value: str) -> str:
-    """A value without spaces and invisible characters around it."""
-    return re.sub(r"^[\s\u200b-\u200f\u2060]+|[\s\u200b-\u200f\u2060]+$", "", normalize_text(value))
-
-
 def alike(values: Sequence[str], counts: Mapping[Any, int], spelling: bool) -> dict[str, str]:
     """{value: the one it should be merged into}, of values that differ only in spaces around them.
 
@@ -63,11 +40,11 @@ def alike(values: Sequence[str], counts: Mapping[Any, int], spelling: bool) -> d
     """
     members: dict[str, list[str]] = {}
     for value in values:
-        members.setdefault(spelling_key(value) or value if spelling else bare(value), []).append(value)
+        members.setdefault(spelling_key(value) or value if spelling else trim(value), []).append(value)
     merges = {}
     for some in members.values():
-        stays = max(some, key=lambda value: (value == bare(value), counts.get(value, 0)))
-        merges |= {value: bare(stays) for value in some if value != bare(stays)}
+        stays = max(some, key=lambda value: (value == trim(value), counts.get(value, 0)))
+        merges |= {value: trim(stays) for value in some if value != trim(stays)}
     return merges
 
 
@@ -152,7 +129,7 @@ def find_missing(values: Sequence[Any]) -> dict[str, int]:
     A single spelling that is as frequent as a real value is one of them (NA for North America) and is left out.
     """
     counts = Counter(value for value in values if isinstance(value, str))
-    missing = {value: n for value, n in counts.most_common() if value.strip().casefold() in MISSING}
+    missing = {value: n for value, n in counts.most_common() if trim(value).casefold() in ("", *MISSING)}
     real = [n for value, n in counts.items() if value not in missing]
     if not real or (len(missing) == 1 and max(missing.values()) >= min(real)):
         return {}

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from ftkit.common.errors import KitError
 from ftkit.data.check import check_task
-from ftkit.data.formats import read_table
-from ftkit.data.new_task import choose_columns, guess_kind, make_task, write_task
+from ftkit.data.columns import choose_columns, guess_kind
+from ftkit.data.formats.read import read_table
+from ftkit.data.formats.table import Reading
+from ftkit.data.new_task import make_task, write_task
 from ftkit.data.similarity import plain
 from ftkit.data.task import SPLITS, load_task
 from tests.cli.test_main import ftkit, refused
@@ -110,13 +112,13 @@ def test_a_hub_dataset_is_read_by_its_id(monkeypatch):
 
     asked = []
 
-    def load_dataset(name, split):
-        asked.append((name, split))
+    def load_dataset(name, config, split):
+        asked.append((name, config, split))
         return datasets.Dataset.from_list([{"text": r["message"], "label": r["ticket"]["urgency"]} for r in ROWS])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    table = read_table("someone/something", split="validation")
-    assert asked == [("someone/something", "validation")]
+    table = read_table("someone/something", Reading(split="validation", part="config"))
+    assert asked == [("someone/something", "config", "validation")]
     assert table.columns == ["text", "label"] and table.rows[0] == (1, {"text": ROWS[0]["message"], "label": "normal"})
 
 
@@ -179,16 +181,16 @@ def test_bad_rows_are_set_aside_with_line_and_reason(tmp_path):
         ("in.csv", b"", "in.csv is empty"),
         ("in.csv", b"text,label\n", "0 usable row(s)"),
         ("in.csv", b"text,label,text\na,b,c\n", "the header has 'text' twice"),
-        ("in.csv", "text,label\ncaf\u00e9,b\n".encode("latin-1"), "in.csv, line 2: byte 0xe9 is not utf-8"),
+        ("in.csv", "text,label\ncaf\u00e9,b\n".encode("latin-1"), "1 usable row(s)"),
         ("in.csv", b"a,b\n1,2\n", "'a', 'b': say which is the message"),
         ("in.csv", b"text,b\n1,2\n", "say which is the target"),
         ("in.csv", b"\x00\x01\x02" * 50, "is a binary file"),
-        ("in.xlsx", b"PK\x03\x04\x00\x00", "an Excel workbook or another archive"),
-        ("in.jsonl", b'{"text": "a", "label": "b"\n' * 3, "0 usable row(s)"),
-        ("in.jsonl", b"[1, 2", "not readable as a JSON list"),
+        ("in.xlsx", b"PK\x03\x04\x00\x00", "an archive (zip)"),
+        ("in.jsonl", b'{"text": "a", "label": "b"\n' * 3, "line 1: not JSON"),
+        ("in.jsonl", b"[1, 2", "not readable as JSON"),
         ("in.jsonl", b"[]", "0 usable row(s)"),
         ("in.jsonl", b'{"a": 1}', "say which is the message"),
-        ("in.csv", b'text,label\n"' + b"a,b\n" * 50, "0 usable row(s)"),
+        ("in.csv", b"text,label\n" + b'"a,b\n' * 5, "5 usable row(s)"),
     ],
 )
 def test_a_broken_file_ends_in_one_clear_line_and_leaves_nothing(tmp_path, name, data, said):
@@ -213,11 +215,11 @@ def test_a_line_of_a_hundred_megabytes_ends_in_one_clear_line(tmp_path):
     path = tmp_path / "in.csv"
     with path.open("w") as file:
         file.write("text,label\n" + "x" * 100_000_000 + ",a\n")
-    refused(
-        ftkit("task", "new", tmp_path / "new", "--from", path), "0 usable row(s)", "line 2: the line cannot be read as CSV"
-    )
+    refused(ftkit("task", "new", tmp_path / "new", "--from", path), "0 usable row(s)", "it has 100,000,000 characters")
     path.write_text("x" * 100_000_000)
-    refused(ftkit("task", "new", tmp_path / "new", "--from", path), "line 1")
+    done = ftkit("task", "new", tmp_path / "new", "--from", path)
+    refused(done, "0 usable row(s)")
+    assert len(done.stderr) < 500
 
 
 def test_fifty_thousand_rows_take_less_than_a_minute_and_two_gigabytes(tmp_path):

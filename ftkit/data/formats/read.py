@@ -1,0 +1,85 @@
+"""Which reader a file gets: by its content first, then by its name."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+from ftkit.common.errors import KitError
+from ftkit.data.formats.decode import decode
+from ftkit.data.formats.delimited import read_delimited
+from ftkit.data.formats.json_text import read_json
+from ftkit.data.formats.table import Reading, Table, set_aside
+from ftkit.data.task import HALF_CHARACTER
+
+DETACHED = "it holds a byte that is not UTF-8 (0x{}): save the file as UTF-8 again, or mend the line"
+
+
+def read_table(source: str, told: Reading | None = None) -> Table:
+    """Read CSV and its kin, JSON in several forms, Parquet, Excel, a folder of `datasets`, or a dataset of the hub.
+
+    `source` is a path or a hub's id ("owner/name"); `told` says what shall not be guessed. What was guessed stands in the
+    table's `remarks`. Raises `KitError` naming the file, the line where there is one, and what to do.
+    """
+    told = told or Reading()
+    path = Path(source).expanduser()
+    if not path.exists():
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix:
+            from ftkit.data.formats.columnar import read_hub
+
+            return read_hub(source, told)
+        raise KitError(f"{source} is missing: neither a file nor the id of a dataset on the hub (owner/name).")
+    if path.is_dir():
+        from ftkit.data.formats.columnar import read_saved
+
+        return read_saved(path, told)
+    return _read_file(path, told)
+
+
+def _read_file(path: Path, told: Reading) -> Table:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise KitError(f"{path} cannot be read: {error.strerror}.") from None
+    if not data.strip():
+        raise KitError(f"{path} is empty.")
+    suffix = path.suffix.lower()
+    if data[:4] == b"PAR1" or suffix == ".parquet":
+        from ftkit.data.formats.columnar import read_parquet
+
+        return read_parquet(path)
+    if data[:2] == b"PK" and _is_workbook(path):
+        from ftkit.data.formats.columnar import read_workbook
+
+        return read_workbook(path, told)
+    text, remarks = decode(path, data, told.encoding)
+    del data
+    if not text.strip():
+        raise KitError(f"{path} is empty.")
+    is_json = suffix in (".jsonl", ".ndjson", ".json") or (suffix not in (".csv", ".tsv") and text.lstrip()[:1] in "{[")
+    table = read_json(path, text, told) if is_json else read_delimited(path, text, told)
+    table.remarks[:0] = remarks
+    _set_half_characters_aside(table)
+    return table
+
+
+def _is_workbook(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "xl/workbook.xml" in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+
+
+def _set_half_characters_aside(table: Table) -> None:
+    """Set rows aside that hold a byte which no character could be made of."""
+    good = []
+    for line, row in table.rows:
+        text = "".join(value for value in row.values() if isinstance(value, str))
+        match = None if text.isascii() else HALF_CHARACTER.search(text)
+        if match and "\udc80" <= match[0] <= "\udcff":
+            table.rejected.append(set_aside(line, DETACHED.format(f"{ord(match[0]) - 0xDC00:02x}"), row))
+        else:
+            good.append((line, row))
+    table.rows = good

@@ -1,0 +1,287 @@
+"""Conversations and instructions: which part of a row is the prompt, which the answer (lesson 02).
+
+Known are OpenAI's `messages`, ShareGPT's `conversations`, Alpaca's instruction, input and output, prompt and completion as
+text or as messages, pairs of preferences, and one column of text with the marks of a chat.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ftkit.common.errors import KitError
+from ftkit.data.formats.table import Table, set_aside
+from ftkit.data.task import Row
+
+SHAPES = ("auto", "columns", "messages", "instructions")
+CHATS = "messages conversations conversation dialog dialogue chat turns"
+ROLES = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
+}  # fmt: skip
+INSTRUCTIONS = "instruction"
+INPUTS = "input context"
+OUTPUTS = "output response completion answer"
+SYSTEMS = "system system_prompt"
+ANSWERS = "completion chosen response"
+
+
+def _headed(names: str) -> re.Pattern[str]:
+    """Texts under headings such as "### Human:": (heading, text) of each."""
+    return re.compile(rf"###\s*({names})\s*:\s*(.*?)\s*(?=###\s*(?:{names})\s*:|\Z)", re.DOTALL)
+
+
+MARKS = {  # how tools write a whole chat into one text: what finds its turns, by the mark that they begin with
+    "<|im_start|>": re.compile(r"<\|im_start\|>(system|user|assistant)\n(.*?)(?:<\|im_end\|>\s*|\Z)", re.DOTALL),
+    "### Human:": _headed("Human|Assistant|System"),
+    "### Instruction:": _headed("Instruction|Input|Response"),
+    "[INST]": re.compile(r"()\[INST\]\s*(.*?)\s*\[/INST\]\s*(.*?)\s*(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL),
+}
+
+
+@dataclass
+class Chat:
+    """What a conversation says: the system's words, and the turns of user and assistant in order."""
+
+    system: str = ""
+    turns: list[tuple[str, str]] = field(default_factory=list)
+
+
+class _NotTaken(Exception):
+    """Why a row is set aside."""
+
+
+# how a form is called, the columns that it reads, and what reads a row
+Form = tuple[str, list[str], Callable[[Row], Chat]]
+
+
+def recognize(table: Table, shape: str = "auto") -> tuple[Table, str | None] | None:
+    """Turn conversations or instructions into the columns `message` and `target`: (the table, a system prompt) or None.
+
+    None means ordinary columns. The system prompt is what every row's system turn says; where they differ, a row's own
+    stands before its message. Conversations of more than one question are set aside with their number.
+    Raises `KitError` if `shape` names a form that the columns do not have, or if no row is left.
+    """
+    if shape not in SHAPES:
+        raise KitError(f"The shape {shape!r} is not one of {', '.join(SHAPES)}.")
+    if shape == "columns" or not table.rows:
+        return None
+    for kind, form_of in _FORMS:
+        if shape in ("auto", kind) and (form := form_of(table)):
+            return _convert(table, form)
+    if shape != "auto":
+        raise KitError(f"{table.source} has no {shape}: its columns are {', '.join(map(repr, table.columns))}.")
+    return None
+
+
+def _convert(table: Table, form: Form) -> tuple[Table, str | None]:
+    how, columns, read = form
+    chats: list[tuple[int, Chat]] = []
+    rejected, long = list(table.rejected), 0
+    for line, row in table.rows:
+        try:
+            chat = read(row)
+            _check_turns(chat)
+            chats.append((line, chat))
+        except _NotTaken as reason:
+            long += "several turns" in str(reason)
+            rejected.append(set_aside(line, str(reason), row))
+    remarks = [*table.remarks, f"read as {how}"]
+    if long:
+        remarks.append(f"{long:,} conversation(s) of several turns set aside: tasks of one question are made so far")
+    if not chats:
+        first = f" The first: {table.unit} {rejected[0]['line']}: {rejected[0]['reason']}." if rejected else ""
+        raise KitError(f"{table.source}, {how}: no row of one question and one answer.{first}")
+    if left_out := [column for column in table.columns if column not in columns]:
+        remarks.append(f"columns left out: {', '.join(left_out)}")
+    systems = Counter(chat.system for _, chat in chats)
+    prompt = next(iter(systems)) if len(systems) == 1 else ""
+    if len(systems) > 1:
+        remarks.append(f"{len(systems):,} different system prompts: each row's own stands before its message")
+    elif prompt:
+        remarks.append("every row has one system prompt: it is the task's")
+    rows = []
+    for line, chat in chats:
+        (_, question), (_, answer) = chat.turns
+        own = chat.system if chat.system and not prompt else ""
+        rows.append((line, {"message": f"{own}\n\n{question}" if own else question, "target": answer}))
+    return Table(table.source, ["message", "target"], rows, rejected, remarks, table.unit, table.typed), prompt or None
+
+
+def _check_turns(chat: Chat) -> None:
+    """Raise `_NotTaken` unless a chat is one question and its answer."""
+    roles = [role for role, _ in chat.turns]
+    if roles == ["user", "assistant"]:
+        return
+    if "assistant" not in roles:
+        raise _NotTaken("it has no answer of an assistant" if roles else "it is empty")
+    if roles[0] == "assistant":
+        raise _NotTaken("it does not begin with a question of the user")
+    questions, answers = roles.count("user"), roles.count("assistant")
+    raise _NotTaken(f"it has {questions} questions and {answers} answers: a conversation of several turns")
+
+
+def _column(table: Table, names: str) -> str | None:
+    return next((c for name in names.split() for c in table.columns if c.strip().casefold() == name), None)
+
+
+def _usual(table: Table, column: str, kind: type) -> bool:
+    """Whether most filled values of a column are of a kind."""
+    values = [row[column] for _, row in table.rows if row.get(column) not in (None, "")]
+    return bool(values) and sum(isinstance(value, kind) for value in values) > len(values) / 2
+
+
+def _turns_of(value: Any) -> list[Any] | None:
+    """The turns in a value: a list of objects with a role or a speaker, also where it is written as text."""
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    turns = isinstance(value, list) and value and all(isinstance(one, dict) and {"role", "from"} & set(one) for one in value)
+    return value if turns else None
+
+
+def _chat_of(turns: Any, system: Any = None) -> Chat:
+    """A chat from its turns. Raises `_NotTaken` for pictures, tools, unknown roles, and texts that are missing."""
+    chat = Chat(system=system.strip() if isinstance(system, str) else "")
+    for number, turn in enumerate(_turns_of(turns) or (), 1):
+        said = str(turn.get("role", turn.get("from")))
+        role = ROLES.get(said.strip().casefold())
+        if role is None or turn.get("tool_calls") or turn.get("function_call"):
+            raise _NotTaken(f"turn {number}: {'a call of a tool' if role else f'the role {said!r} is not taken'}")
+        text = _text_of(turn.get("content", turn.get("value")), number)
+        if role == "system" and not chat.turns:
+            chat.system = "\n\n".join(filter(None, (chat.system, text.strip())))
+        elif role == "system":
+            raise _NotTaken(f"turn {number}: a system turn in the middle")
+        else:
+            chat.turns.append((role, text))
+    return chat
+
+
+def _text_of(content: Any, number: int) -> str:
+    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
+        content = "\n".join(part["text"] for part in content)
+    if not isinstance(content, str):
+        raise _NotTaken(f"turn {number}: {'it has no text' if content is None else 'it is more than text'}")
+    return content
+
+
+def _filled(row: Row, column: str, kind: type | tuple[type, ...] = str) -> Any:
+    """A row's value. Raises `_NotTaken` if it is empty or of another kind."""
+    value = row.get(column)
+    if isinstance(value, kind) and (value.strip() if isinstance(value, str) else value):
+        return value
+    raise _NotTaken(
+        f"column {column!r}: it must be text and not empty" if kind is str else f"column {column!r}: it is empty"
+    )
+
+
+# --- the forms: each looks whether a table has it ---
+
+
+def _messages(table: Table) -> Form | None:
+    """OpenAI's `messages`, ShareGPT's `conversations`, or any column that holds turns."""
+    named = [column for column in [_column(table, CHATS)] if column]
+    for column in [*named, *(c for c in table.columns if c not in named and c.casefold() != "prompt")]:
+        chats = [turns for _, row in table.rows if (turns := _turns_of(row.get(column)))]
+        if len(chats) > len(table.rows) / 2:
+            system = _column(table, SYSTEMS)
+            how = f"conversations ({'ShareGPT' if 'from' in chats[0][0] else 'OpenAI'}: column {column!r})"
+            return how, [c for c in (column, system) if c], partial(_read_messages, column=column, system=system)
+    return None
+
+
+def _read_messages(row: Row, *, column: str, system: str | None) -> Chat:
+    if _turns_of(_filled(row, column, (str, list))) is None:
+        raise _NotTaken(f"column {column!r}: it is no list of turns with role and content")
+    return _chat_of(row[column], row.get(system) if system else None)
+
+
+def _prompt_and_completion(table: Table) -> Form | None:
+    """trl's forms as messages, and pairs of preferences: `prompt` with `completion` or `chosen`."""
+    prompt, answer = _column(table, "prompt"), _column(table, ANSWERS)
+    as_turns = [column for column in (prompt, answer) if column and _usual(table, column, list)]
+    if answer is None or not (as_turns or answer.casefold() == "chosen"):
+        return None
+    how = "prompt and completion as messages"
+    if answer.casefold() == "chosen":
+        how = "preferences: the chosen answers are learned, the rejected ones left out"
+    used = [column for column in (prompt, answer, _column(table, "rejected")) if column]
+    return how, used, partial(_read_pair, prompt=prompt, answer=answer)
+
+
+def _read_pair(row: Row, *, prompt: str | None, answer: str) -> Chat:
+    before = _filled(row, prompt, (str, list)) if prompt else []
+    after = _filled(row, answer, (str, list))
+    turns = [{"role": "user", "content": before}] if isinstance(before, str) else list(before)
+    more = [{"role": "assistant", "content": after}] if isinstance(after, str) else list(after)
+    if more[: len(turns)] == turns:  # pairs of preferences often hold the prompt twice
+        turns = []
+    if _turns_of([*turns, *more]) is None:
+        raise _NotTaken(f"column {answer!r}: it is no list of turns with role and content")
+    return _chat_of([*turns, *more])
+
+
+def _instructions(table: Table) -> Form | None:
+    """Alpaca's and Dolly's form: an instruction, an input for it or none, and the output."""
+    instruction, output, given = (_column(table, names) for names in (INSTRUCTIONS, OUTPUTS, INPUTS))
+    if not instruction or not output or not given:
+        return None
+    system = _column(table, SYSTEMS)
+
+    def read(row: Row) -> Chat:
+        text, more, own = _filled(row, instruction), row.get(given), row.get(system) if system else None
+        if isinstance(more, str) and more.strip():
+            text = f"{text}\n\n{more}"
+        turns = [("user", text), ("assistant", _filled(row, output))]
+        return Chat(own.strip() if isinstance(own, str) else "", turns)
+
+    how = (
+        f"instructions (Alpaca: {instruction!r} and {given!r}, where it is filled, make the message, {output!r} the answer)"
+    )
+    return how, [column for column in (instruction, given, output, system) if column], read
+
+
+def _marked_text(table: Table) -> Form | None:
+    """One column of text in which marks tell whose turn it is."""
+    texts = [column for column in table.columns if _usual(table, column, str)]
+    for column in texts if len(texts) == 1 else [c for c in texts if c.casefold() == "text"]:
+        values = [row[column] for _, row in table.rows if isinstance(row.get(column), str)]
+        for mark, pattern in MARKS.items():
+            if sum(mark in value and bool(pattern.search(value)) for value in values) > 0.9 * len(values):
+                how = f"chats in one text (column {column!r}, marks like {mark})"
+                return how, [column], partial(_read_marked, column=column, pattern=pattern)
+    return None
+
+
+def _read_marked(row: Row, *, column: str, pattern: re.Pattern[str]) -> Chat:
+    chat = Chat()
+    for match in pattern.finditer(_filled(row, column)):
+        role, text = match[1].casefold(), match[2]
+        if not role:  # [INST] holds a question, what follows it is the answer
+            system = re.match(r"<<SYS>>\s*(.*?)\s*<</SYS>>\s*", text, re.DOTALL)
+            chat.system = system[1] if system else chat.system
+            chat.turns += [("user", text[system.end() if system else 0 :]), ("assistant", match[3])]
+        elif role == "system":
+            chat.system = text.strip()
+        elif role == "input" and chat.turns:
+            chat.turns[-1] = ("user", f"{chat.turns[-1][1]}\n\n{text}" if text else chat.turns[-1][1])
+        else:
+            chat.turns.append(("assistant" if role in ("assistant", "response") else "user", text))
+    return chat
+
+
+_FORMS: tuple[tuple[str, Callable[[Table], Form | None]], ...] = (
+    ("messages", _prompt_and_completion),
+    ("messages", _messages),
+    ("instructions", _instructions),
+    ("messages", _marked_text),
+)
