@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from ftkit.common.errors import KitError
 from ftkit.data.check import check_task
 from ftkit.data.clean import clean_task, short_diff, write_cleaned
+from ftkit.data.new_task import write_task
 from ftkit.data.task import load_task
 from tests.cli.test_main import ftkit, refused
 from tests.data.tasks import make_task
+from tests.data.test_cases import new
 from tests.data.test_check import RAW, edit
 
 
@@ -243,3 +245,58 @@ def test_rows_in_are_rows_out_and_rows_set_aside_and_every_change_is_in_the_log(
     for row in part.rows:
         assert row["id"] in named or (row["message"], row["target"]) == rows[int(row["id"].split("-")[1])]
     assert all(entry["reason"] and entry["text"] for entry in part.rejected)
+
+
+# --- the small inputs of tests/cases ---
+
+
+def brought(name, folder, **options):
+    """The task that `task new` makes of an input, and what cleaning makes of it: (the task, its rows, the cleaned task)."""
+    made, _ = new(name, **options)
+    write_task(made, name, folder)
+    task = load_task(folder)
+    return task, {row["id"]: row for split in made.splits.values() for row in split}, clean_task(task)
+
+
+def test_clean_me_is_left_alone_but_for_escapes_and_control_characters(tmp_path):
+    _, before, cleaned = brought("clean_me.csv", tmp_path / "t")
+    after = {row["id"]: row for part in cleaned.values() for row in part.rows}
+    assert not [entry for part in cleaned.values() for entry in part.rejected]
+    changed = {before[key]["message"]: after[key]["message"] for key in before if before[key] != after[key]}
+    mended = changed.pop("AT&amp;T bill &lt;enclosed&gt;")
+    assert mended == "AT&T bill <enclosed>"
+    assert list(changed.items()) == [("form feed\x0cbetween\rwords", "form feed between\nwords")]
+
+
+def test_order_numbers_stay_and_addresses_are_masked_in_message_and_answer(tmp_path):
+    task, before, cleaned = brought("order_numbers.jsonl", tmp_path / "t")
+    rows = [row for part in cleaned.values() for row in part.rows]
+    assert len(rows) == len(before) == 60
+    for row in rows:
+        assert row["target"]["order"] in row["message"] and row["target"]["order"] == before[row["id"]]["target"]["order"]
+        assert row["target"]["mail"] == "[e-mail]" and "[e-mail]" in row["message"] and "@" not in row["message"]
+    write_cleaned(task, cleaned, tmp_path / "clean")
+    assert all(f.ok for f in check_task(load_task(tmp_path / "clean"), thorough=False) if f.thing == "personal data")
+
+
+@pytest.mark.parametrize("name", ["some_emoji.csv", "cjk.csv", "na_is_a_label.csv", "quote_at_start.csv"])
+def test_cleaning_changes_nothing_in_these(name, tmp_path):
+    _, before, cleaned = brought(name, tmp_path / "t")
+    assert not cleaned.remarks and not [entry for part in cleaned.values() for entry in part.log]
+    after = {row["id"]: row for part in cleaned.values() for row in part.rows}
+    assert all(row == before[key] for key, row in after.items())
+    gone = [entry["reason"] for part in cleaned.values() for entry in part.rejected]
+    assert len(after) + len(gone) == len(before) and all("equals" in reason for reason in gone)
+    assert not gone or name == "cjk.csv"
+
+
+@pytest.mark.parametrize("name", ["blank_in_values.jsonl", "trailing_blank_labels.csv", "zero_width_labels.csv"])
+def test_values_that_differ_in_spelling_are_merged_with_their_prompt(name, tmp_path):
+    task, _, _ = brought(name, tmp_path / "t")
+    cleaned = clean_task(task, merge_spelling=True)
+    five = {"customs", "damage", "delay", "misdelivery", "refund"}
+    values = cleaned.task.labels or cleaned.task.fields[0].values
+    assert {value.casefold() for value in values} == five and len(values) == 5
+    assert not cleaned.task.labels or cleaned.task.system_prompt.endswith(f": {', '.join(values)}.")
+    for part in cleaned.values():
+        assert {row["target"] if cleaned.task.labels else row["target"]["category"] for row in part.rows} <= set(values)
