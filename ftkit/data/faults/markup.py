@@ -53,7 +53,8 @@ def _remove_once(text: str) -> str:
         bare = AROUND.sub("", text)
         tags = [(match[1], match[2].casefold(), match[4]) for match in TAG.finditer(bare)]
         wrapped = bool(tags) and bool(re.match(r"\s*<", text)) and text.rstrip().endswith(">") and _block(tags)
-        if tags and _is_html(tags) and (wrapped or not ABOUT.search(TAG.sub(" ", bare))):
+        lone = len(tags) == 1 and re.search(r"\S <[^>]*> \S", bare)  # "the <br> in Brno"
+        if tags and not lone and _is_html(tags) and (wrapped or not ABOUT.search(TAG.sub(" ", bare))):
             return _unescape(_drop(text))
     if "&" in text and _is_escaped(text):
         return _unescape(text)
@@ -71,7 +72,7 @@ def _is_html(tags: list[tuple[str, str, str]]) -> bool:
         waiting[name] = waiting.get(name, 0) + (-1 if slash else 1)
     optional = {"p", "li", "td", "tr", "th", "dd", "dt", "option"}  # HTML lets their closing tags be left out
     paired = {name for slash, name, _ in tags if slash}
-    return all(n == 0 or (name in optional and (name in paired or _block(tags))) for name, n in waiting.items())
+    return all(n == 0 or (n > 0 and name in optional and (name in paired or _block(tags))) for name, n in waiting.items())
 
 
 def _block(tags: list[tuple[str, str, str]]) -> bool:
@@ -113,10 +114,11 @@ def _is_used(text: str, start: int, end: int) -> bool:
 
 LINE = r"(?:\A|\n)[ \t]*"  # a signature begins a line
 END = r"[ \t]*(?=\n|\Z)"
+MODEL = r"(?: (?:pro|max|plus|mini|ultra|lite|note|tab|edge|fold|flip|air|se|x[rs]?|[45]g|lte|smartphone|phone|tablet|device|[a-z]?\d{1,4}[a-z]{0,2}\+?))*"
 DEVICE = (
     r"(?:my )?(?:(?:apple |samsung |google |windows |mobile |smart|verizon[^\n]{0,12} |t-mobile[^\n]{0,12} |at&t )*"
     r"(?:i-?phone|i-?pad|i-?pod|android|galaxy|blackberry|huawei|xiaomi|oneplus|pixel|nokia|motorola|phone|smartphone|tablet|mobile|"
-    r"device|mac ?book|laptop))[ \w'’+/-]{0,25}"
+    r"device|mac ?book|laptop))" + MODEL
 )
 EXCUSE = r"(?:[,.;–-]+ ?(?:please )?(?:so )?(?:excuse|sorry|forgive|apolog|pardon|ignore)[^\n]{0,60})?"
 PROGRAM = (
@@ -126,8 +128,8 @@ FOR = r"(?: (?:for|on|auf|pour|para|per|voor) (?:i-?phone|i-?os|i-?pad|android|w
 DEVICES_ABROAD = (
     r"von meinem {d} gesendet|gesendet von (?:meinem )?{d}|envoy[ée] (?:de|depuis) mon {d}|enviado (?:desde|do|de) (?:mi|meu) {d}|"
     r"inviato da(?:l mio)? {d}|verstuurd vanaf (?:mijn )?{d}|skickat fr[åa]n min {d}|sendt fra min {d}|lähetetty {d}\w*|"
-    r"wysłane z (?:mojego )?{d}\w*|отправлено с (?:моего )?{d}|{d}から送信|从我的 ?{d} ?发送|發自我的 ?{d}|나의 {d}에서 보냄"
-).format(d=r"(?:i-?phone|i-?pad|android|samsung|galaxy|smartphone|handy|huawei|xiaomi)[ \w'’+-]{0,20}")
+    r"wysłane z (?:mojego )?{d}['’]?\w*|отправлено с (?:моего )?{d}|{d}から送信|从我的 ?{d} ?发送|發自我的 ?{d}|나의 {d}에서 보냄"
+).format(d=r"(?:i-?phone|i-?pad|android|samsung(?: galaxy)?|galaxy|smartphone|handy|huawei|xiaomi)" + MODEL)
 LAST_LINES = re.compile(
     LINE
     + "(?:"
@@ -154,6 +156,9 @@ DISCLAIMER = re.compile(
 LEGAL = re.compile(
     r"confidential|privileged|intended|recipient|addressee|unauthori[sz]ed|notify the sender|delete|liabilit", re.I
 )
+LAWYERS = re.compile(
+    r"confidential|privileged|unauthori[sz]ed|addressee|intended recipient|intended (?:only|solely) for", re.I
+)
 SEPARATED = re.compile(
     r"\n-- \n(?P<block>(?:[^\n]{0,100}(?:\n|\Z)){1,10})\Z"
 )  # RFC 3676, section 4.3: two dashes and a space
@@ -179,6 +184,7 @@ ORIGINAL = re.compile(
     rf"_{{5,}}[ \t]*)?\n?[ \t]*(?:\*?(?:{HEADS})\*?[ \t]*:[^\n]*\n){{3,}}.*\Z",
     re.I | re.S,
 )
+SENT = re.compile(r"\n[ \t]*\*?(?:sent|date|gesendet|datum|envoyé|enviado|fecha|inviato|data)\*?[ \t]*:", re.I)
 SUBJECT = re.compile(r"\n[ \t]*\*?(?:subject|betreff|objet|asunto|oggetto)\*?[ \t]*:", re.I)
 
 
@@ -189,9 +195,10 @@ def remove_signature(text: str) -> str:
     """
     while True:
         start = min(start for start in (*_quoted(text), *_signed(text), len(text)))
-        if start == len(text) or not text[:start].strip():
+        before = text[:start].rstrip()
+        if start == len(text) or not before or before.endswith((":", "：")):  # "I got this:" is followed by what is meant
             return text
-        text = text[:start].rstrip()
+        text = before
 
 
 def _signed(text: str) -> list[int]:
@@ -202,13 +209,20 @@ def _signed(text: str) -> list[int]:
         if match.end() == len(tail):
             starts.append(match.start())
     for match in DISCLAIMER.finditer(tail, max(0, len(tail) - 4000)):
-        if match.end() == len(tail) and len({word.casefold() for word in LEGAL.findall(match[0])}) >= 2:
+        words = {word.casefold() for word in LEGAL.findall(match[0])}
+        if match.end() == len(tail) and len(words) >= 2 and LAWYERS.search(match[0]) and "?" not in match[0]:
             starts.append(match.start())
-    if ((match := SEPARATED.search(text, max(0, len(text) - 1100))) and match["block"].strip()) or (
-        (match := DASHED.search(text, max(0, len(text) - 900))) and CONTACT.search(match["block"])
-    ):
-        starts.append(match.start())
+    for form in (SEPARATED, DASHED):
+        match = form.search(text, max(0, len(text) - 1100))
+        if match and (CONTACT.search(match["block"]) or (form is SEPARATED and _names(match["block"]))):
+            starts.append(match.start())
     return starts
+
+
+def _names(block: str) -> bool:
+    """Whether lines look like a writer's name, post and address: none begins with a small letter or asks."""
+    lines = [line.strip() for line in block.splitlines() if line.strip()]
+    return bool(lines) and not any(line[0].islower() or line.endswith("?") for line in lines)
 
 
 def _quoted(text: str) -> list[int]:
@@ -218,6 +232,6 @@ def _quoted(text: str) -> list[int]:
         lines = [line.strip() for line in match["rest"].splitlines() if line.strip()]
         if lines and (all(line.startswith(">") for line in lines) or re.search(r"<[^<>\s]+@[^<>\s]+>", match["head"])):
             starts.append(match.start())
-    if (match := ORIGINAL.search(text)) and SUBJECT.search(match[0]):
+    if (match := ORIGINAL.search(text)) and SUBJECT.search(match[0]) and SENT.search(match[0]):
         starts.append(match.start())
     return starts

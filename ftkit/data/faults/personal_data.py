@@ -153,7 +153,10 @@ def _is_date(text: str) -> bool:
             wide = widths[2] if c == groups[2] else widths[0]
             if 1 <= a <= 31 and 1 <= b <= 31 and min(a, b) <= 12 and wide == 4 and 1900 <= c <= 2100:
                 return True
-    times = all(width == 4 and group // 100 < 24 and group % 100 < 60 for width, group in zip(widths, groups, strict=True))
+    days = len(groups) == 5 and max(groups) <= 31 and widths == [2] * 5
+    times = days or all(
+        width == 4 and group // 100 < 24 and group % 100 < 60 for width, group in zip(widths, groups, strict=True)
+    )
     rising = all(a < b for a, b in pairwise(groups))
     return len(groups) > 1 and times and rising
 
