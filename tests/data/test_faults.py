@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ftkit.data.faults import (
@@ -178,6 +178,7 @@ def test_characters_lose_nothing_but_controls_spaces_and_what_nobody_sees(text):
 
 @given(PLAIN.map(str.strip).filter(bool), st.sampled_from(SIGNATURES))
 def test_a_signature_goes_and_the_message_stays_whole(text, signature):
+    assume(not text.endswith((":", "：")))  # what follows is what the text speaks of
     assert remove_signature(f"{text}\n\n{signature}") == text
     assert remove_signature(f"{text} {signature.splitlines()[-1]}") == f"{text} {signature.splitlines()[-1]}"
 
