@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ftkit.data.task import Task
 
 
+MENDABLE = ("rows", "spelling", "contradictions", "duplicates", "leakage", "markup", "personal data")  # of them, some rows
 app = typer.Typer(help="Make, check and clean the data of a task.", no_args_is_help=True)
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", "-p", help="cpu, ci, t4 or big; left out, chosen by hardware")
@@ -76,6 +77,13 @@ def check(
     stops = [finding.thing for finding in findings if finding.gate and not finding.ok]
     if stops:
         print(f"To be settled before training: {', '.join(stops)}.")
+    mendable = [finding.thing for finding in findings if not finding.ok and finding.thing in MENDABLE]
+    if not any(" = " in case for finding in findings if finding.thing == "duplicates" for case in finding.cases):
+        mendable = [thing for thing in mendable if thing != "duplicates"]  # near copies are left for people
+    if mendable:
+        print(f"Next: ftkit task clean {task} --dry-run, which shows what a rule can mend ({', '.join(mendable)}).")
+    elif not stops and train is None:
+        print(f"Next: ftkit train {task}")
     raise typer.Exit(1 if stops else 0)
 
 

@@ -171,6 +171,7 @@ def test_the_check_of_the_raw_messages_stops_and_shows_its_page(tmp_path):
     page = tmp_path / "page.html"
     done = ftkit("task", "check", RAW, "--html", page, "--cases", "1")
     assert done.returncode == 1 and "To be settled before training: rows, leakage." in done.stdout
+    assert f"Next: ftkit task clean {RAW} --dry-run" in done.stdout
     for thing in ("spelling", "duplicates", "leakage", "markup", "personal data", "cut off", "language", "labels"):
         assert f"[fix] {thing}" in done.stdout
     text = page.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ftkit.common.errors import KitError
 from ftkit.data.check import check_task
-from ftkit.data.clean import clean_task, short_diff, write_cleaned
+from ftkit.data.clean import STEPS, clean_task, short_diff, write_cleaned
 from ftkit.data.new_task import write_task
 from ftkit.data.task import load_task
 from tests.cli.test_main import ftkit, refused
@@ -230,6 +230,11 @@ def test_a_change_is_shown_with_what_stands_around_it():
         "+ …o p q r s t u v w x y z 2 a b c d e f g h i j k l…",
     ]
     assert short_diff("a\u200bb", "ab") == ["- a\\u200bb", "+ ab"]
+
+
+def test_the_help_names_every_step_that_can_be_left_out():
+    text = ftkit("task", "clean", "--help", COLUMNS="400").stdout
+    assert all(step in text for step in STEPS)
 
 
 ANSWERS = st.one_of(st.sampled_from(["a", "A ", "b", "c-d", "C d", "nope", ""]), st.integers(), st.none())
