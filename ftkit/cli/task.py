@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftkit.common.errors import Finding
+    from ftkit.data.clean import Cleaned
     from ftkit.data.formats.table import Table
     from ftkit.data.new_task import NewTask
     from ftkit.data.task import Task
 
 
+MENDABLE = ("rows", "spelling", "contradictions", "duplicates", "leakage", "markup", "personal data")  # of them, some rows
 app = typer.Typer(help="Make, check and clean the data of a task.", no_args_is_help=True)
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", "-p", help="cpu, ci, t4 or big; left out, chosen by hardware")
@@ -73,6 +77,13 @@ def check(
     stops = [finding.thing for finding in findings if finding.gate and not finding.ok]
     if stops:
         print(f"To be settled before training: {', '.join(stops)}.")
+    mendable = [finding.thing for finding in findings if not finding.ok and finding.thing in MENDABLE]
+    if not any(" = " in case for finding in findings if finding.thing == "duplicates" for case in finding.cases):
+        mendable = [thing for thing in mendable if thing != "duplicates"]  # near copies are left for people
+    if mendable:
+        print(f"Next: ftkit task clean {task} --dry-run, which shows what a rule can mend ({', '.join(mendable)}).")
+    elif not stops and train is None:
+        print(f"Next: ftkit train {task}")
     raise typer.Exit(1 if stops else 0)
 
 
@@ -104,33 +115,83 @@ def _print_counts(findings: list[Finding]) -> None:
 @app.command()
 def clean(
     task: TaskArgument,
-    to: Annotated[Path, typer.Option(help="the new folder")],
+    to: Annotated[Path | None, typer.Option(help="the new folder")] = None,
     cases: Annotated[int, typer.Option(min=0, help="how many single repairs to show")] = 10,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STEP",
+            help="leave a step out (repeat for more): markup, signature, personal-data, characters, spelling, copies, "
+            "contradictions or leaks",
+        ),
+    ] = None,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="make one value another, in rows, task.toml and prompt"),
+    ] = None,
+    merge_spelling: Annotated[bool, typer.Option(help="merge all closed values that differ only in spelling")] = False,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="set rows aside with more tokens than this profile takes")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show every change, before and after; write nothing")] = False,
 ) -> None:
     """Apply the safe repairs and write the result to a new folder; the original stays as it is."""
+    from ftkit.common.profiles import choose_profile
+    from ftkit.data.clean import clean_task, token_limit, write_cleaned
+
+    if (to is None) != dry_run:
+        raise KitError("Say where the result goes, --to FOLDER, or look first: --dry-run.")
+    if wrong := [pair for pair in merge or [] if "=" not in pair]:
+        raise KitError(f"--merge {wrong[0]}: write OLD=NEW, the value and the one that it becomes.")
+    opened, train = _opened(task)
+    too_long = token_limit(choose_profile(profile).profile) if profile else None
+    pairs = dict(pair.split("=", 1) for pair in merge or [])
+    cleaned = clean_task(opened, train, without or (), pairs, merge_spelling, too_long)
+    if to is not None:
+        write_cleaned(opened, cleaned, to)
+    _print_cleaned(cleaned, to, cases)
+    if to is None:
+        print("Nothing was written. With --to FOLDER in the place of --dry-run the changes are made.")
+    else:
+        print(f"Next: ftkit task check {to}")
+
+
+def _print_cleaned(cleaned: Cleaned, to: Path | None, cases: int) -> None:
+    """What was changed and set aside: all of it, before and after, where nothing is written; else the first cases."""
+    from ftkit.data.clean import short_diff
+
+    print(*(f"task.toml: {remark}" for remark in cleaned.remarks), sep="\n", end="\n" if cleaned.remarks else "")
+    done = [(split, entry) for split, part in cleaned.items() for entry in part.log]
+    for split, entry in done if to is None else done[:cases]:
+        print(f"  {split}, line {entry['line']} ({entry['id']}): {'; '.join(entry['done'])}")
+        if to is None:
+            for key in entry["before"]:
+                print(*(f"    {line}" for line in short_diff(entry["before"][key], entry["after"][key])), sep="\n")
+    if to is not None and len(done) > cases:
+        print(f"  ... and {len(done) - cases} more, each with before and after: {to / 'cleaning.jsonl'}")
+    _count("", (re.split(r"[:'(]", what)[0] for _, entry in done for what in entry["done"]))
+    rejected = [(split, entry) for split, part in cleaned.items() for entry in part.rejected]
+    for split, entry in rejected if to is None else ():
+        print(f"  {split}, line {entry['line']} ({entry['id']}) set aside: {entry['reason']}")
+    _count(
+        f"{len(rejected):,} row(s) set aside{f' in {to}/rejected.jsonl' if to else ''}",
+        (re.sub(r"(equals) .*?( of the|,|$)", r"\1 another row\2", entry["reason"]) for _, entry in rejected),
+    )
+    for split, part in cleaned.items():
+        print(f"{split}: {part.lines:,} rows in = {len(part.rows):,} out + {len(part.rejected):,} set aside")
+
+
+def _count(head: str, reasons: Iterable[str]) -> None:
+    """A line for each kind of reason with its number, the most frequent first; the rest as one number."""
     from collections import Counter
 
-    from ftkit.data.clean import clean_task, write_cleaned
-
-    opened, train = _opened(task)
-    cleaned = clean_task(opened, train)
-    write_cleaned(opened, cleaned, to)
-    done = [entry for part in cleaned.values() for entry in part.log]
-    rejected = [entry for part in cleaned.values() for entry in part.rejected]
-    for entry in done[:cases]:
-        print(f"  line {entry['line']} ({entry['id']}): {'; '.join(entry['done'])}")
-    if len(done) > cases:
-        print(f"  ... and {len(done) - cases} more, each with before and after: {to / 'cleaning.jsonl'}")
-    for what, count in Counter(what.split(":")[0].split("'")[0] for entry in done for what in entry["done"]).most_common():
-        print(f"{count:6,} x {what.strip()}")
-    reasons = Counter(
-        entry["reason"].split(":")[-1 if "field" in entry["reason"] else 0].split(" desk-")[0] for entry in rejected
-    )
-    print(f"{len(rejected):,} row(s) set aside in {to / 'rejected.jsonl'}")
-    for reason, count in reasons.most_common(8):
-        print(f"{count:6,} x {reason.strip()}")
-    print(", ".join(f"{len(part.rows):,} {split}" for split, part in cleaned.items()) + f" rows in {to}")
-    print(f"Next: ftkit task check {to}")
+    if head:
+        print(head)
+    counts = Counter(" ".join(reason.split())[:150] for reason in reasons).most_common()
+    for reason, count in counts[:8]:
+        print(f"{count:6,} x {reason}")
+    if len(counts) > 8:
+        print(f"{sum(count for _, count in counts[8:]):6,} x for other reasons")
 
 
 @app.command()

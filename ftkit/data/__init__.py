@@ -1,7 +1,8 @@
 """Stage 02, training data: tasks, the one place where a prompt is made, and what is checked and cleaned before training.
 
-Read `task` (a folder with checked rows), `prompt` (row to chat, answer to value), `similarity` and `faults` (what can be
-wrong), `check`, `clean`; then `formats` and `new_task` (files that others wrote) and `report`. Lesson 02 builds it.
+Read `task` (a folder with checked rows), `prompt` (row to chat, answer to value), `similarity`, `faults` and `values`
+(what can be wrong), `check`, `clean`; then `formats`, `columns` and `new_task` (files that others wrote) and `report`.
+Lesson 02 builds it.
 """
 
 from ftkit.common.faces import face

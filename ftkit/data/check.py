@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import Finding
+from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
+from ftkit.common.sample_size import rows_needed, widest_half
 from ftkit.data.faults import find_cut_off, find_foreign, find_markup, find_personal_data, repair_answer, split_words
 from ftkit.data.prompt import example_ids
 from ftkit.data.similarity import similar_pairs
 from ftkit.data.task import SPLITS, Line, Row, Task, labels_of, read_lines
+from ftkit.data.values import alike, closed_values, find_missing, values_of
 
 FOLDS = 5
+DIFFERENCE = 0.1  # between two models, that a test split should be able to show
 UNLIKELY = 0.1  # a label's probability, by a model that has not seen the row, below which it is shown
 
 
@@ -87,11 +91,13 @@ def check_task(
     yield _check_rows(checked)
     yield from _check_spelling(checked)
     yield from _count_values(checked)
+    yield from _check_values(checked)
+    yield from _check_rare(checked)
+    yield from _check_size(checked)
     yield from check_similarity(checked)
     named = checked.messages()
     yield _check_messages("markup", named, find_markup, "no HTML, no mail signatures", "hold HTML or a mail signature")
-    well = "no e-mail address, phone or card number"
-    yield _check_messages("personal data", named, find_personal_data, well, "seem to hold some", "mask them")
+    yield _check_personal_data(checked)
     yield _check_ends(checked)
     yield from _check_variety(checked)
     if thorough:
@@ -150,12 +156,69 @@ def _count_values(checked: Checked) -> Iterator[Finding]:
             yield Finding("balance", True, text, numbers={"field": name, "counts": numbers})
 
 
+def _check_values(checked: Checked) -> Iterator[Finding]:
+    """Values that differ only in spelling, or look like missing ones."""
+    task = checked.task
+    rows = [row for split in SPLITS for row in checked.rows[split]]
+    closed = closed_values(task)
+    for name, listed in closed.items():
+        if merges := alike(listed, Counter(map(str, values_of(task, name, rows))), spelling=True):
+            cases = tuple(f"{old!r} and {new!r}" for old, new in merges.items())
+            text = f"{name}: {len(cases)} value(s) differ from another only in spelling"
+            fix = "Make them one: ftkit task clean --merge-spelling, or --merge OLD=NEW."
+            yield Finding("spelling", False, text, fix, cases)
+    texts = [task.target] if task.kind == "text" else [f.name for f in task.fields if f.type == "string"]
+    for name in (*closed, *texts):
+        if missing := find_missing(values_of(task, name, rows)):
+            text = f"{name}: {sum(missing.values()):,} value(s) look like missing ones"
+            fix = "Remove these rows if nobody knew the answer; keep them if it is an answer of its own."
+            yield Finding("missing?", False, text, fix, tuple(f"{value!r}: {n:,}" for value, n in missing.items()))
+
+
+def _check_rare(checked: Checked) -> Iterator[Finding]:
+    """Closed values of which nothing can be learned: with one training row or none, or the only value of all rows."""
+    for name, listed in closed_values(checked.task).items():
+        counts = Counter(values_of(checked.task, name, checked.rows["train"]))
+        rare = tuple(f"{value!r}: {counts[value]} training row(s)" for value in listed if counts[value] < 2)
+        if checked.rows["train"] and sum(counts[value] > 0 for value in listed) == 1:
+            fix = "There is nothing to tell apart: look at the column that was taken as the target."
+            yield Finding("one value", False, f"{name}: all training rows have the same value", fix, rare)
+        elif checked.rows["train"] and rare:
+            text = f"{name}: {len(rare)} of {len(listed)} values stand in one training row or none"
+            fix = "Collect rows of them, or make them one with another value: ftkit task clean --merge OLD=NEW."
+            yield Finding("rare values", False, text, fix, rare)
+
+
+def _check_size(checked: Checked) -> Iterator[Finding]:
+    """Whether the test split can show a difference of ten points between two models."""
+    n, needed = len(checked.rows["test"]), rows_needed(DIFFERENCE)
+    if 0 < n < needed:
+        text = (
+            f"{n:,} test rows: a score is known to ±{100 * widest_half(n):.0f} points; to tell models apart that differ by "
+            f"{100 * DIFFERENCE:.0f} points (4 times in 5) about {needed:,} are needed"
+        )
+        fix = "Collect more, or hold out a larger share (ftkit task new --held-out); read scores with their intervals."
+        yield Finding("test size", False, text, fix)
+
+
 def check_similarity(checked: Checked) -> Iterator[Finding]:
-    """Two findings: duplicates, which stand twice within a split, and leakage, which stands in two splits."""
+    """Duplicates, which stand twice within a split; leakage, which stands in two; contradictions: one text, two answers."""
     named = checked.messages()
+    answers = [row[checked.task.target] for split in SPLITS for row in checked.rows[split]]
     pairs = similar_pairs([message for _, _, message in named])
+    against = [p for p in pairs if p.equal and answers[p.first] != answers[p.second]]
+    settled = {id(p) for p in against}
+    if against:
+        cases = tuple(
+            f"{named[p.first][1]}: {_answer(answers[p.first])}, {named[p.second][1]}: {_answer(answers[p.second])}: "
+            f"{_shorten(named[p.second][2])}"
+            for p in against
+        )
+        across = sum(named[p.first][0] != named[p.second][0] for p in against)
+        text = f"{len(against)} text(s) have two different answers ({across} across splits)"
+        yield Finding("contradictions", False, text, "Read them and settle which answer is right; no rule can.", cases)
     for thing, across in (("duplicates", False), ("leakage", True)):
-        mine = [p for p in pairs if (named[p.first][0] != named[p.second][0]) == across]
+        mine = [p for p in pairs if (named[p.first][0] != named[p.second][0]) == across and (across or id(p) not in settled)]
         if not mine:
             yield Finding(thing, True, f"no message stands in {'two splits' if across else 'a split twice'}, none nearly so")
             continue
@@ -171,6 +234,10 @@ def check_similarity(checked: Checked) -> Iterator[Finding]:
         yield Finding(thing, False, text, fix, tuple(cases), gate=across)
 
 
+def _answer(answer: Any) -> str:
+    return _shorten(answer if isinstance(answer, str) else dump(answer))
+
+
 def _shorten(message: str, length: int = 60) -> str:
     text = " ".join(message.split())
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -184,6 +251,25 @@ def _check_messages(thing: str, named: list, look: Any, well: str, ill: str, do:
         return Finding(thing, True, well)
     fix = f"Look at them and {do}, unless they belong there: ftkit task clean."
     return Finding(thing, False, f"{len(cases)} message(s) {ill}", fix, cases)
+
+
+def _check_personal_data(checked: Checked) -> Finding:
+    """E-mail addresses, phone and card numbers in messages and in answers: what is masked in one must be in the other."""
+    named = checked.messages()
+    well = "no e-mail address, phone or card number"
+    messages = _check_messages("personal data", named, find_personal_data, well, "seem to hold some", "mask them")
+    answers = [row[checked.task.target] for split in SPLITS for row in checked.rows[split]]
+    cases = []
+    for (_, name, _), answer in zip(named, answers, strict=True):
+        texts = answer.values() if isinstance(answer, dict) else [answer]
+        kinds = [kind for text in texts if isinstance(text, str) for kind in find_personal_data(text)]
+        if kinds and checked.task.kind != "label":
+            cases.append(f"{name}: {' and '.join(dict.fromkeys(kinds))} in the answer {_answer(answer)!r}")
+    if not cases:
+        return messages
+    fix = "Mask both sides alike, or the model learns to invent them: ftkit task clean."
+    text = f"{len(messages.cases)} message(s) and {len(cases)} answer(s) seem to hold some"
+    return Finding("personal data", False, text, fix, (*cases, *messages.cases))
 
 
 def _check_ends(checked: Checked) -> Finding:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump
+from ftkit.data.faults.answers import spelling_key
 from ftkit.data.formats.table import Table, too_few
 from ftkit.data.task import Field, Kind, Row
 
@@ -262,10 +263,10 @@ def odd_values(name: str, values: Sequence[str]) -> list[str]:
     counts = Counter(values)
     alike: dict[str, list[str]] = {}
     for value in sorted(counts):
-        alike.setdefault(re.sub(r"[\W_]+", "", value.casefold()) or value, []).append(value)
+        alike.setdefault(spelling_key(value) or value, []).append(value)
     remarks = [
         f"{name}: {', '.join(f'{value!r} ({counts[value]:,})' for value in some)} differ only in spelling. "
-        "To merge them: ftkit task clean --merge"
+        "To merge them: ftkit task clean --merge-spelling"
         for some in alike.values()
         if len(some) > 1
     ]

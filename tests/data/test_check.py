@@ -9,6 +9,7 @@ from ftkit.common.paths import kit_root
 from ftkit.data.check import Checked, check_task, gate, suspicious
 from ftkit.data.task import load_task
 from tests.cli.test_main import ftkit, refused
+from tests.data.tasks import make_task
 
 
 def findings(folder):
@@ -170,6 +171,7 @@ def test_the_check_of_the_raw_messages_stops_and_shows_its_page(tmp_path):
     page = tmp_path / "page.html"
     done = ftkit("task", "check", RAW, "--html", page, "--cases", "1")
     assert done.returncode == 1 and "To be settled before training: rows, leakage." in done.stdout
+    assert f"Next: ftkit task clean {RAW} --dry-run" in done.stdout
     for thing in ("spelling", "duplicates", "leakage", "markup", "personal data", "cut off", "language", "labels"):
         assert f"[fix] {thing}" in done.stdout
     text = page.read_text(encoding="utf-8")
@@ -205,3 +207,75 @@ def test_the_whole_check_answers_in_under_a_minute(tmp_path):
     ):
         assert line in done.stdout
     assert time.monotonic() - began < 60
+
+
+# --- other people's data ---
+
+
+def test_the_desk_needs_no_remark_on_values_and_size():
+    things = findings("desk")
+    assert not {"test size", "missing?", "rare values", "one value", "contradictions", "spelling"} & set(things)
+
+
+def test_too_few_test_rows_are_said_with_the_number_that_is_needed(broken_task):
+    size = findings(broken_task)["test size"]
+    assert not size.ok and not size.gate
+    assert "12 test rows: a score is known to ±25 points" in size.text and "about 234 are needed" in size.text
+
+
+def test_one_text_with_two_answers_is_a_contradiction_and_no_copy(tmp_path):
+    rows = [
+        ("great", "pos"),
+        ("Great!", "neg"),
+        ("so so", "pos"),
+        ("so so", "pos"),
+        ("I like it 👍", "pos"),
+        ("I like it 👎", "neg"),
+    ]
+    make_task(tmp_path / "t", rows, test=[("great", "neg"), ("other", "pos")])
+    things = findings(tmp_path / "t")
+    assert "2 text(s) have two different answers (1 across splits)" in things["contradictions"].text
+    assert things["contradictions"].cases[0] == "train-0: pos, train-1: neg: Great!"
+    assert [case.split(":")[0] for case in things["duplicates"].cases if "=" in case] == ["train-2 = train-3"]
+    assert "train-0 = test-0: great" in things["leakage"].cases and things["leakage"].gate
+
+
+def test_values_that_look_like_missing_ones_are_counted(tmp_path):
+    real = [(f"text {n} {'abcdefghij'[n % 10] * 6}", "ab"[n % 2]) for n in range(8)]
+    task = make_task(tmp_path / "t", [*real, ("u", "NaN"), ("v", "nan"), ("w", "N/A"), ("x", "null"), ("y", "None")])
+    (finding,) = [f for f in check_task(task, thorough=False) if f.thing == "missing?"]
+    assert "5 value(s) look like missing ones" in finding.text and "'N/A': 1" in finding.cases
+    make_task(tmp_path / "u", [*real, *((f"north {n} {'klmno'[n] * 7}", "NA") for n in range(5))])  # North America
+    assert "missing?" not in findings(tmp_path / "u")
+
+
+def test_values_with_one_row_and_a_single_value_are_pointed_at(tmp_path):
+    make_task(tmp_path / "t", [("one", "a"), ("two", "a"), ("three", "b")])
+    rare = findings(tmp_path / "t")["rare values"]
+    assert "target: 1 of 2 values stand in one training row or none" in rare.text and rare.cases == (
+        "'b': 1 training row(s)",
+    )
+    make_task(tmp_path / "u", [("one", "a"), ("two", "a"), ("three", "a")])
+    assert "all training rows have the same value" in findings(tmp_path / "u")["one value"].text
+
+
+def test_values_that_differ_only_in_spelling_are_pointed_at(tmp_path):
+    make_task(tmp_path / "t", [("one", "a-b"), ("two", "A b"), ("three", "a-b"), ("four", "c"), ("five", "+"), ("six", "-")])
+    spelling = findings(tmp_path / "t")["spelling"]
+    assert spelling.cases == ("'A b' and 'a-b'",) and "--merge-spelling" in spelling.fix
+
+
+def test_personal_data_in_an_answer_is_found(tmp_path):
+    make_task(tmp_path / "t", [("call ann@example.org", "yes"), ("write to me", "ann@example.org")], "text", "Answer.")
+    finding = findings(tmp_path / "t")["personal data"]
+    assert "1 message(s) and 1 answer(s) seem to hold some" in finding.text
+    assert finding.cases[0] == "train-1: e-mail address in the answer 'ann@example.org'"
+
+
+def test_the_cheap_part_takes_seconds_for_many_rows(tmp_path):
+    words = [row["message"].split() for row in load_task("desk").rows("train")]
+    rows = [(" ".join(words[i % 1400][:9] + words[i * 7 % 1399][-9:]) + f" {i}", "abcd"[i % 4]) for i in range(10_000)]
+    task = make_task(tmp_path / "t", rows)
+    began = time.process_time()
+    assert {f.thing for f in check_task(task, thorough=False)} >= {"duplicates", "leakage", "personal data"}
+    assert time.process_time() - began < 12  # 4 on a quiet core
