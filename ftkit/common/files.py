@@ -132,7 +132,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """A whole text file. Raises `KitError` if it is missing, a folder, or not UTF-8."""
+    """A whole text file. Raises `KitError` if it is missing, a folder, not UTF-8, or a device, which may have no end."""
+    if Path(path).is_char_device():
+        raise KitError(f"{path} is a device and no file.")
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -119,3 +119,9 @@ def test_a_copy_onto_a_full_disk_names_the_new_folder_and_not_what_is_copied(tmp
     with refused as said, new_folder(tmp_path / "new") as folder:
         raise OSError(errno.ENOSPC, "No space left", "/kit/source.txt", None, str(folder / "source.txt"))
     assert str(said.value).startswith(f"{tmp_path / 'new'}: ") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="devices as Unix has them")
+def test_a_device_without_an_end_is_not_read():
+    with pytest.raises(KitError, match="/dev/zero is a device"):
+        read_jsonl(Path("/dev/zero"))
