@@ -209,14 +209,14 @@ def check_similarity(checked: Checked) -> Iterator[Finding]:
     against = [p for p in pairs if p.equal and answers[p.first] != answers[p.second]]
     settled = {id(p) for p in against}
     if against:
-        cases = tuple(
+        opposed = tuple(
             f"{named[p.first][1]}: {_answer(answers[p.first])}, {named[p.second][1]}: {_answer(answers[p.second])}: "
             f"{_shorten(named[p.second][2])}"
             for p in against
         )
         across = sum(named[p.first][0] != named[p.second][0] for p in against)
         text = f"{len(against)} text(s) have two different answers ({across} across splits)"
-        yield Finding("contradictions", False, text, "Read them and settle which answer is right; no rule can.", cases)
+        yield Finding("contradictions", False, text, "Read them and settle which answer is right; no rule can.", opposed)
     for thing, across in (("duplicates", False), ("leakage", True)):
         mine = [p for p in pairs if (named[p.first][0] != named[p.second][0]) == across and (across or id(p) not in settled)]
         if not mine:

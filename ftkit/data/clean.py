@@ -192,7 +192,7 @@ def _mask_answer(task: Task, answer: Any, personal: Mapping[str, str]) -> tuple[
             continue
         new = mask_personal_data(value)
         for said, mask in personal.items():
-            new = re.sub(re.escape(said), lambda match, mask=mask: mask, new, flags=re.IGNORECASE)
+            new = re.sub(re.escape(said), mask, new, flags=re.IGNORECASE)
         if len(digits := _digits(new)) >= 7 and re.fullmatch(r"[\d\s()+./-]+", new):
             new = next((mask for whole, mask in by_digits.items() if whole.endswith(digits) or digits.endswith(whole)), new)
         if new != value:

@@ -41,7 +41,7 @@ def alike(values: Sequence[str], counts: Mapping[Any, int], spelling: bool) -> d
     members: dict[str, list[str]] = {}
     for value in values:
         members.setdefault(spelling_key(value) or value if spelling else trim(value), []).append(value)
-    merges = {}
+    merges: dict[str, str] = {}
     for some in members.values():
         stays = max(some, key=lambda value: (value == trim(value), counts.get(value, 0)))
         merges |= {value: trim(stays) for value in some if value != trim(stays)}

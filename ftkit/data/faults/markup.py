@@ -213,9 +213,9 @@ def _signed(text: str) -> list[int]:
         if match.end() == len(tail) and len(words) >= 2 and LAWYERS.search(match[0]) and "?" not in match[0]:
             starts.append(match.start())
     for form in (SEPARATED, DASHED):
-        match = form.search(text, max(0, len(text) - 1100))
-        if match and (CONTACT.search(match["block"]) or (form is SEPARATED and _names(match["block"]))):
-            starts.append(match.start())
+        block = form.search(text, max(0, len(text) - 1100))
+        if block and (CONTACT.search(block["block"]) or (form is SEPARATED and _names(block["block"]))):
+            starts.append(block.start())
     return starts
 
 
