@@ -215,7 +215,8 @@ def _check_variety(checked: Checked) -> Iterator[Finding]:
 
 
 SPECIAL_TOKENS = re.compile(  # as the chat templates of many models write them
-    r"<[|｜][^|｜<>\s]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>|</?think>"
+    r"<[|｜][^|｜<>\s]{1,40}[|｜]>|<\|[a-z_]{1,20}>|<[a-z_]{1,20}\|>"
+    r"|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>|</?think>"
 )
 
 

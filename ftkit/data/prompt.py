@@ -85,11 +85,12 @@ def answered_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer:
     """Token ids of a chat and of the answer to it: the prompt's, and those of the answer with what ends it.
 
     The two side by side are what is trained on, so a prompt is the same in training and afterwards. They are the ids of
-    the whole chat, unless tokens would join across the border or the template writes it differently once it is answered.
+    the whole chat, unless tokens would join across the border or the template writes prompt or answer differently.
     """
-    prompt = prompt_ids(tokenizer, messages)
-    whole = _ids(tokenizer, [*messages, {"role": "assistant", "content": answer}])
-    if whole[: len(prompt)] == prompt:
+    prompt, answered = prompt_ids(tokenizer, messages), [*messages, {"role": "assistant", "content": answer}]
+    whole = _ids(tokenizer, answered)
+    written = answer.strip() in tokenizer.apply_chat_template(answered, tokenize=False)  # some leave out thoughts
+    if written and whole[: len(prompt)] == prompt:
         return prompt, whole[len(prompt) :]
     before, after = answer_borders(tokenizer)
     return prompt, _inner_ids(tokenizer, before + answer, split_special_tokens=True) + _inner_ids(tokenizer, after)

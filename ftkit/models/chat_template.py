@@ -39,16 +39,12 @@ SYSTEM_WITH_USER = (
 )
 OPENING = (  # the text of the answered chat up to the answer is the text of the prompt
     "{% set ftkit_opens = add_generation_prompt %}{% set add_generation_prompt = false %}"
-    "{% if ftkit_opens %}{% set messages = messages + [{'role': 'assistant', 'content': '" + ANSWER + "'}] %}{% endif %}"
-    "{% set ftkit_chat %}\n"
+    f"{{% set ftkit_mark = '{ANSWER}' %}}{{% if ftkit_opens %}}"
+    "{% set messages = messages + [{'role': 'assistant', 'content': ftkit_mark}] %}{% endif %}{% set ftkit_chat %}\n"
 )
 OPENED = (
-    "{{ '' }}{% endset %}{% if ftkit_opens %}{{ (ftkit_chat.split('"
-    + ANSWER
-    + "')[:-1] | join('"
-    + ANSWER
-    + "')).rstrip(' ') }}"
-    "{% else %}{{ ftkit_chat }}{% endif %}"
+    "{{ '' }}{% endset %}{% if ftkit_opens %}"
+    "{{ (ftkit_chat.split(ftkit_mark)[:-1] | join(ftkit_mark)).rstrip(' ') }}{% else %}{{ ftkit_chat }}{% endif %}"
 )
 END = "{{ '' }}{% if messages[-1]['role'] == 'assistant' and not add_generation_prompt %}{{ eos_token }}{% endif %}"
 
@@ -134,8 +130,9 @@ def _holds_all(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
 
 
 def _first_mark(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
-    """Id of the first token in a text that is no ordinary text; None if there is none."""
-    marks = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    """Id of the first control token in a text; None if there is none. Some tokenizers have added tokens of white space."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if not token.content.isspace()}
+    marks = {*tokenizer.all_special_ids, *added}
     return next((i for i in tokenizer(text, add_special_tokens=False)["input_ids"] if i in marks), None) if text else None
 
 

@@ -77,7 +77,7 @@ def count_longest_completion(dataset: Dataset, tokenizer: PreTrainedTokenizerBas
     """Tokens of the longest training answer with its end: how long the tuned model must be let write."""
     end, columns = answer_end(tokenizer), dataset.select_columns(["input_ids", "completion_mask"])
     answers = ([i for i, learned in zip(*row.values(), strict=True) if learned] for row in columns)
-    return max(1 + ids.index(end) for ids in answers)
+    return max(1 + [*ids, end].index(end) for ids in answers)
 
 
 def lora_config(profile: Profile) -> LoraConfig:

@@ -109,7 +109,7 @@ KINDS = {
     "qwen 3": Kind(QWEN3, plain_marks=("<think>", "</think>"), changed=("ends where",)),
     "thinks first": Kind(THINKS_FIRST, changed=("ends where",)),
     "never opens": Kind(NEVER_OPENS, changed=("ends where",)),
-    "never ends": Kind(NEVER_ENDS, (), "</s>", letters="bytes", changed=("the end token follows",)),
+    "never ends": Kind(NEVER_ENDS, (), "</s>", letters="bytes", plain_marks=("\n",), changed=("the end token follows",)),
     "no system prompt shown": Kind(NO_SYSTEM, changed=("no place for a system",)),
     "dated": Kind(DATED, changed=("always 2024-07-26",)),
     "parts": Kind(PARTS, changed=("cannot write",)),
@@ -271,11 +271,20 @@ def test_control_tokens_in_a_text_stay_text(case, task):
     assert begun_ids(tokenizer, chat, "x")[: len(prompt)] == prompt
 
 
-@pytest.mark.parametrize("path", sorted(REAL.glob("*.jinja")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted({*REAL.glob("*.jinja")} - {*REAL.glob("*_training.jinja")}), ids=lambda path: path.stem
+)
 def test_templates_of_real_families_are_mended_to_the_same_law(path):
     """trl keeps the templates of some families. The marks that stand in them are this tokenizer's special tokens."""
     template = path.read_text(encoding="utf-8")
-    marks = sorted({*re.findall(r"<[|｜][^|｜<>\s'\"{}]{1,40}[|｜]>|</?(?:start|end)_of_turn>|\[/?INST\]", template)})
+    marks = sorted(
+        {
+            *re.findall(
+                r"<[|｜][^|｜<>\s'\"{}]{1,40}[|｜]>|<[|]?[a-z_]+[|]>|<[|][a-z_]+>|<(?:start|end)_of_turn>|\[/?INST\]",
+                template,
+            )
+        }
+    )
     tokenizer = make_tokenizer(Kind(template, tuple(marks), "</s>", "<s>", letters="bytes"), [])
     mend_template(tokenizer, path.stem)
     chat = [{"role": "system", "content": "Sort the letters."}, {"role": "user", "content": "Where is my parcel?"}]
@@ -307,6 +316,14 @@ def test_an_answer_whose_tokens_would_join_the_prompts_is_kept_apart():
     assert answer.count(answer_end(wrapped)) == 1
     whole = wrapped.apply_chat_template([*chat, {"role": "assistant", "content": "\nyes"}])["input_ids"]
     assert whole[: len(prompt)] != prompt
+
+
+def test_an_answer_that_the_template_would_shorten_is_trained_on_as_it_is(task):
+    tokenizer = make_tokenizer(KINDS["qwen 3"], task.rows("train"))
+    mend_template(tokenizer, "thinker")
+    chat, text = chat_prompt(task, "hello"), "<think>he</think>llo"
+    prompt, answer = answered_ids(tokenizer, chat, text)
+    assert prompt == prompt_ids(tokenizer, chat) and tokenizer.decode(answer) == text + "<|im_end|>\n"
 
 
 def test_a_tokenizer_without_any_end_is_refused(task):
