@@ -22,7 +22,7 @@ names and keys. `load` refuses a file of another version (`format`) with a sente
 |---|---|
 | `run.json` | what the run was made from, and what its training took; [below](#runjson) |
 | `log.jsonl` | the loss log, a line an entry; [below](#logjsonl) |
-| `adapter/` | `adapter_model.safetensors` and `adapter_config.json`, as peft writes them |
+| `adapter/` | `adapter_model.safetensors` and `adapter_config.json`, as peft writes them; where the kit changed the model's chat template, the tokenizer with the changed one too |
 | `model_card.md` | the model card, made from the records; written again whenever one of them changes |
 | `evaluation.json` | scores, intervals, comparisons; [below](#evaluationjson) |
 | `general.json` | answers to general questions, kept so that they are asked once; [below](#generaljson) |

@@ -19,11 +19,11 @@ from ftkit.common.profiles import Profile
 from ftkit.data.prompt import (
     chat_prompt,
     completion_text,
+    encoded_example,
     example_ids,
     parse_answer,
     prompt_ids,
     prompt_text,
-    training_example,
 )
 from ftkit.data.task import Row, Task
 from ftkit.training.trainer import CompletionTrainer, make_trainer, sft_config
@@ -47,10 +47,8 @@ class Workbench:
         return [prompt_text(self.tokenizer, chat_prompt(self.task, row[self.task.message])) for row in rows]
 
     def data(self, rows: Sequence[Row]) -> Dataset:
-        """Rows as `training.training_data` gives them: columns prompt, completion, length."""
-        made = [training_example(self.task, row) for row in rows]
-        sizes = [len(example_ids(self.tokenizer, self.task, row)) for row in rows]
-        return Dataset.from_list([{**example, "length": n} for example, n in zip(made, sizes, strict=True)])
+        """Rows as `training.training_data` gives them: messages and token ids."""
+        return Dataset.from_list([encoded_example(self.tokenizer, self.task, row) for row in rows])
 
     def tune(
         self, data: Dataset, spoil: Spoil | None = None, rate: float | None = None, steps: int | None = None

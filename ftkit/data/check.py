@@ -17,7 +17,7 @@ from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
 from ftkit.common.sample_size import rows_needed, widest_half
 from ftkit.data.faults import find_cut_off, find_foreign, find_markup, find_personal_data, repair_answer, split_words
-from ftkit.data.prompt import example_ids
+from ftkit.data.prompt import completion_text, example_ids
 from ftkit.data.similarity import similar_pairs
 from ftkit.data.task import SPLITS, Line, Row, Task, labels_of, read_lines
 from ftkit.data.values import alike, closed_values, find_missing, values_of
@@ -100,6 +100,7 @@ def check_task(
     yield _check_personal_data(checked)
     yield _check_ends(checked)
     yield from _check_variety(checked)
+    yield from _check_special_tokens(checked, profile if thorough else None)
     if thorough:
         yield _check_language(checked)
         yield from _check_labels(checked)
@@ -298,6 +299,37 @@ def _check_variety(checked: Checked) -> Iterator[Finding]:
     case = f"most frequent opening, {times} times: {' '.join(most)!r}"
     fix = "Messages made from templates teach the templates; collect or write more varied ones."
     yield Finding("variety", opened >= 0.5 or len(openings) < 20, text, fix, (case,))
+
+
+SPECIAL_TOKENS = re.compile(  # as the chat templates of many models write them
+    r"<[|｜][^|｜<>\s]{1,40}[|｜]>|<\|[a-z_]{1,20}>|<[a-z_]{1,20}\|>"
+    r"|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]|<</?SYS>>|</?think>"
+)
+
+
+def _check_special_tokens(checked: Checked, profile: Profile | None) -> Iterator[Finding]:
+    """Texts that hold what looks like a model's control token; the tokens of the profile's model are known exactly."""
+    task, marks = checked.task, SPECIAL_TOKENS
+    if profile:
+        from ftkit.models.load import load_tokenizer
+
+        own = sorted(load_tokenizer(profile.model).all_special_tokens, key=len, reverse=True)
+        marks = re.compile("|".join([SPECIAL_TOKENS.pattern, *map(re.escape, own)]))
+    cases = []
+    for split in SPLITS:
+        for number, row in enumerate(checked.rows[split], 1):
+            texts = {task.message: row[task.message], task.target: completion_text(task, row[task.target])}
+            held = [
+                f"{' '.join(sorted({*found}))} in {name}" for name, text in texts.items() if (found := marks.findall(text))
+            ]
+            cases += [f"{row.get('id', f'{split}, row {number}')}: {'; '.join(held)}"] if held else []
+    if cases:
+        text = f"{len(cases)} row(s) hold what looks like a control token of a model"
+        fix = (
+            "The kit reads them as text, in training, evaluation and demo; other programs may take them for control tokens. "
+            "Look whether they belong there: chat logs are often saved with them."
+        )
+        yield Finding("special tokens", False, text, fix, tuple(cases))
 
 
 def _check_language(checked: Checked) -> Finding:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ftkit.common.errors import KitError
 from ftkit.data.task import Row, Task
+from ftkit.models.chat_template import answer_borders
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,21 +62,81 @@ def training_example(task: Task, row: Row) -> dict[str, Messages]:
     }
 
 
+# --- text and token ids ---
+
+
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
-    """The chat as the model reads it, in the model's own template, ending where its answer begins."""
+    """The chat as the model reads it, in the model's own template, ending where its answer begins. To be looked at.
+
+    What the model gets are `prompt_ids`: in them an end mark that somebody wrote into a message is no end.
+    """
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
-    """Token ids of `prompt_text`: shape [length]. The template brings its special tokens, so none are added."""
-    return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
+    """Token ids of `prompt_text`: shape [length]. The template brings its special tokens, so none are added.
+
+    Special tokens come from the template alone: what looks like one in a message is encoded as the text that it is.
+    """
+    return _ids(tokenizer, messages, add_generation_prompt=True)
+
+
+def answered_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer: str) -> tuple[list[int], list[int]]:
+    """Token ids of a chat and of the answer to it: the prompt's, and those of the answer with what ends it.
+
+    The two side by side are what is trained on, so a prompt is the same in training and afterwards. They are the ids of
+    the whole chat, unless tokens would join across the border or the template writes prompt or answer differently.
+    """
+    prompt, answered = prompt_ids(tokenizer, messages), [*messages, {"role": "assistant", "content": answer}]
+    whole = _ids(tokenizer, answered)
+    written = answer.strip() in tokenizer.apply_chat_template(answered, tokenize=False)  # some leave out thoughts
+    if written and whole[: len(prompt)] == prompt:
+        return prompt, whole[len(prompt) :]
+    before, after = answer_borders(tokenizer)
+    return prompt, _inner_ids(tokenizer, before + answer, split_special_tokens=True) + _inner_ids(tokenizer, after)
+
+
+def begun_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, beginning: str) -> list[int]:
+    """Token ids of a chat whose answer has begun: prompt and the first characters of the answer, as in training."""
+    prompt = prompt_ids(tokenizer, messages)
+    if not beginning:
+        return prompt
+    begun = _ids(tokenizer, [*messages, {"role": "assistant", "content": beginning}], continue_final_message=True)
+    if begun[: len(prompt)] == prompt:
+        return begun
+    return prompt + _inner_ids(tokenizer, answer_borders(tokenizer)[0] + beginning, split_special_tokens=True)
 
 
 def example_ids(tokenizer: PreTrainedTokenizerBase, task: Task, row: Row) -> list[int]:
     """Token ids of a whole training example, prompt and completion: shape [length]."""
+    prompt, answer = answered_ids(tokenizer, chat_prompt(task, row[task.message]), completion_text(task, row[task.target]))
+    return prompt + answer
+
+
+def encoded_example(tokenizer: PreTrainedTokenizerBase, task: Task, row: Row) -> dict[str, Any]:
+    """A `training_example` with its token ids: columns `input_ids`, `completion_mask` (1 where loss falls) and `length`.
+
+    trl takes these ids as they are, instead of making its own.
+    """
     example = training_example(task, row)
-    text = tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompt, answer = answered_ids(tokenizer, example["prompt"], example["completion"][0]["content"])
+    mask = [0] * len(prompt) + [1] * len(answer)
+    return {**example, "input_ids": prompt + answer, "completion_mask": mask, "length": len(mask)}
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, **more: Any) -> list[int]:
+    """A chat's token ids; control tokens in its contents are text."""
+    try:
+        return tokenizer.apply_chat_template(messages, sanitize_control_tokens=True, return_dict=False, **more)
+    except ValueError as error:
+        raise KitError(f"A text holds a mark that this model's tokenizer cannot write as text: {error}.") from None
+
+
+def _inner_ids(tokenizer: PreTrainedTokenizerBase, text: str, **more: Any) -> list[int]:
+    """Token ids of a text as they are within a longer one: some tokenizers put a space before a text's beginning."""
+    line_end, ids = (tokenizer(part, add_special_tokens=False, **more)["input_ids"] for part in ("\n", "\n" + text))
+    inner = ids[: len(line_end)] == line_end
+    return ids[len(line_end) :] if inner else tokenizer(text, add_special_tokens=False, **more)["input_ids"]
 
 
 def parse_answer(task: Task, text: str) -> Any:

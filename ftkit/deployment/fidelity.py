@@ -81,7 +81,7 @@ def _loaded_variant(run: Run, key: str) -> Iterator[Answerer]:
 
     def tokenized(model: PreTrainedModel) -> Loaded:
         fast = model.device.type == "cpu" and getattr(model, "is_quantized", False)
-        return (dequantize(model) if fast else model).eval(), load_tokenizer(profile.model)
+        return (dequantize(model) if fast else model).eval(), load_tokenizer(profile.model, run.adapter)
 
     def requantized() -> Loaded:
         with tempfile.TemporaryDirectory() as folder:

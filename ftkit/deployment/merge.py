@@ -12,6 +12,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware
 from ftkit.evaluation.answer import Loaded
 from ftkit.models.adapter import load_adapter
+from ftkit.models.chat_template import end_tokens
 from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
@@ -45,15 +46,16 @@ def save_merged(run: Run, folder: Path) -> None:
     """Write the merged model into `folder`: config, safetensors, tokenizer with chat template, generation config.
 
     Nothing in it asks for quantization. The generation config asks for what the kit measures: the likeliest token each
-    time, an end at the run's limit.
+    time, an end at the run's limit or at each of the tokens that end an answer.
     """
-    model, tokenizer = merged_model(run), load_tokenizer(run.profile.model)
+    model, tokenizer = merged_model(run), load_tokenizer(run.profile.model, run.adapter)
     settings = model.generation_config
     for name in ("temperature", "top_p", "top_k"):
         setattr(settings, name, None)
     settings.do_sample = False
     settings.max_new_tokens = run.answer_tokens
-    settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    ends = end_tokens(model, tokenizer)
+    settings.eos_token_id, settings.pad_token_id = ends if len(ends) > 1 else ends[0], tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.init_kwargs["padding_side"] = "left"  # as batched answers need it; saved only from here

@@ -26,10 +26,11 @@ from transformers import (
 )
 
 from ftkit.common.errors import KitError
-from ftkit.data.prompt import Messages, chat_prompt, prompt_text
+from ftkit.data.prompt import Messages, chat_prompt, prompt_ids
 from ftkit.data.task import Task
-from ftkit.evaluation.stream import Answer, Drafts, Streamer, copy_without_adapter, encode_training_answers
+from ftkit.evaluation.stream import Answer, Drafts, Streamer, copy_without_adapter, cut_at, encode_training_answers
 from ftkit.models.adapter import load_adapter
+from ftkit.models.chat_template import end_tokens
 from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
@@ -58,9 +59,11 @@ class Answerer:
     batch_size: int = 64
     max_new_tokens: int = 96
     worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ftkit-model"), repr=False)
+    ends: list[int] = field(init=False)  # the tokens that end an answer
     _made: dict[str, Streamer] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.ends = end_tokens(self.model, self.tokenizer)
         self.model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
 
     @classmethod
@@ -101,9 +104,9 @@ class Answerer:
         (done, all) after every batch. `fitting` makes a logits processor for so many rows (see `constrained`).
         """
         _check_side(which)
-        prompts = [prompt_text(self.tokenizer, chat) for chat in chats]
+        prompts = [prompt_ids(self.tokenizer, chat) for chat in chats]
         shared = self.worker.submit(self._compute_shared, prompts, which).result()
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)  # the longest first: fails early
+        order = self._longest_first(prompts)
         answers = [""] * len(prompts)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -116,13 +119,17 @@ class Answerer:
                 progress(start + len(rows), len(order))
         return answers
 
-    def _compute_shared(self, prompts: list[str], which: str) -> tuple[list[int], Cache] | None:
+    def _longest_first(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """The places of prompts in the order of their characters, the longest first: what is too long fails early."""
+        return sorted(range(len(prompts)), key=lambda i: len(self.tokenizer.decode(prompts[i])), reverse=True)
+
+    def _compute_shared(self, prompts: list[list[int]], which: str) -> tuple[list[int], Cache] | None:
         """The tokens that all prompts begin with, and their keys and values; None where that saves next to nothing.
 
         A base prompt that describes the fields, or shows examples, is ten times as long as the message after it. Runs in
         the model's thread.
         """
-        ids = self.tokenizer(prompts, add_special_tokens=False)["input_ids"] if len(prompts) > 1 else [[]]
+        ids = prompts if len(prompts) > 1 else [[]]
         low, high = min(ids), max(ids)  # what these two share, all share
         same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
         common = low[: min(same, min(map(len, ids)) - 1)]
@@ -136,30 +143,33 @@ class Answerer:
 
     def next_token_probabilities(
         self,
-        texts: Sequence[str],
+        prompts: Sequence[list[int]],
         tokens: Sequence[int],
         which: str = TUNED,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """The probability of each of `tokens` right after each text: shape [texts, tokens]. Texts as of `prompt_text`."""
+        """The probability of each of `tokens` right after each prompt: shape [prompts, tokens].
+
+        Prompts as of `prompt_ids`, or with the beginning of an answer: `begun_ids`.
+        """
         _check_side(which)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
-        probabilities = np.zeros((len(texts), len(tokens)))
+        order = self._longest_first(prompts)
+        probabilities = np.zeros((len(prompts), len(tokens)))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            batch = [texts[i] for i in rows]
+            batch = [prompts[i] for i in rows]
             probabilities[rows] = self.worker.submit(self._next_token, batch, tokens, which).result()
             if progress:
                 progress(start + len(rows), len(order))
         return probabilities
 
-    def _next_token(self, texts: list[str], tokens: Sequence[int], which: str) -> np.ndarray:
-        """[texts, tokens]; runs in the model's thread. With the padding on the left the last position is the text's."""
-        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.model.device)
+    def _next_token(self, prompts: list[list[int]], tokens: Sequence[int], which: str) -> np.ndarray:
+        """[prompts, tokens]; runs in the model's thread. With the padding on the left the last position is the prompt's."""
+        inputs = _pad(self.tokenizer, prompts).to(self.model.device)
         places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
         with torch.inference_mode():
-            more = {"position_ids": places, "use_cache": False, "logits_to_keep": 1, **_name_adapters([which] * len(texts))}
-            logits = self.model(**inputs, **more).logits[:, -1].float()
+            more = {"position_ids": places, "use_cache": False, "logits_to_keep": 1}
+            logits = self.model(**inputs, **more, **_name_adapters([which] * len(prompts))).logits[:, -1].float()
             return logits.softmax(dim=-1)[:, list(tokens)].cpu().numpy()
 
     def log_probabilities(
@@ -195,7 +205,7 @@ class Answerer:
         may not be read.
         """
         self.task.check_message(message)
-        prompts = {side: prompt_text(self.tokenizer, self.prompt(message, side)) for side in sides}
+        prompts = {side: prompt_ids(self.tokenizer, self.prompt(message, side)) for side in sides}
         grown: queue.SimpleQueue[Any] = queue.SimpleQueue()
         stop = threading.Event()
 
@@ -223,7 +233,7 @@ class Answerer:
         """Make now what the first `stream` would make: the drafts, and the keys and values of the prompts' beginnings."""
         self.worker.submit(self._streamers).result()
 
-    def _stream(self, prompts: dict[str, str], time_limit: float | None) -> Iterator[dict[str, Answer]]:
+    def _stream(self, prompts: dict[str, list[int]], time_limit: float | None) -> Iterator[dict[str, Answer]]:
         """The answers as they grow, a step of one side at a time; runs in the model's thread."""
         streamers = self._streamers()
         began = time.monotonic()
@@ -246,19 +256,17 @@ class Answerer:
         """
         if self._made is None:
             base = copy_without_adapter(self.model) if hasattr(self.model, "peft_config") else self.model
-            config = self.model.config, self.model.generation_config
-            drafts = Drafts(encode_training_answers(self.task, self.tokenizer))
-            self._made = {
-                BASE: Streamer(base, *config, self.tokenizer, Drafts([])),
-                TUNED: Streamer(self.model, *config, self.tokenizer, drafts),
-            }
+            penalty = self.model.generation_config.repetition_penalty or 1.0
+            common = self.model.config, self.tokenizer, self.ends, penalty
+            drafts = Drafts(encode_training_answers(self.task, self.tokenizer, self.ends))
+            self._made = {BASE: Streamer(base, *common, Drafts([])), TUNED: Streamer(self.model, *common, drafts)}
             for side, streamer in self._made.items():
-                streamer.keep_prefix(*(prompt_text(self.tokenizer, self.prompt(text, side)) for text in ("a", "0")))
+                streamer.keep_prefix(*(prompt_ids(self.tokenizer, self.prompt(text, side)) for text in ("a", "0")))
         return self._made
 
     def _generate(
         self,
-        prompts: list[str],
+        prompts: list[list[int]],
         sides: list[str],
         max_new_tokens: int | None = None,
         shared: tuple[list[int], Cache] | None = None,
@@ -271,20 +279,27 @@ class Answerer:
                 **inputs,
                 max_new_tokens=max_new_tokens or self.max_new_tokens,
                 do_sample=False,
+                eos_token_id=self.ends,
                 pad_token_id=self.tokenizer.pad_token_id,
                 **_name_adapters(sides),
                 **({"past_key_values": _repeat_cache(shared[1], len(prompts))} if shared else {}),
                 logits_processor=LogitsProcessorList([fitting(len(prompts))] if fitting else []),
             )
-        new = output[:, inputs["input_ids"].shape[1] :]
+        new = [cut_at(ids, self.ends) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str], shared: tuple[list[int], Cache] | None) -> BatchEncoding:
+def _pad(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> BatchEncoding:
+    """Token ids and mask of a batch, [rows, longest], the padding on the left."""
+    return tokenizer.pad({"input_ids": rows}, padding=True, padding_side="left", return_tensors="pt")
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, ids: list[list[int]], shared: tuple[list[int], Cache] | None
+) -> BatchEncoding:
     """A batch's token ids and mask; after a shared beginning the padding stands behind it, where the rest begins."""
-    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     begin = shared[0] if shared else []
-    rest = tokenizer.pad({"input_ids": [row[len(begin) :] for row in ids]}, padding=True, return_tensors="pt")
+    rest = _pad(tokenizer, [row[len(begin) :] for row in ids])
     if begin:
         before = torch.tensor(begin).expand(len(ids), -1)
         rest["input_ids"] = torch.cat([before, rest["input_ids"]], dim=1)
@@ -325,8 +340,8 @@ def load_tuned(run: Run, adapter: Path | None = None, base: str | None = None) -
 
     `adapter` and `base` name copies elsewhere, in an export. Raises `KitError` if one of them is missing or broken.
     """
-    name = base or run.profile.model
+    name, folder = base or run.profile.model, adapter or run.adapter
     model = load_model(name, run.profile.dtype)
     model = dequantize(model) if model.device.type == "cpu" else model
-    tuned = load_adapter(model, adapter or run.adapter, base=None if adapter else run.profile.model)
-    return tuned.eval(), load_tokenizer(name)
+    tuned = load_adapter(model, folder, base=None if adapter else run.profile.model)
+    return tuned.eval(), load_tokenizer(name, folder)

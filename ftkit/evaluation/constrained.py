@@ -13,6 +13,7 @@ from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from ftkit.common.errors import KitError
 from ftkit.data.task import Task
+from ftkit.models.chat_template import answer_end
 
 ROOM = 3  # how many times longer than a tuned model's answers may be: a base model goes on with its lists
 
@@ -32,7 +33,7 @@ class SchemaProcessor(LogitsProcessor):
         self.matchers = [llguidance.LLMatcher(tokens, grammar) for _ in range(rows)]
         if error := self.matchers[0].get_error():
             raise KitError(f"{task.folder / 'task.toml'}: its fields make no grammar ({error}).")
-        self.vocabulary, self.end = vocabulary, tokenizer.eos_token_id
+        self.vocabulary, self.end = vocabulary, answer_end(tokenizer)
         self.begun = False  # whether the matchers stand before the first token of the answers, or after one
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from ftkit.data.prompt import completion_text, parse_answer, prompt_text
+from ftkit.data.prompt import answered_ids, begun_ids, completion_text, parse_answer
 from ftkit.data.task import Row, Task, labels_of
 from ftkit.evaluation.answer import TUNED, Answerer
 from ftkit.evaluation.intervals import share_interval
@@ -115,8 +116,8 @@ def calibration(
         return None
     name, beginning, tokens = opening
     chats = [answerer.prompt(row[task.message], TUNED) for row in rows]
-    texts = [prompt_text(answerer.tokenizer, chat) + beginning for chat in chats]
-    chances = answerer.next_token_probabilities(texts, list(tokens.values()), TUNED, progress)  # [rows, values]
+    begun = [begun_ids(answerer.tokenizer, chat, beginning) for chat in chats]
+    chances = answerer.next_token_probabilities(begun, list(tokens.values()), TUNED, progress)  # [rows, values]
     values, gold = list(tokens), labels_of(task, rows)[name]
     certain = chances.max(axis=1)
     right = np.array([values[place] == own for place, own in zip(chances.argmax(axis=1), gold, strict=True)])
@@ -150,13 +151,9 @@ def _first_tokens(answerer: Answerer) -> tuple[str, str, dict[str, int]] | None:
         beginning, end = completion_text(task, {name: ""})[:-2], '"'
     else:
         return None
-    start = prompt_text(tokenizer, answerer.prompt("a", TUNED)) + beginning
-
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    before = ids(start)
-    whole = {value: ids(start + value + end) for value in values}
+    chat = answerer.prompt("a", TUNED)
+    before = begun_ids(tokenizer, chat, beginning)
+    whole = {value: [*chain(*answered_ids(tokenizer, chat, beginning + value + end))] for value in values}
     if any(own[: len(before)] != before for own in whole.values()):
         return None
     tokens = {value: own[len(before)] for value, own in whole.items()}

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
 
 from ftkit.common.errors import KitError
-from ftkit.data.prompt import completion_text
+from ftkit.data.prompt import answered_ids, chat_prompt, completion_text
 from ftkit.data.task import Task
 
 
@@ -41,14 +41,22 @@ def copy_without_adapter(model: PeftModel) -> PreTrainedModel:
     return copy.deepcopy(model, shared).unload().eval()
 
 
-def encode_training_answers(task: Task, tokenizer: PreTrainedTokenizerBase, most: int = 500) -> list[list[int]]:
+def cut_at(ids: list[int], ends: Collection[int]) -> list[int]:
+    """Token ids up to the first of the tokens that end an answer, without it."""
+    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
+
+
+def encode_training_answers(
+    task: Task, tokenizer: PreTrainedTokenizerBase, ends: Collection[int], most: int = 500
+) -> list[list[int]]:
     """Read the token ids of training answers with the end token; none where the training split is not at hand."""
     try:
         rows = task.rows("train")[:most]
     except KitError:
         return []
-    texts = [completion_text(task, row[task.target]) + tokenizer.eos_token for row in rows]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    pairs = ((chat_prompt(task, row[task.message]), completion_text(task, row[task.target])) for row in rows)
+    answers = [answered_ids(tokenizer, chat, text)[1] for chat, text in pairs]
+    return [ids[: len(cut_at(ids, ends)) + 1] for ids in answers]
 
 
 class Drafts:
@@ -89,18 +97,19 @@ class Drafts:
 class Streamer:
     """A side's way to grow answers: its model, the drafts, and the keys and values of what all its prompts begin with."""
 
-    def __init__(self, model: Any, config: Any, generation: Any, tokenizer: PreTrainedTokenizerBase, drafts: Drafts):
-        self.model, self.config, self.tokenizer, self.drafts = model, config, tokenizer, drafts
-        ends = generation.eos_token_id if generation.eos_token_id is not None else []
-        self.ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
-        penalty = generation.repetition_penalty or 1.0  # some models' own setting, which `generate` heeds
+    def __init__(
+        self,
+        model: Any,
+        config: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        ends: Collection[int],
+        penalty: float,  # on repetition: some models' own setting, which `generate` heeds
+        drafts: Drafts,
+    ):
+        self.model, self.config, self.tokenizer, self.ends, self.drafts = model, config, tokenizer, ends, drafts
         self.processor = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
         self.prefix: list[int] = []
         self.cache: Any = None
-
-    def ids(self, prompt: str) -> list[int]:
-        """Token ids of a prompt: shape [length]."""
-        return self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
     def forward(self, ids: list[int], cache: Any, keep: int) -> Any:
         """Logits of the last `keep` positions, in float32: [keep, vocabulary]. `cache` grows by `ids`."""
@@ -109,11 +118,10 @@ class Streamer:
             output = self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=keep)
             return output.logits[0].float()
 
-    def keep_prefix(self, one: str, other: str) -> None:
+    def keep_prefix(self, one: list[int], other: list[int]) -> None:
         """Compute once what two prompts of different messages have in common at their beginning."""
-        pairs = zip(self.ids(one), self.ids(other), strict=False)
         common = []
-        for mine, yours in pairs:
+        for mine, yours in zip(one, other, strict=False):
             if mine != yours:
                 break
             common.append(mine)
@@ -122,9 +130,8 @@ class Streamer:
             self.forward(common, self.cache, 1)
             self.prefix = common
 
-    def begin(self, prompt: str, most: int, began: float) -> Growing:
-        """A new answer to `prompt` of at most `most` tokens."""
-        ids = self.ids(prompt)
+    def begin(self, ids: list[int], most: int, began: float) -> Growing:
+        """A new answer to a prompt, in token ids, of at most `most` tokens."""
         n = len(self.prefix)
         if n and ids[:n] == self.prefix and len(ids) > n:
             return Growing(self, ids, copy.deepcopy(self.cache), n, most, began)
@@ -176,5 +183,6 @@ class Growing:
     def answer(self, which: str) -> Answer:
         """The answer so far."""
         text = self.streamer.tokenizer.decode(self.ids, skip_special_tokens=True).strip()
+        text = text if self.over else text.rstrip("\ufffd")  # half a character: its other bytes are still to come
         probability = math.exp(self.logarithm)
         return Answer(which, text, len(self.ids), self.seconds, self.finished, self.timed_out, probability)

@@ -60,6 +60,7 @@ def _values(run: Run, merged: bool) -> dict[str, Any]:
         "head": head,
         "task": record.task,
         "base": public_name(profile.model),
+        "own_tokenizer": (run.adapter / "tokenizer_config.json").is_file(),
         "profile": profile,
         "training": run.training,
         "versions": record.versions,

@@ -110,6 +110,7 @@ class TaskOfRun(Part):
     name: str
     folder: str = Field(description="the name of one of the kit's tasks, or a path")
     fingerprint: Digest
+    system_prompt: str | None = Field(None, description="as it was in training; every prompt of the run begins with it")
 
 
 class Machine(Part):
@@ -123,6 +124,8 @@ class Facts(Part):
     """What the guards saw before the first step, token by token in the first examples."""
 
     chat_template: Digest | None = None
+    template_changes: list[str] | None = Field(None, description="what the kit changed in the model's chat template")
+    end_tokens: list[int] | None = Field(None, description="ids of the tokens at which an answer ends")
     rows: Count | None = Field(None, description="examples that were looked at token by token")
     rows_cut: Count | None = Field(None, description="examples that the maximum length cut, of all")
     longest: Count | None = Field(None, description="tokens of the longest example")

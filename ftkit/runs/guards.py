@@ -19,8 +19,10 @@ from ftkit.common.files import digest
 from ftkit.common.profiles import Profile
 from ftkit.data.check import Checked, check_similarity
 from ftkit.data.prompt import prompt_ids
+from ftkit.data.task import load_task
 from ftkit.models.adapter import check_adapter
 from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
+from ftkit.models.chat_template import end_tokens, template_changes
 from ftkit.models.find import packaged_file, weights_digest
 from ftkit.models.four_bit import linear_4bit_layers
 from ftkit.models.load import load_tokenizer
@@ -55,11 +57,12 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
     """
     tokenizer = trainer.processing_class
     template = template_digest(tokenizer)
+    ends, changes = end_tokens(trainer.model, tokenizer), template_changes(tokenizer)
     if len(trainer.train_dataset) != len(dataset):
-        return Facts(chat_template=template)
+        return Facts(chat_template=template, template_changes=changes, end_tokens=ends)
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     cut = [length < whole for length, whole in zip(lengths, dataset["length"], strict=True)]
-    looked, ends = range(min(rows, len(dataset))), end_tokens(trainer.model, tokenizer)
+    looked = range(min(rows, len(dataset)))
     batch = trainer.data_collator([dict(trainer.train_dataset[i]) for i in looked])
     counts: Counter[str] = Counter()
     for i in looked:
@@ -71,9 +74,11 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
         counts["padding_loss_tokens"] += sum(carries[lengths[i] :])
         read = min(len(asked), lengths[i])
         counts["prompts_otherwise"] += ids[:read] != asked[:read]
-        counts["rows_without_end"] += not cut[i] and not ends & set(labels[len(asked) : lengths[i]])
+        counts["rows_without_end"] += not cut[i] and not {*ends} & {*labels[len(asked) : lengths[i]]}
     return Facts(
         chat_template=template,
+        template_changes=changes,
+        end_tokens=ends,
         rows=len(looked),
         rows_cut=sum(cut),
         longest=max(dataset["length"]),
@@ -83,13 +88,6 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
         rows_without_end=counts["rows_without_end"],
         prompts_otherwise=counts["prompts_otherwise"],
     )
-
-
-def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of the tokens at which generation stops: the tokenizer's, and those of the model's generation settings."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    more = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
-    return {tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])} - {None}
 
 
 def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -118,8 +116,25 @@ def template(facts: Facts | None, tokenizer: PreTrainedTokenizerBase) -> Finding
     if wrong := facts.prompts_otherwise:
         text = f"{wrong} of {facts.rows} training prompts are not the text that the model will be asked with"
         fix = "Make both with one function: ftkit.data.chat_prompt, then ftkit.data.prompt_text."
-        return Finding(thing, False, text, fix, gate=2 * wrong > (facts.rows or 0))  # a few: tokens joined at the border
-    return Finding(thing, True, f"prompts are written as in training (chat template {digest})")
+        return Finding(thing, False, text, fix, gate=True)
+    changed = f"; the kit's part in it: {'; '.join(facts.template_changes)}" if facts.template_changes else ""
+    return Finding(thing, True, f"prompts are written as in training (chat template {digest}{changed})")
+
+
+def system_prompt(run: Run) -> Finding:
+    """Is the system prompt in the task's folder still the one of the training? The run keeps its own in any case."""
+    learned, now = run.record.task.system_prompt, load_task(run.record.task.folder).system_prompt
+    if learned is None:
+        return _not_recorded("template")
+    if learned != now:
+        text = f"task.toml has another system prompt than the training ({_short(now)}): the run goes on with its own"
+        fix = f"Nothing, or put {_short(learned)} back; for the new prompt train again (ftkit train)."
+        return Finding("template", False, text, fix)
+    return Finding("template", True, "the system prompt is that of the training")
+
+
+def _short(text: str, length: int = 60) -> str:
+    return repr(text if len(text) <= length else text[: length - 1] + "…")
 
 
 def prompt_form(prompt: str, tokenizer: PreTrainedTokenizerBase) -> Finding:
@@ -344,7 +359,8 @@ def at_start(facts: Facts, trainer: SFTTrainer, profile: Profile) -> list[Findin
 def at_loading(run: Run, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
     """The guards when a run's tuned model is loaded to answer."""
     facts = run.record.guards
-    return [template(facts, tokenizer), base(facts, run.profile.model), adapter_in_use(model), unpacked(model)]
+    written = [template(facts, tokenizer), system_prompt(run)]
+    return [*written, base(facts, run.profile.model), adapter_in_use(model), unpacked(model)]
 
 
 def require(findings: Iterable[Finding], say: Say = print) -> None:
@@ -356,12 +372,19 @@ def require(findings: Iterable[Finding], say: Say = print) -> None:
             say(str(finding))
 
 
+def _prompts(run: Run) -> Finding:
+    """The finding on the template, or on the system prompt where only that is not well."""
+    written = template(run.record.guards, load_tokenizer(run.profile.model, run.adapter))
+    edited = system_prompt(run)
+    return edited if written.ok and not edited.ok else written
+
+
 def of_run(run: Run) -> Iterator[Finding]:
     """All guards on a run, a finding each, in the order of the lab; a guard that cannot look is a finding too."""
     record = run.record
     facts, longest = record.guards, record.training.longest_completion if record.training else 0
     guards: dict[str, Callable[[], Finding]] = {
-        "template": lambda: template(facts, load_tokenizer(run.profile.model)),
+        "template": lambda: _prompts(run),
         "end token": lambda: end_token(facts),
         "loss mask": lambda: loss_mask(facts),
         "learning rate": lambda: learning_rate(run.profile, run.loss_curve()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,18 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """The task that the run was trained on. Raises `KitError` if it was moved or broken since."""
+        """The task that the run was trained on, with the system prompt of the training: an edited one was never learned.
+
+        Raises `KitError` if it was moved or broken since.
+        """
+        recorded = self.record.task
         try:
-            return load_task(self.record.task.folder)
+            task = load_task(recorded.folder)
         except KitError as error:
             place = RunRecord.path(self.folder)
             moved = f"If it was moved, write its new place into {place}, at task, folder."
             raise KitError(f"The task that {self.name} was trained on cannot be opened. {error} {moved}") from None
+        return task if recorded.system_prompt is None else replace(task, system_prompt=recorded.system_prompt)
 
     @property
     def finished(self) -> bool:
@@ -142,7 +147,12 @@ def new_run(task: Task, profile: Profile, reason: str) -> Run:
     record = RunRecord(
         status="training",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        task=TaskOfRun(name=task.name, folder=_portable(task.folder), fingerprint=task.fingerprint()),
+        task=TaskOfRun(
+            name=task.name,
+            folder=_portable(task.folder),
+            fingerprint=task.fingerprint(),
+            system_prompt=task.system_prompt,
+        ),
         profile=profile,
         base_source={"hub": "hub", "folder": "folder"}.get(find_model(profile.model).kind, "PyPI package"),
         reason=reason,

@@ -16,9 +16,10 @@ from ftkit.common.files import writing
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
-from ftkit.common.profiles import Choice, Profile
+from ftkit.common.profiles import Choice
 from ftkit.data.task import Row, Task
 from ftkit.models.adapter import load_adapter
+from ftkit.models.chat_template import template_changes
 from ftkit.models.find import weights_digest
 from ftkit.models.load import load_model
 from ftkit.runs import guards
@@ -67,6 +68,8 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
     say(f"Profile {profile.name}: {choice.reason}.")
     together = f", {world_size()} processes together" if world_size() > 1 else ""
     say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {data.task.name}{together}; run {run.name}")
+    for change in template_changes(data.tokenizer):
+        say(f"The model's chat template: {change}. The run and its exports keep it.")
     plan = plan_training(profile, dataset["length"])
     say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile, data.tokenizer)
@@ -132,7 +135,7 @@ def finish(trainer: CompletionTrainer, run: Run, data: TrainingSet) -> None:
     if len(set(collect(_digest(model)))) > 1:
         raise KitError(f"{run.name}: the processes ended with different adapters. Train again in one process.")
     if is_first():
-        save_adapter(model, run, data.profile)
+        save_adapter(model, run, data)
         check_saved_adapter(model, run, data)
     collect("saved")
 
@@ -152,11 +155,13 @@ def last_checkpoint(run: Run) -> Path | None:
     return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-def save_adapter(model: PeftModel, run: Run, profile: Profile) -> None:
+def save_adapter(model: PeftModel, run: Run, data: TrainingSet) -> None:
     """Save the adapter as safetensors, the folder complete or not there. Raises `KitError` if nothing was learned.
 
     The weights are rounded to the dtype that the model computes in, here and in memory: half the size, the same answers.
+    Where the kit changed the model's chat template, the tokenizer is saved beside them.
     """
+    profile = data.profile
     cast_adapter(model, getattr(torch, resolve_dtype(profile.dtype)))
     learned = any(bool(p.any()) for name, p in model.named_parameters() if "lora_B" in name)
     if not learned:
@@ -167,6 +172,8 @@ def save_adapter(model: PeftModel, run: Run, profile: Profile) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary, save_embedding_layers=False)
     (temporary / "README.md").unlink(missing_ok=True)
+    if template_changes(data.tokenizer):
+        data.tokenizer.save_pretrained(temporary)
     shutil.rmtree(run.adapter, ignore_errors=True)
     temporary.rename(run.adapter)
 

@@ -19,8 +19,9 @@ from trl import SFTConfig, SFTTrainer
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
-from ftkit.data.prompt import chat_prompt, example_ids, prompt_ids, training_example
+from ftkit.data.prompt import chat_prompt, encoded_example, prompt_ids
 from ftkit.data.task import Row, Task
+from ftkit.models.chat_template import answer_end
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.training import cpu_kernels as kernels
 
@@ -28,20 +29,20 @@ from ftkit.training import cpu_kernels as kernels
 def training_data(
     task: Task, tokenizer: PreTrainedTokenizerBase, profile: Profile, rows: Sequence[Row] | None = None
 ) -> Dataset:
-    """The training split as trl takes it: columns `prompt`, `completion` and `length` (tokens).
+    """The training split as trl takes it, the token ids among its columns: see `encoded_example`.
 
     `rows` are those of the split where they have been read already. Raises `KitError` naming the first row that is longer
     than the profile's `max_length`: nothing is cut in silence.
     """
     examples = []
     for number, row in enumerate(task.rows("train") if rows is None else rows, start=1):
-        length = len(example_ids(tokenizer, task, row))
-        if length > profile.max_length:
+        example = encoded_example(tokenizer, task, row)
+        if (length := example["length"]) > profile.max_length:
             raise KitError(
                 f"{task.folder / 'train.jsonl'}, row {row.get('id', number)}: {length} tokens, but profile "
                 f"{profile.name} takes {profile.max_length}. Shorten the row or raise max_length."
             )
-        examples.append({**training_example(task, row), "length": length})
+        examples.append(example)
     return Dataset.from_list(examples)
 
 
@@ -74,8 +75,9 @@ def prepare(task: Task, profile: Profile, rows: Mapping[str, Sequence[Row]] | No
 
 def count_longest_completion(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the longest training answer with its end: how long the tuned model must be let write."""
-    texts = [completion[0]["content"] for completion in dataset["completion"]]
-    return 1 + max(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+    end, columns = answer_end(tokenizer), dataset.select_columns(["input_ids", "completion_mask"])
+    answers = ([i for i, learned in zip(*row.values(), strict=True) if learned] for row in columns)
+    return max(1 + [*ids, end].index(end) for ids in answers)
 
 
 def lora_config(profile: Profile) -> LoraConfig:

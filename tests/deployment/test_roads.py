@@ -248,7 +248,7 @@ def parts(modelfile):
 def test_the_modelfile_makes_the_prompt_of_the_training(run, tiny_task, model):
     name = run.profile.model if model == "tiny" else "HuggingFaceTB/SmolLM2-135M-Instruct"
     tokenizer = load_tokenizer(name)
-    text = modelfile(run, tokenizer)
+    text = modelfile(run, tokenizer, [tokenizer.eos_token_id])
     texts, parameters = parts(text)
     for row in tiny_task.rows("test")[:3]:
         filled = texts["TEMPLATE"].replace("{{ .System }}", texts["SYSTEM"]).replace("{{ .Prompt }}", row["message"])
@@ -267,9 +267,9 @@ def test_a_prompt_that_a_modelfile_cannot_hold_is_refused(run, tiny_task_folder,
     folder = shutil.copytree(tiny_task_folder, tmp_path / "odd")
     text = (folder / "task.toml").read_text().replace('"Write the desk ticket."', '\'Write """ it.\'')
     (folder / "task.toml").write_text(text)
-    run.update(task=run.record.task.model_copy(update={"folder": str(folder)}))
+    run.update(task=run.record.task.model_copy(update={"folder": str(folder), "system_prompt": None}))
     with pytest.raises(KitError, match='holds """'):
-        modelfile(run, load_tokenizer(run.profile.model))
+        modelfile(run, load_tokenizer(run.profile.model), [2])
 
 
 def test_the_merged_folder_of_an_ollama_export_is_whole(exports):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ftkit.common.errors import KitError
-from ftkit.data.prompt import chat_prompt, prompt_text
+from ftkit.data.prompt import chat_prompt, prompt_ids, prompt_text
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Drafts
 from ftkit.models.load import load_model, load_tokenizer
@@ -221,11 +221,11 @@ def test_a_shared_beginning_is_computed_once_and_changes_no_answer(tiny_model, t
 def test_the_next_tokens_probabilities_are_the_models_own(answerer, tiny_task):
     import torch
 
-    texts = [prompt_text(answerer.tokenizer, answerer.prompt(row["message"], TUNED)) for row in tiny_task.rows("test")[:5]]
-    found = answerer.next_token_probabilities(texts, [7, 50, 300], TUNED)
+    prompts = [prompt_ids(answerer.tokenizer, answerer.prompt(row["message"], TUNED)) for row in tiny_task.rows("test")[:5]]
+    found = answerer.next_token_probabilities(prompts, [7, 50, 300], TUNED)
     assert found.shape == (5, 3)
-    for text, row in zip(texts, found, strict=True):
-        ids = torch.tensor([answerer.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    for prompt, row in zip(prompts, found, strict=True):
+        ids = torch.tensor([prompt])
         with torch.inference_mode():
             expected = answerer.model(input_ids=ids).logits[0, -1].float().softmax(-1)[[7, 50, 300]]
         assert row == pytest.approx(expected.numpy(), abs=0.02, rel=0.1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from ftkit.common.errors import KitError
-from ftkit.data.prompt import prompt_text
+from ftkit.data.prompt import prompt_ids
 from ftkit.data.task import load_task
 from ftkit.evaluation.baselines import majority, tfidf
 from ftkit.evaluation.intervals import compare_shares, share_interval
@@ -209,10 +209,10 @@ def test_an_adapter_that_was_never_trained_is_no_detectable_difference(tiny_run,
     save_file(weights, path, metadata={"format": "pt"})
     answerer = Answerer.of_run(run)
     messages = [row["message"] for row in load_task("desk").rows("test")[:120]]
-    texts = [prompt_text(answerer.tokenizer, answerer.prompt(message, TUNED)) for message in messages]
-    likely = answerer.next_token_probabilities(texts, list(range(len(answerer.tokenizer))), BASE)
+    prompts = [prompt_ids(answerer.tokenizer, answerer.prompt(message, TUNED)) for message in messages]
+    likely = answerer.next_token_probabilities(prompts, list(range(len(answerer.tokenizer))), BASE)
     right = np.argsort(likely.mean(axis=0))[-40:]  # the answers that count as right
-    sides = [answerer.next_token_probabilities(texts, right.tolist(), which).sum(axis=1) for which in (BASE, TUNED)]
+    sides = [answerer.next_token_probabilities(prompts, right.tolist(), which).sum(axis=1) for which in (BASE, TUNED)]
     assert np.allclose(*sides, atol=0.02) and 0.1 < sides[0].mean() < 0.99
     chats = [answerer.prompt(message, TUNED) for message in messages[:12]]
     greedy = [answerer.complete(chats, which) for which in (BASE, TUNED)]

@@ -51,7 +51,8 @@ def test_the_run_records_what_it_was_made_from_and_what_it_measured(tiny_run, ti
     record = tiny_run.record
     assert record.status == "finished"
     assert record.seed == tiny_choice.profile.seed
-    assert record.task == TaskOfRun(name="desk", folder=str(tiny_task.folder), fingerprint=tiny_task.fingerprint())
+    of_desk = {"name": "desk", "system_prompt": tiny_task.system_prompt}
+    assert record.task == TaskOfRun(folder=str(tiny_task.folder), fingerprint=tiny_task.fingerprint(), **of_desk)
     assert record.versions["torch"] == torch.__version__
     assert tiny_run.profile == tiny_choice.profile
     measured = tiny_run.training

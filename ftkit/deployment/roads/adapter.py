@@ -14,7 +14,8 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def _write_adapter(run: Run, folder: Path) -> None:
-    for name in ADAPTER_FILES:
+    tokenizer = [path.name for path in run.adapter.iterdir()]  # where the training saved one
+    for name in sorted({*ADAPTER_FILES, *tokenizer}):
         _copy(run.adapter / name, folder / name)
     make_card(run, folder=".").save(folder / "README.md")
 

@@ -55,7 +55,7 @@ def export(run: Run, to: str, folder: Path | None = None, verify: bool = True, s
         raise KitError(f"{folder} is there already. Remove it, or name another: --output FOLDER")
     run.training, run.task.rows("test")
     check_adapter(run.adapter, run.profile.model)
-    guards.require([guards.adapter(run.adapter)], say)
+    guards.require([guards.adapter(run.adapter), guards.system_prompt(run)], say)
     digest = adapter_digest(run)
     with new_folder(folder) as temporary:
         say(f"Writing {ROADS[to].about} ...")

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from transformers import GenerationConfig
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_text
 from ftkit.common.templates import render
 from ftkit.deployment.roads.merged import _write_merged
+from ftkit.models.chat_template import adds_begin
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.run import Run
 
 
-def modelfile(run: Run, tokenizer: Any, model: str = "./merged") -> str:
+def modelfile(run: Run, tokenizer: Any, ends: Sequence[int], model: str = "./merged") -> str:
     """Ollama's Modelfile: the model's own chat template, the task's system prompt, and answers as the kit measures them.
 
     The template is what the tokenizer makes of a chat whose texts are Ollama's own placeholders, so both give the same
     prompt. Greedy: temperature 0, and no penalty on repetition (Ollama's default has one, which a JSON object suffers
-    from). Source: Ollama's documentation of the Modelfile.
+    from). `ends` are the ids of the tokens that end an answer. Where the tokenizer puts BOS before a text by itself, Ollama
+    does too, and the template's own is left out. Source: Ollama's documentation of the Modelfile.
     """
     holders = [{"role": "system", "content": "{{ .System }}"}, {"role": "user", "content": "{{ .Prompt }}"}]
     template = tokenizer.apply_chat_template(holders, add_generation_prompt=True, tokenize=False)
+    if adds_begin(tokenizer):
+        template = template.removeprefix(tokenizer.bos_token)
     system = run.task.system_prompt
     for text, name in ((template, "chat template"), (system, "system prompt")):
         if '"""' in text:
@@ -31,20 +38,23 @@ def modelfile(run: Run, tokenizer: Any, model: str = "./merged") -> str:
         model=model,
         template=template,
         system=system,
-        stops=stop_tokens(tokenizer),
+        stops=stop_tokens(tokenizer, ends, template.rpartition(holders[1]["content"])[2]),
         seed=run.profile.seed,
         answer_tokens=run.answer_tokens,
     )
 
 
-def stop_tokens(tokenizer: Any) -> list[str]:
-    """The texts that end an answer: the end token, and the template's mark of a new turn if it has one."""
-    marks = [tokenizer.eos_token, *(mark for mark in ("<|im_start|>", "<|im_end|>") if mark in tokenizer.get_vocab())]
-    return list(dict.fromkeys(mark for mark in marks if mark))
+def stop_tokens(tokenizer: Any, ends: Sequence[int], opening: str) -> list[str]:
+    """The texts that end an answer: those of the end tokens, and the marks in an answer's `opening`."""
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    turns = [i for i in tokenizer(opening, add_special_tokens=False)["input_ids"] if i in special]
+    return tokenizer.convert_ids_to_tokens(list(dict.fromkeys([*ends, *turns])))
 
 
 def _write_ollama(run: Run, folder: Path) -> None:
     (folder / "merged").mkdir()
     _write_merged(run, folder / "merged")
-    write_text(folder / "Modelfile", modelfile(run, load_tokenizer(run.profile.model)))
+    ends = GenerationConfig.from_pretrained(folder / "merged").eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    write_text(folder / "Modelfile", modelfile(run, load_tokenizer(run.profile.model, run.adapter), ends))
     write_text(folder / "README.md", render("deployment/templates/ollama.md", task=run.task.name))
