@@ -43,7 +43,7 @@ def test_the_gate_computes_only_what_it_uses_and_reads_nothing_twice(broken_task
 
 def test_equal_and_nearly_equal_messages_in_a_split_are_duplicates(broken_task):
     def change(rows):
-        rows[5]["message"] = rows[0]["message"].upper() + "!!"
+        rows[5] |= {"message": rows[0]["message"].upper() + "!!", "ticket": rows[0]["ticket"]}
         rows[6]["message"] = rows[1]["message"].replace("the", "teh", 1) + " x"
 
     rows = edit(broken_task, "train", change)
