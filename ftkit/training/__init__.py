@@ -1,6 +1,6 @@
 """Stage 03, fine-tuning: a plan, a trainer with the loss on completions, and a run that can be stopped and taken up.
 
-Read `plan` (memory and time beforehand), `trainer` (rows, adapter, loss, order), `finetune` (the whole road), `progress`;
+Read `plan` (memory and time beforehand), `trainer` (rows, adapter, order), `loss`, `finetune` (the whole road), `progress`;
 `cpu_kernels` makes it fast on a CPU and can be left out. Lesson 03 builds it.
 """
 
@@ -10,7 +10,8 @@ __getattr__, __dir__ = face(
     __name__,
     {
         "plan": "DEVICES METHODS USABLE example_lengths model_shape plan_training",
-        "trainer": "completion_loss make_trainer training_data",
+        "loss": "completion_loss",
+        "trainer": "make_trainer training_data",
         "finetune": "train",
     },
 )
