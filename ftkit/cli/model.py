@@ -142,14 +142,15 @@ def _tokenizer(trial: Trial) -> Iterator[Finding]:
 def _four_bit(trial: Trial) -> Iterator[Finding]:
     import torch
 
-    from ftkit.models.four_bit import linear_4bit_layers, share_in_4_bits, weight_bytes
+    from ftkit.models.families import MOST, share_in_4_bits
+    from ftkit.models.four_bit import linear_4bit_layers, weight_bytes
     from ftkit.models.load import load_model
     from ftkit.training.plan import plan_training
 
     began = time.monotonic()
     model = load_model(trial.name, trial.profile.dtype)
     layers, share = linear_4bit_layers(model), share_in_4_bits(model)
-    rest = "" if share > 0.9 else "; the others, of the family's own kind, keep their dtype"
+    rest = "" if share > MOST else "; the others, of the family's own kind, keep their dtype"
     text = f"{len(layers)} layers, {share:.0%} of the weights without embeddings{rest}; {time.monotonic() - began:.1f} s"
     yield Finding("4-bit", True, text)
     measured, planned = weight_bytes(model) / 1e6, plan_training(trial.profile, [128]).parts["weights"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer, ParamWrapper
 from transformers import (
     BatchEncoding,
     Cache,
@@ -32,6 +30,7 @@ from ftkit.data.prompt import Messages, chat_prompt, prompt_text
 from ftkit.data.task import Task
 from ftkit.evaluation.stream import Answer, Drafts, Streamer, copy_without_adapter, encode_training_answers, new_cache
 from ftkit.models.adapter import load_adapter
+from ftkit.models.families import arguments, keeps_rows_apart
 from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
@@ -162,7 +161,7 @@ class Answerer:
         places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
         with torch.inference_mode(), self._side(which, len(texts)) as names:
             more = {"position_ids": places, "logits_to_keep": 1}
-            known = {name: value for name, value in more.items() if name in _arguments(self.model)}
+            known = {name: value for name, value in more.items() if name in arguments(self.model)}
             output = self.model(**inputs, **known, use_cache=False, **names)
             logits = output.logits[:, -1].float()
             return logits.softmax(dim=-1)[:, list(tokens)].cpu().numpy()
@@ -269,7 +268,7 @@ class Answerer:
         the adapter is switched off for the while: nothing else is at work with the model in its thread.
         """
         if self._by_names is None and which == BASE:
-            self._by_names = not isinstance(self.model, PeftModel) or _keeps_rows_apart(self.model)
+            self._by_names = not isinstance(self.model, PeftModel) or keeps_rows_apart(self.model)
         if which == TUNED or self._by_names:
             yield {} if which == TUNED else {"adapter_names": [_ADAPTER[which]] * rows}
             return
@@ -300,12 +299,6 @@ class Answerer:
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
-def _arguments(model: PreTrainedModel | PeftModel) -> Iterable[str]:
-    """Names of what a model's forward takes: families without places for tokens (Bloom, Mamba) take no `position_ids`."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return inspect.signature(type(base).forward).parameters
-
-
 def _encode(tokenizer: PreTrainedTokenizerBase, prompts: list[str], shared: tuple[list[int], Cache] | None) -> BatchEncoding:
     """A batch's token ids and mask; after a shared beginning the padding stands behind it, where the rest begins."""
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
@@ -328,20 +321,6 @@ def _repeat_cache(cache: Cache, rows: int) -> Cache:
 def _check_side(which: str) -> None:
     if which not in _ADAPTER:
         raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
-
-
-def _keeps_rows_apart(model: PeftModel) -> bool:
-    """Whether every layer with an adapter sees the rows of a batch as rows: experts, and OPT, see a heap of tokens, and
-    peft cannot tell there whose they are.
-    """
-    layers, seen = [module for module in model.modules() if isinstance(module, LoraLayer)], set()
-    hooks = [layer.register_forward_pre_hook(lambda _, given: seen.add(given[0].shape[0])) for layer in layers]
-    try:
-        model(input_ids=torch.ones(2, 3, dtype=torch.long, device=model.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen <= {2} and not any(isinstance(layer, ParamWrapper) for layer in layers)
 
 
 def _make_contiguous(head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -5,39 +5,14 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import torch
-from bitsandbytes.nn import Linear4bit
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from torch import nn
 from transformers import PreTrainedModel
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
-from ftkit.models.four_bit import MAMBA, PAST_FORWARD
 
 AGAIN = "Copy the adapter's folder again, or train again."
-
-
-def unfit_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers that no adapter can be put on: their weights are used past their own forward (Mamba), or
-    they return more than one tensor (the routers of some mixtures of experts).
-    """
-    past = PAST_FORWARD if model.config.get_text_config().model_type in MAMBA else ()
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    return [name for name, module in linear.items() if name.endswith(past) or not _gives_tensor(module)]
-
-
-def _gives_tensor(layer: nn.Linear) -> bool:
-    """Whether a linear layer, possibly of a family's own kind, returns what a linear layer returns."""
-    if type(layer).forward in (nn.Linear.forward, Linear4bit.forward):
-        return True
-    try:
-        with torch.no_grad():
-            probe = torch.zeros(1, 1, layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device)
-            return isinstance(layer(probe), torch.Tensor)
-    except (RuntimeError, TypeError, ValueError, IndexError):
-        return False
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default", base: str | None = None) -> PeftModel:

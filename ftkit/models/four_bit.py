@@ -7,18 +7,6 @@ from bitsandbytes.nn import Linear4bit
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
-
-# Families with Mamba layers, and the linear layers in these whose weights are multiplied past the layers' own forward, by
-# fused kernels on a GPU or by hand: packed weights and adapters would not be seen there. peft refuses some of them too.
-MAMBA = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "mamba", "mamba2", "nemotron_h", "zamba2")
-PAST_FORWARD = ("dt_proj", "out_proj", "x_proj")
-
-
-def kept_whole(model: PreTrainedModel) -> list[str]:
-    """Names, or ends of names, of the layers that 4 bits leave as they are: the head, and `PAST_FORWARD` of Mamba layers."""
-    past = PAST_FORWARD if model.config.get_text_config().model_type in MAMBA else ()
-    return [*get_keys_to_not_convert(model), *past, *(model._keep_in_fp32_modules or ())]
 
 
 def keep_weights_unpacked(model: PreTrainedModel) -> PreTrainedModel:
@@ -55,18 +43,6 @@ def dequantize(model: PreTrainedModel) -> PreTrainedModel:
 def linear_4bit_layers(model: nn.Module) -> list[nn.Module]:
     """All bitsandbytes 4-bit linear layers of a model."""
     return [module for module in model.modules() if isinstance(module, Linear4bit)]
-
-
-def share_in_4_bits(model: nn.Module) -> float:
-    """Which share of a model's matrices is in 4 bits; embeddings and the output layer, which never are, are left out."""
-    head = model.get_output_embeddings()
-    apart = [m for m in model.modules() if isinstance(m, nn.Embedding) or m is head]
-    left_out = {id(p) for module in apart for p in module.parameters()}
-    packed = linear_4bit_layers(model)
-    left_out |= {id(layer.weight) for layer in packed}
-    numbers = sum(layer.in_features * layer.out_features for layer in packed)
-    others = sum(p.numel() for p in model.parameters() if id(p) not in left_out and p.ndim > 1)
-    return numbers / max(1, numbers + others)
 
 
 def weight_bytes(model: nn.Module) -> int:

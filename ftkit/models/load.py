@@ -21,8 +21,9 @@ from transformers.utils import logging as transformers_logging
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.processes import is_sharded, local_rank
+from ftkit.models.families import MAMBA, kept_whole
 from ftkit.models.find import prepare_model, readable
-from ftkit.models.four_bit import MAMBA, keep_weights_unpacked, kept_whole
+from ftkit.models.four_bit import keep_weights_unpacked
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # one of them holds the words
 
@@ -98,3 +99,5 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
+    for notice in ("fan_in_fan_out is set to False", "The following (rank|alpha)_pattern keys did not match"):
+        warnings.filterwarnings("ignore", message=notice)  # peft on GPT-2 and on experts: it sees to both by itself

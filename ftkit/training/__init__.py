@@ -1,7 +1,8 @@
 """Stage 03, fine-tuning: a plan, a trainer with the loss on completions, and a run that can be stopped and taken up.
 
 Read `plan` (memory and time beforehand), `trainer` (rows, adapter, order), `loss`, `finetune` (the whole road), `progress`;
-`cpu_kernels` makes it fast on a CPU and can be left out. Lesson 03 builds it.
+`proof` holds the loss
+against the model's own; `cpu_kernels` makes it fast on a CPU. Both can be left out at first. Lesson 03 builds it.
 """
 
 from ftkit.common.faces import face

@@ -1,23 +1,16 @@
-"""The loss: the model's own, with logits at the completion's tokens only, and proved before the first step (lesson 03)."""
+"""The loss: the model's own, with logits at the completion's tokens only (lesson 03)."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ftkit.common.errors import KitError
-
-Way = Literal["completion", "trl", "whole"]
-Loss = Callable[[Any, dict[str, Any]], torch.Tensor]
-WAYS = {"completion": "logits at the completion's tokens alone", "trl": "trl's own way", "whole": "all logits"}
-SAME = 2e-3  # relative gap of two ways to compute one loss: 16 bits round differently in products of other sizes
-AS_GOOD = 2e-2  # the same between two ways to compute attention: in 16 bits each layer rounds differently
 
 
 def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any = None) -> Any:
@@ -71,47 +64,3 @@ def _head_at(model: PreTrainedModel, wanted: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Which way gives the model's own loss, which is `own`; `others` are the ways that did not, with what they gave."""
-
-    way: Way
-    own: float
-    others: dict[str, float | str]
-
-    def __str__(self) -> str:
-        """In words."""
-        text = f"Loss by {WAYS[self.way]}: {self.own:.4g} on a first batch, as by the model's own forward"
-        gave = (f"{WAYS[way]}: {what if isinstance(what, str) else f'{what:.4g}'}" for way, what in self.others.items())
-        return f"{text} (not by {'; '.join(gave)})." if self.others else f"{text}."
-
-
-def prove_loss(model: PreTrainedModel, inputs: dict[str, Any], ways: dict[Way, Loss]) -> Proof:
-    """Try ways to compute the loss of a batch in turn, and take the first that gives the model's own: with `labels`.
-
-    In evaluation mode: dropout would make each of them another. Raises `KitError` for a model whose own loss is not the
-    cross-entropy of the next token (the decoders of encoder-decoder models are such).
-    """
-    own = float(model(**inputs, use_cache=False).loss)
-    others: dict[str, float | str] = {}
-    for way, loss in (ways | {"whole": whole_loss}).items():
-        try:
-            gave = float(loss(model, dict(inputs)))
-        except Exception as error:  # whatever a family does differently: the next way is tried
-            reason = str(error).strip() or "no reason given"
-            others[way] = f"{type(error).__name__}: {reason.splitlines()[0][:120]}"
-            continue
-        if is_same(gave, own, SAME):
-            return Proof(way, own, others)
-        others[way] = gave
-    raise KitError(
-        f"{type(model).__name__} cannot be trained: its own loss is {own:.4g} where the cross-entropy of the next token is "
-        f"{others.get('whole')}. Take a decoder-only model."
-    )
-
-
-def is_same(one: float, other: float, tolerance: float) -> bool:
-    """Whether two losses differ by rounding alone."""
-    return abs(one - other) <= tolerance * max(1.0, abs(other))

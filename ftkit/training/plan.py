@@ -22,9 +22,8 @@ from ftkit.common.machine import Hardware, detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import example_ids
 from ftkit.data.task import Task
-from ftkit.models.adapter import unfit_layers
 from ftkit.models.catalog import CATALOG
-from ftkit.models.four_bit import kept_whole
+from ftkit.models.families import kept_whole, unfit_layers
 from ftkit.models.load import load_tokenizer
 from ftkit.training import cpu_kernels as kernels
 

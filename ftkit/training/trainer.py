@@ -11,24 +11,21 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 
 from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
-from ftkit.common.processes import is_sharded, world_size
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import chat_prompt, example_ids, prompt_ids, training_example
 from ftkit.data.task import Row, Task
-from ftkit.models.adapter import unfit_layers
-from ftkit.models.four_bit import share_in_4_bits
+from ftkit.models.families import remarks, unfit_layers
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.training import cpu_kernels as kernels
-from ftkit.training.loss import AS_GOOD, Loss, Proof, Way, completion_loss, is_same, prove_loss, whole_loss
-
-MOST = 0.9  # of the weights that should be in 4 bits: with fewer, a line says so
+from ftkit.training.loss import completion_loss, whole_loss
+from ftkit.training.proof import Proof, settle_loss, without_adapter
 
 
 def training_data(
@@ -141,7 +138,7 @@ def make_trainer(
 ) -> CompletionTrainer:
     """Build the trainer: 4-bit base, a new LoRA adapter, and the loss on completion tokens only.
 
-    `tokenizer` is the base's where it has been loaded already. The loss is proved on a small batch (see `prove_loss`), and
+    `tokenizer` is the base's where it has been loaded already. The loss is proved on a small batch (see `settle_loss`), and
     `say` is told where a family of models does not take the fast way. Raises `KitError` for a model that cannot be trained.
     """
     set_seed(profile.seed)  # the adapter's first weights are drawn when the trainer is built
@@ -166,24 +163,8 @@ def make_trainer(
     cast_adapter(trainer.model, torch.float32)  # trl makes it bfloat16, which rounds small updates away
     if fast:
         kernels.speed_up_adapters(trainer.model)
-    trainer.prove(say, own_attention)
+    settle_loss(trainer, say, own_attention)
     return trainer
-
-
-def remarks(model: PreTrainedModel) -> list[str]:
-    """What of a loaded base is not as with most families, a sentence each: what stays in 16 bits, what takes no adapter."""
-    lines = []
-    if (share := share_in_4_bits(model)) < MOST:
-        why = "experts, and layers of the family's own kind, are not quantized"
-        lines.append(f"In 4 bits are {share:.0%} of the weights, embeddings left out; the others keep their dtype ({why}).")
-    if unfit := unfit_layers(model):
-        lines.append(f"{len(unfit)} linear layers get no adapter, such as {unfit[0]}: they compute in a way of their own.")
-    return lines
-
-
-def _without_adapter(model: Any) -> PreTrainedModel:
-    """The base inside of a model with an adapter, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def cast_adapter(model: PeftModel, dtype: Any) -> None:
@@ -223,7 +204,7 @@ class LengthBatches(Sampler):
 class CompletionTrainer(SFTTrainer):
     """SFTTrainer with `completion_loss`: the same loss as trl's own, without work that nobody reads here.
 
-    `proof` says how the loss is computed, once `prove` has settled it.
+    `proof` says how the loss is computed, once `settle_loss` has looked.
     """
 
     proof: Proof | None = None
@@ -238,55 +219,7 @@ class CompletionTrainer(SFTTrainer):
         self._total_train_tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         loss = completion_loss if way == "completion" else whole_loss
-        return loss(_without_adapter(model), inputs, num_items_in_batch)
-
-    def prove(self, say: Say, own_attention: bool) -> None:
-        """Settle how the loss is computed, on a small batch of the training rows, and say so where it is not the kit's way.
-
-        `own_attention`: the model's attention is the kit's, which is held against PyTorch's too. Nothing that the training
-        depends on changes, random numbers included. Raises `KitError` where no way gives the model's own loss.
-        """
-        if is_sharded():  # no process holds the model
-            return
-        model, before = _without_adapter(self.model), self.model.training
-        inputs = {key: value.to(model.device) for key, value in self._small_batch().items()}
-        devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), self.compute_loss_context_manager(), torch.no_grad():
-            self.model.eval()
-            alone: dict[Way, Loss] = {} if world_size() > 1 else {"completion": completion_loss}
-            self.proof = prove_loss(model, inputs, alone | {"trl": self._by_trl})
-            if own_attention and not self._attends_alike(model, inputs):
-                say("Attention is PyTorch's own: the kit's faster one gives this model another loss.")
-        self.model.train(before)
-        if self.proof.others:
-            say(str(self.proof))
-        if world_size() > 1 and self.proof.way == "whole":
-            raise KitError(
-                f"With several processes trl computes the loss, and not this model's own ({self.proof}). Train in one."
-            )
-
-    def _small_batch(self) -> dict[str, torch.Tensor]:
-        """The two shortest of the first rows: little work and memory, and some padding."""
-        rows = [dict(row) for row in self.train_dataset.select(range(min(64, len(self.train_dataset))))]
-        return self.data_collator(sorted(rows, key=lambda row: len(row["input_ids"]))[:2])
-
-    def _by_trl(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        loss = super().compute_loss(self.model, inputs)
-        self._metrics["eval"].clear()
-        return loss
-
-    def _attends_alike(self, model: PreTrainedModel, inputs: dict[str, Any]) -> bool:
-        """Whether the kit's attention, which works in training only, gives the loss of PyTorch's; else it is taken off."""
-        self.model.train()
-        losses = []
-        for attention in (kernels.NAME, "sdpa"):
-            model.set_attn_implementation(attention)
-            torch.manual_seed(0)  # the same dropout
-            losses.append(float(whole_loss(model, inputs)))
-        alike = is_same(*losses, AS_GOOD)
-        if alike:
-            model.set_attn_implementation(kernels.NAME)
-        return alike
+        return loss(without_adapter(model), inputs, num_items_in_batch)
 
     def compute_loss_context_manager(self):
         """Weights kept in float32 are multiplied in the 16 bits that were asked for.

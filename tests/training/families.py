@@ -15,11 +15,13 @@ from ftkit.common.profiles import read_profiles
 from ftkit.data.task import load_task
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Drafts, Streamer
-from ftkit.models.adapter import load_adapter, unfit_layers
-from ftkit.models.four_bit import dequantize, linear_4bit_layers, share_in_4_bits, weight_bytes
+from ftkit.models.adapter import load_adapter
+from ftkit.models.families import share_in_4_bits, unfit_layers
+from ftkit.models.four_bit import dequantize, linear_4bit_layers, weight_bytes
 from ftkit.models.load import load_model
-from ftkit.training.loss import completion_loss, prove_loss
+from ftkit.training.loss import completion_loss
 from ftkit.training.plan import plan_training
+from ftkit.training.proof import prove_loss
 from ftkit.training.trainer import lora_config
 
 VOCABULARY = 704
@@ -199,6 +201,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "rwkv": {"attention_hidden_size": 64, "context_length": 64},
     "xlstm": {"num_heads": 4, "qk_dim_factor": 0.5, "v_dim_factor": 1.0, "output_logit_soft_cap": 2.0, "chunk_size": 8},
+}
+
+# families that cannot go the road: the error, and why
+CANNOT = {
+    "rwkv": (KeyError, "no training: bitsandbytes and RWKV's way to rescale its weights do not go together"),
+    "xlstm": (RuntimeError, "no training in 4 bits: its cells and its answers fail on packed weights"),
 }
 
 

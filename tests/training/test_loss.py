@@ -1,8 +1,11 @@
 import pytest
 import torch
 
+from ftkit.common.errors import KitError
+from ftkit.training import cpu_kernels as kernels
 from ftkit.training.loss import completion_loss, whole_loss
-from tests.training.families import FAMILIES, batch, tiny_model
+from ftkit.training.proof import prove_loss
+from tests.training.families import CANNOT, FAMILIES, batch, tiny_model
 
 
 def loss_and_gradients(model, loss):
@@ -44,3 +47,49 @@ def test_logits_exist_at_the_completions_tokens_only():
     completion_loss(model, batch())
     assert seen == [(int((batch()["labels"][:, 1:] != -100).sum()), model.config.vocab_size)]
     assert len(model.lm_head._forward_pre_hooks) == 0  # evaluation sees all positions again
+
+
+def test_a_way_that_gives_another_loss_is_passed_over_and_said():
+    model, inputs = tiny_model("granite").eval(), batch()
+
+    def past_the_head(model, inputs):  # logits without the family's scale
+        hidden = model.model(inputs["input_ids"]).last_hidden_state
+        return whole_loss(model, inputs) + 0 * hidden.sum() + 0.3
+
+    def broken(model, inputs):
+        raise AttributeError("no attribute 'model'")
+
+    with torch.no_grad():
+        assert prove_loss(model, inputs, {"completion": completion_loss}).way == "completion"
+        proof = prove_loss(model, inputs, {"completion": past_the_head, "trl": completion_loss})
+        assert proof.way == "trl" and "trl's own way" in str(proof) and "alone:" in str(proof)
+        proof = prove_loss(model, inputs, {"completion": past_the_head, "trl": broken})
+    assert proof.way == "whole" and "AttributeError: no attribute 'model'" in str(proof)
+
+
+def test_a_model_whose_own_loss_is_another_is_refused():
+    class Unshifted(type(tiny_model("llama"))):
+        def forward(self, *args, labels=None, **more):
+            output = super().forward(*args, **more)
+            if labels is not None:
+                output.loss = torch.nn.functional.cross_entropy(output.logits.flatten(0, 1), labels.flatten())
+            return output
+
+    with torch.no_grad(), pytest.raises(KitError, match=r"its own loss is .* Take a decoder-only model"):
+        prove_loss(
+            Unshifted(tiny_model("llama", initializer_range=0.5).config).eval(), batch(), {"completion": completion_loss}
+        )
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in CANNOT])
+def test_the_kits_attention_gives_a_familys_own_loss_or_is_not_used(family):
+    model = tiny_model(family).to(torch.bfloat16).train()
+    before = model.config._attn_implementation
+    losses = []
+    for attention in ("own", "the kit's"):
+        if attention != "own" and not kernels.use_attention(model):
+            assert model.config._attn_implementation == before
+            return
+        torch.manual_seed(3)  # the same dropout
+        losses.append(completion_loss(model, batch()))
+    torch.testing.assert_close(losses[1], losses[0], rtol=2e-2, atol=2e-2)
