@@ -43,7 +43,7 @@ def line(road: Road) -> str:
     """A row of the table."""
     remarks = []
     if road.unfit:
-        remarks.append(f"no adapter on {road.unfit} layers that compute past their own forward")
+        remarks.append(f"no adapter on {road.unfit} of its layers, whose forward is not used or not a linear layer's")
     if road.packed == 0:
         remarks.append("stays in 16 bits: its linear layers are of its own kind")
     elif road.share < 0.9 and not road.unfit:

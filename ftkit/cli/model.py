@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.profiles import Profile, choose_profile
 from ftkit.models.catalog import licence_of
-from ftkit.models.find import Source, find_model, full_name, prepare_model
+from ftkit.models.find import Source, find_model, full_name
 
 if TYPE_CHECKING:
     from ftkit.data.task import Task
@@ -78,13 +78,15 @@ def _runs_in(folder: str) -> Iterator[None]:
 
 
 def _family(trial: Trial) -> Iterator[Finding]:
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-    place = prepare_model(trial.name)
-    config = AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
+    from ftkit.models.families import context_length
+    from ftkit.models.load import load_config
+
+    config = load_config(trial.name)
     known = config.model_type in CAUSAL and not config.is_encoder_decoder
-    text = f"{config.model_type}, {CAUSAL.get(config.model_type, 'no causal language model')}"
+    reads = f"reads {n:,} tokens at once" if (n := context_length(config)) else "reads any number of tokens"
+    text = f"{config.model_type}, {CAUSAL.get(config.model_type, 'no causal language model')}; {reads}"
     yield Finding("family", known, text, "Take a decoder-only language model that transformers knows.", gate=True)
     if not known:
         raise KitError(f"{config.model_type} is no decoder-only language model of transformers.")
@@ -121,10 +123,8 @@ def _weights(trial: Trial) -> Iterator[Finding]:
 
 
 def _tokenizer(trial: Trial) -> Iterator[Finding]:
-    from transformers import AutoConfig
-
     from ftkit.data.prompt import example_ids
-    from ftkit.models.load import load_tokenizer
+    from ftkit.models.load import load_config, load_tokenizer
 
     tokenizer = load_tokenizer(trial.name)
     row = trial.task.rows("train")[0]
@@ -132,10 +132,8 @@ def _tokenizer(trial: Trial) -> Iterator[Finding]:
     marks = f"end {tokenizer.eos_token!r}, padding {tokenizer.pad_token!r}"
     text = f"{len(tokenizer):,} tokens, {marks}; the desk's first row has {n}"
     yield Finding("tokenizer", True, text)
-    place = prepare_model(trial.name)
-    config = AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir()).get_text_config()
-    fits = len(tokenizer) <= config.vocab_size
-    text = f"the model knows {config.vocab_size:,} tokens"
+    known = load_config(trial.name).get_text_config().vocab_size
+    fits, text = len(tokenizer) <= known, f"the model knows {known:,} tokens"
     yield Finding("vocabulary", fits, text, "The tokenizer has more: it belongs to another model.")
 
 

@@ -11,7 +11,7 @@ __getattr__, __dir__ = face(
     __name__,
     {
         "find": "find_model prepare_model weights_digest",
-        "load": "load_model load_tokenizer quiet_libraries",
+        "load": "load_config load_model load_tokenizer quiet_libraries",
         "four_bit": "dequantize keep_weights_unpacked linear_4bit_layers weight_bytes",
         "adapter": "load_adapter",
     },

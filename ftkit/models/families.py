@@ -10,7 +10,7 @@ from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from ftkit.models.four_bit import linear_4bit_layers
@@ -19,6 +19,7 @@ from ftkit.models.four_bit import linear_4bit_layers
 # fused kernels on a GPU or by hand: packed weights and adapters would not be seen there. peft refuses some of them too.
 MAMBA = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "mamba", "mamba2", "nemotron_h", "zamba2")
 PAST_FORWARD = ("dt_proj", "out_proj", "x_proj")
+CONTEXT = ("max_position_embeddings", "max_seq_len", "context_length", "seq_length")  # what families call it
 MOST = 0.9  # of the weights that should be in 4 bits: with fewer, a line says so
 
 
@@ -70,6 +71,12 @@ def remarks(model: PreTrainedModel) -> list[str]:
     if unfit := unfit_layers(model):
         lines.append(f"{len(unfit)} linear layers get no adapter, such as {unfit[0]}: they compute in a way of their own.")
     return lines
+
+
+def context_length(config: PretrainedConfig) -> int | None:
+    """Tokens that a model was made to read at once; None where a family knows no limit (Bloom, Mamba)."""
+    text = config.get_text_config()
+    return next((n for name in CONTEXT if isinstance(n := getattr(text, name, None), int)), None)
 
 
 def keeps_rows_apart(model: PeftModel) -> bool:

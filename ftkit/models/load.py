@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -60,7 +61,7 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
             place,
             dtype=compute,
             attn_implementation=choose_attention(device, compute),
-            quantization_config=_quantization(place, compute) if four_bit else None,
+            quantization_config=_quantization(name, compute) if four_bit else None,
             device_map=None if is_sharded() else {"": local_rank() if device == "cuda" else device},
             use_safetensors=True,
             local_files_only=Path(place).is_dir(),
@@ -68,9 +69,16 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
     return keep_weights_unpacked(model)
 
 
-def _quantization(place: str, compute: torch.dtype) -> BitsAndBytesConfig:
+def load_config(name: str) -> PretrainedConfig:
+    """Load a model's configuration alone."""
+    place = prepare_model(name)
+    with readable(name):
+        return AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
+
+
+def _quantization(name: str, compute: torch.dtype) -> BitsAndBytesConfig:
     """What bitsandbytes is asked for. Of Mamba layers more has to stay whole than transformers knows by itself."""
-    config, skipped = AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir()), None
+    config, skipped = load_config(name), None
     if config.get_text_config().model_type in MAMBA:
         with torch.device("meta"):  # no weights
             skipped = kept_whole(AutoModelForCausalLM.from_config(config))

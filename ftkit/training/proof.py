@@ -116,7 +116,7 @@ def _attends_alike(trainer: Any, model: PreTrainedModel, inputs: dict[str, Any])
         model.set_attn_implementation(attention)
         torch.manual_seed(0)  # the same dropout
         losses.append(float(whole_loss(model, {**inputs, "attention_mask": None})))
-    alike = is_same(*losses, AS_GOOD)
+    alike = is_same(losses[0], losses[1], AS_GOOD)
     if alike:
         model.set_attn_implementation(kernels.NAME)
     return alike

@@ -21,8 +21,8 @@ from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import chat_prompt, example_ids, prompt_ids, training_example
 from ftkit.data.task import Row, Task
-from ftkit.models.families import remarks, unfit_layers
-from ftkit.models.load import load_model, load_tokenizer
+from ftkit.models.families import context_length, remarks, unfit_layers
+from ftkit.models.load import load_config, load_model, load_tokenizer
 from ftkit.training import cpu_kernels as kernels
 from ftkit.training.loss import completion_loss, whole_loss
 from ftkit.training.proof import Proof, settle_loss, without_adapter
@@ -34,16 +34,16 @@ def training_data(
     """The training split as trl takes it: columns `prompt`, `completion` and `length` (tokens).
 
     `rows` are those of the split where they have been read already. Raises `KitError` naming the first row that is longer
-    than the profile's `max_length`: nothing is cut in silence.
+    than the profile's `max_length`, or than the model reads at once: nothing is cut in silence.
     """
-    examples = []
+    examples, context = [], context_length(load_config(profile.model)) or profile.max_length
     for number, row in enumerate(task.rows("train") if rows is None else rows, start=1):
         length = len(example_ids(tokenizer, task, row))
-        if length > profile.max_length:
-            raise KitError(
-                f"{task.folder / 'train.jsonl'}, row {row.get('id', number)}: {length} tokens, but profile "
-                f"{profile.name} takes {profile.max_length}. Shorten the row or raise max_length."
-            )
+        if length > min(profile.max_length, context):
+            way_on = f"profile {profile.name} takes {profile.max_length}. Shorten the row or raise max_length."
+            if context < profile.max_length:
+                way_on = f"{profile.model} reads {context} at once. Shorten the row, or take a model that reads more."
+            raise KitError(f"{task.folder / 'train.jsonl'}, row {row.get('id', number)}: {length} tokens, but {way_on}")
         examples.append({**training_example(task, row), "length": length})
     return Dataset.from_list(examples)
 
