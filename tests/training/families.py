@@ -205,8 +205,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 # families that cannot go the road: the error, and why
 CANNOT = {
-    "rwkv": (KeyError, "no training: bitsandbytes and RWKV's way to rescale its weights do not go together"),
-    "xlstm": (RuntimeError, "no training in 4 bits: its cells and its answers fail on packed weights"),
+    "rwkv": (
+        KeyError,
+        "no training: it rescales its weights before it answers, which fails with an adapter on 4-bit weights",
+    ),
+    "xlstm": (RuntimeError, "no training: transformers' own forward fails in 16 bits, and its generation in 32"),
 }
 
 
