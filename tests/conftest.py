@@ -22,14 +22,11 @@ CHATML = (
 )
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory):
-    """Folder of a two-layer Llama with random weights and a tokenizer trained on the desk's messages."""
-    import torch
+def desk_tokenizer():
+    """A tokenizer trained on the desk's messages, with ChatML."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    quiet_libraries()
     rows = load_task("desk").rows("train")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -42,6 +39,17 @@ def tiny_model(tmp_path_factory):
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
     )
     wrapped.chat_template = CHATML
+    return wrapped
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Folder of a two-layer Llama with random weights and a tokenizer trained on the desk's messages."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    quiet_libraries()
+    wrapped = desk_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(wrapped),

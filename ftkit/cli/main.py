@@ -64,12 +64,18 @@ def _root(
 @app.command()
 def doctor(
     run: Annotated[str | None, typer.Argument(help="a run's folder or name; left out, this machine is checked")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="check a base model instead, a folder or a name: about a minute")
+    ] = None,
 ) -> None:
-    """Check this machine, or a run: one line for each thing that may be wrong, with its fix."""
+    """Check this machine, a run, or a base model: one line for each thing that may be wrong, with its fix."""
     from ftkit.cli.doctor import examine, examine_run
+    from ftkit.cli.model import examine_model
 
+    if run and model:
+        raise KitError("Give a run or --model, not both.")
     findings = []
-    for finding in examine_run(run) if run else examine():
+    for finding in examine_model(model) if model else examine_run(run) if run else examine():
         print(finding, flush=True)
         findings.append(finding)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)

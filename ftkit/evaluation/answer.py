@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import queue
 import threading
@@ -18,7 +19,6 @@ from peft import PeftModel
 from transformers import (
     BatchEncoding,
     Cache,
-    DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
@@ -28,9 +28,18 @@ from transformers import (
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import Messages, chat_prompt, prompt_ids
 from ftkit.data.task import Task
-from ftkit.evaluation.stream import Answer, Drafts, Streamer, copy_without_adapter, cut_at, encode_training_answers
+from ftkit.evaluation.stream import (
+    Answer,
+    Drafts,
+    Streamer,
+    copy_without_adapter,
+    cut_at,
+    encode_training_answers,
+    new_cache,
+)
 from ftkit.models.adapter import load_adapter
 from ftkit.models.chat_template import end_tokens
+from ftkit.models.families import arguments, keeps_rows_apart
 from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
@@ -46,11 +55,12 @@ _ADAPTER = {BASE: "__base__", TUNED: "default"}  # peft's names: the untouched m
 class Answerer:
     """Base and tuned model of a run, sharing one 4-bit base in memory.
 
-    Both sides are told apart by peft's `adapter_names`, a name for each row of a batch, never by switching the model: a
-    row cannot be answered by the wrong one. All work with the model happens in one thread of its own, a batch at a time,
-    so calls from many threads are safe. On a CPU the 4-bit weights are dequantized once, after loading: the same numbers
-    go into the same products, only not computed again for every token. A second thread would also bring its own set of
-    OpenMP threads, which contend with the first for the cores (measured on two cores: twice the time a token).
+    Both sides are told apart by peft's `adapter_names`, a name for each row of a batch, and not by switching the model: a
+    row cannot be answered by the wrong one. (Mixtures of experts take no names: for them see `_side`.) All work with the
+    model happens in one thread of its own, a batch at a time, so calls from many threads are safe. On a CPU the 4-bit
+    weights are dequantized once, after loading: the same numbers go into the same products, only not computed again for
+    every token. A second thread would also bring its own set of OpenMP threads, which contend with the first for the cores
+    (measured on two cores: twice the time a token).
     """
 
     task: Task
@@ -61,6 +71,7 @@ class Answerer:
     worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "ftkit-model"), repr=False)
     ends: list[int] = field(init=False)  # the tokens that end an answer
     _made: dict[str, Streamer] | None = field(default=None, init=False, repr=False)
+    _by_names: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.ends = end_tokens(self.model, self.tokenizer)
@@ -111,8 +122,7 @@ class Answerer:
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             batch = [prompts[i] for i in rows]
-            sides = [which] * len(rows)
-            texts = self.worker.submit(self._generate, batch, sides, max_new_tokens, shared, fitting).result()
+            texts = self.worker.submit(self._generate, batch, which, max_new_tokens, shared, fitting).result()
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = text
             if progress:
@@ -133,12 +143,12 @@ class Answerer:
         low, high = min(ids), max(ids)  # what these two share, all share
         same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
         common = low[: min(same, min(map(len, ids)) - 1)]
-        if len(common) < WORTH_SHARING:
+        cache = new_cache(self.model.config)
+        if len(common) < WORTH_SHARING or cache is None:
             return None
-        cache = DynamicCache(config=self.model.config)
         row = torch.tensor([common], device=self.model.device)
-        with torch.inference_mode():
-            self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1, **_name_adapters([which]))
+        with torch.inference_mode(), self._side(which, 1) as names:
+            self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1, **names)
         return common, cache
 
     def next_token_probabilities(
@@ -167,9 +177,11 @@ class Answerer:
         """[prompts, tokens]; runs in the model's thread. With the padding on the left the last position is the prompt's."""
         inputs = _pad(self.tokenizer, prompts).to(self.model.device)
         places = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-        with torch.inference_mode():
-            more = {"position_ids": places, "use_cache": False, "logits_to_keep": 1}
-            logits = self.model(**inputs, **more, **_name_adapters([which] * len(prompts))).logits[:, -1].float()
+        with torch.inference_mode(), self._side(which, len(prompts)) as names:
+            more = {"position_ids": places, "logits_to_keep": 1}
+            known = {name: value for name, value in more.items() if name in arguments(self.model)}
+            output = self.model(**inputs, **known, use_cache=False, **names)
+            logits = output.logits[:, -1].float()
             return logits.softmax(dim=-1)[:, list(tokens)].cpu().numpy()
 
     def log_probabilities(
@@ -190,8 +202,8 @@ class Answerer:
         if start >= len(ids):
             return 0.0, 0
         row = torch.tensor([ids], device=self.model.device)
-        with torch.inference_mode():
-            logits = self.model(input_ids=row, use_cache=False, **_name_adapters([which])).logits[0, start - 1 : -1].float()
+        with torch.inference_mode(), self._side(which, 1) as names:
+            logits = self.model(input_ids=row, use_cache=False, **names).logits[0, start - 1 : -1].float()
         judged = row[0, start:]
         return -float(torch.nn.functional.cross_entropy(logits, judged, reduction="sum")), len(judged)
 
@@ -264,24 +276,39 @@ class Answerer:
                 streamer.keep_prefix(*(prompt_ids(self.tokenizer, self.prompt(text, side)) for text in ("a", "0")))
         return self._made
 
+    @contextlib.contextmanager
+    def _side(self, which: str, rows: int) -> Iterator[dict[str, list[str]]]:
+        """What tells the model to answer `rows` rows as one side; runs in the model's thread.
+
+        peft looks at every row's name in every layer: not worth it where the adapter is wanted. Where names cannot be used
+        the adapter is switched off for the while: nothing else is at work with the model in its thread.
+        """
+        if self._by_names is None and which == BASE:
+            self._by_names = not isinstance(self.model, PeftModel) or keeps_rows_apart(self.model)
+        if which == TUNED or self._by_names:
+            yield {} if which == TUNED else {"adapter_names": [_ADAPTER[which]] * rows}
+            return
+        with self.model.disable_adapter():
+            yield {}
+
     def _generate(
         self,
         prompts: list[list[int]],
-        sides: list[str],
+        which: str,
         max_new_tokens: int | None = None,
         shared: tuple[list[int], Cache] | None = None,
         fitting: Callable[[int], LogitsProcessor] | None = None,
     ) -> list[str]:
         """Greedy answers for a batch of prompts; runs in the model's thread."""
         inputs = _encode(self.tokenizer, prompts, shared).to(self.model.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._side(which, len(prompts)) as names:
             output = self.model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens or self.max_new_tokens,
                 do_sample=False,
                 eos_token_id=self.ends,
                 pad_token_id=self.tokenizer.pad_token_id,
-                **_name_adapters(sides),
+                **names,
                 **({"past_key_values": _repeat_cache(shared[1], len(prompts))} if shared else {}),
                 logits_processor=LogitsProcessorList([fitting(len(prompts))] if fitting else []),
             )
@@ -317,13 +344,6 @@ def _repeat_cache(cache: Cache, rows: int) -> Cache:
 def _check_side(which: str) -> None:
     if which not in _ADAPTER:
         raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
-
-
-def _name_adapters(sides: Sequence[str]) -> dict[str, list[str]]:
-    """What tells peft which row wants which side. It looks at every row's name in every layer: not worth it where all rows
-    want the adapter.
-    """
-    return {} if set(sides) == {TUNED} else {"adapter_names": [_ADAPTER[side] for side in sides]}
 
 
 def _make_contiguous(head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import answered_ids, chat_prompt, completion_text
@@ -44,6 +45,17 @@ def copy_without_adapter(model: PeftModel) -> PreTrainedModel:
 def cut_at(ids: list[int], ends: Collection[int]) -> list[int]:
     """Token ids up to the first of the tokens that end an answer, without it."""
     return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
+
+
+def new_cache(config: Any) -> DynamicCache | None:
+    """An empty cache of keys and values that can be copied for several rows and taken back by some tokens; None where a
+    family keeps something else (Mamba's states). Of a sliding window all keys are kept: the mask still hides the old ones.
+    """
+    cache = DynamicCache(config=config)
+    kinds = {type(layer) for layer in cache.layers}
+    if kinds <= {DynamicLayer}:
+        return cache
+    return DynamicCache() if kinds <= {DynamicLayer, DynamicSlidingWindowLayer} else None
 
 
 def encode_training_answers(
@@ -110,11 +122,16 @@ class Streamer:
         self.processor = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
         self.prefix: list[int] = []
         self.cache: Any = None
+        self.remembers = new_cache(config) is not None
 
     def forward(self, ids: list[int], cache: Any, keep: int) -> Any:
-        """Logits of the last `keep` positions, in float32: [keep, vocabulary]. `cache` grows by `ids`."""
+        """Logits of the last `keep` positions, in float32: [keep, vocabulary]. `cache` grows by `ids`; without one `ids` are
+        all there is.
+        """
         row = torch.tensor([ids], device=self.model.device)
         with torch.inference_mode():
+            if cache is None:
+                return self.model(input_ids=row, use_cache=False).logits[0, -keep:].float()
             output = self.model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=keep)
             return output.logits[0].float()
 
@@ -125,8 +142,8 @@ class Streamer:
             if mine != yours:
                 break
             common.append(mine)
-        if common:
-            self.cache = DynamicCache(config=self.config)
+        if common and self.remembers:
+            self.cache = new_cache(self.config)
             self.forward(common, self.cache, 1)
             self.prefix = common
 
@@ -135,7 +152,7 @@ class Streamer:
         n = len(self.prefix)
         if n and ids[:n] == self.prefix and len(ids) > n:
             return Growing(self, ids, copy.deepcopy(self.cache), n, most, began)
-        return Growing(self, ids, DynamicCache(config=self.config), 0, most, began)
+        return Growing(self, ids, new_cache(self.config), 0, most, began)
 
 
 class Growing:
@@ -168,7 +185,7 @@ class Growing:
         right = 0
         while right < len(guesses) and guesses[right] == chosen[right] and chosen[right] not in streamer.ends:
             right += 1
-        if wrong := len(guesses) - right:
+        if (wrong := len(guesses) - right) and self.cache is not None:
             self.cache.crop(-wrong)
         for token, logarithm in zip(chosen[: right + 1], logarithms, strict=False):
             self.logarithm += logarithm
@@ -176,7 +193,7 @@ class Growing:
                 self.finished = True
             else:
                 self.ids.append(token)
-        self.waiting = chosen[right : right + 1]
+        self.waiting = chosen[right : right + 1] if self.cache is not None else self.prompt + self.ids
         self.seconds = time.monotonic() - self.began
         self.timed_out = not self.over and time_limit is not None and self.seconds >= time_limit
 

@@ -65,6 +65,12 @@ def find_model(name: str) -> Source:
     return Source(name, "hub", None)
 
 
+def full_name(name: str) -> str:
+    """A model's name as a run keeps it: of a folder the whole path, which is found from any other folder; else as it is."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if (folder / "config.json").is_file() else name
+
+
 def prepare_model(name: str) -> str:
     """Make a model ready to load and return what `from_pretrained` takes: a folder, or a hub name.
 

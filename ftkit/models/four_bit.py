@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from bitsandbytes.nn import Linear4bit
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 
 def keep_weights_unpacked(model: PreTrainedModel) -> PreTrainedModel:
@@ -21,8 +23,21 @@ def keep_weights_unpacked(model: PreTrainedModel) -> PreTrainedModel:
 def dequantize(model: PreTrainedModel) -> PreTrainedModel:
     """Give the model ordinary weights, each the value that its 4 bits stand for: same answers, more memory, faster on
     a CPU, where every use of a 4-bit weight computes it anew. Changes `model`, which must have no adapter yet.
+
+    GPT-2 and its kind keep their weights the other way round, in `Conv1D`. They get that back: a model saved with ordinary
+    linear layers in its place would be loaded with transposed weights, and without a word where they are square.
     """
-    return model.dequantize(dtype=model.dtype)
+    if not (layers := linear_4bit_layers(model)):
+        return model
+    turned = {name for name, layer in model.named_modules() if layer in layers and layer.source_cls is Conv1D}
+    model = model.dequantize(dtype=model.dtype)
+    for name in turned:
+        linear = model.get_submodule(name)
+        with torch.device("meta"):
+            layer = Conv1D(linear.out_features, linear.in_features)
+        layer.weight, layer.bias = nn.Parameter(linear.weight.T.contiguous()), linear.bias
+        model.set_submodule(name, layer)
+    return model
 
 
 def linear_4bit_layers(model: nn.Module) -> list[nn.Module]:

@@ -135,6 +135,10 @@ class Facts(Part):
     rows_without_end: Count | None = Field(None, description="whole examples whose end token carries no loss")
     prompts_otherwise: Count | None = Field(None, description="prompts that are not what the model will be asked with")
     base: Digest | None = Field(None, description="digest of the base's weights")
+    loss: Literal["completion", "trl", "whole"] | None = Field(
+        None,
+        description="by logits at the completion's tokens, in trl's way, or by all logits: equal to the model's own",
+    )
 
 
 class TrainingRecord(Part):

@@ -14,12 +14,13 @@ import torch
 from bitsandbytes.functional import dequantize_blockwise
 from peft import PeftModel
 from peft.tuners.lora.bnb import Linear4bit
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "ftkit_cpu"
 PACKED = "packing_format_for_cpu"  # bitsandbytes marks weights so that it has rearranged for inference
+SPECIAL = ("softcap", "s_aux", "position_bias", "alibi", "cache")  # what some families add to attention, left to theirs
 LONGEST = 512  # tokens; beyond, the scores [batch, heads, length, length] that are kept would cost more than they save
 
 
@@ -58,9 +59,20 @@ def register() -> str:
     return NAME
 
 
+def use_attention(model: PreTrainedModel) -> bool:
+    """Let a model's attention be the kit's; False where it is of another kind than the `sdpa` that the kit's replaces."""
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(register())
+    return model.config._attn_implementation == NAME
+
+
 def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> tuple[Any, None]:
     length = query.shape[2]
-    plain = module.training and attention_mask is None and key.shape[2] == length and not settings.get("dropout")
+    plain = module.training and attention_mask is None and not any(settings.get(name) is not None for name in SPECIAL)
+    plain = (
+        plain and not settings.get("dropout") and settings.get("is_causal", getattr(module, "is_causal", True)) is not False
+    )
+    plain = plain and key.shape == value.shape and key.shape[2:] == query.shape[2:]
     if not (plain and 1 < length <= LONGEST and query.dtype == torch.bfloat16 and query.device.type == "cpu"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     scaling = settings.get("scaling") or query.shape[-1] ** -0.5

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from ftkit.common.profiles import Choice
 from ftkit.data.task import Row, Task
 from ftkit.models.adapter import load_adapter
 from ftkit.models.chat_template import template_changes
-from ftkit.models.find import weights_digest
+from ftkit.models.find import full_name, weights_digest
 from ftkit.models.load import load_model
 from ftkit.runs import guards
 from ftkit.runs.card import write_card
@@ -46,7 +48,8 @@ def train(
     are the task's, by split, where they have been read already.
     Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
     """
-    profile = choice.profile
+    profile = choice.profile.with_changes(model=full_name(choice.profile.model))
+    choice = replace(choice, profile=profile)
     data = prepare(task, profile, rows)
     if not is_first():
         theirs = _train(Run(Path(agree(None))), choice, data, lambda line: None, stop_after)
@@ -56,11 +59,28 @@ def train(
     if stopped:
         say(f"Taking up {stopped.name}, which was stopped midway (--fresh starts anew).")
     run = stopped or new_run(task, profile, choice.reason)
-    with run.claimed(), writing(run.folder):
+    with _nothing_left_behind(run), run.claimed(), writing(run.folder):
         agree(str(run.folder))
         run = _train(run, choice, data, say, stop_after)
     part()
     return run
+
+
+@contextlib.contextmanager
+def _nothing_left_behind(run: Run) -> Iterator[None]:
+    """Remove a run that failed before anything of it could be taken up; a model's own error becomes one line."""
+    model = run.profile.model
+    try:
+        yield
+    except Exception as error:
+        if last_checkpoint(run) or run.log():
+            raise
+        shutil.rmtree(run.folder, ignore_errors=True)
+        if isinstance(error, KitError | OSError):
+            raise
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:300]
+        look = f"What of it works: ftkit doctor --model {model}"
+        raise KitError(f"{model} cannot be trained here ({type(error).__name__}: {reason}). {look}") from error
 
 
 def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], None], stop_after: int | None) -> Run:
@@ -72,8 +92,9 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
         say(f"The model's chat template: {change}. The run and its exports keep it.")
     plan = plan_training(profile, dataset["length"])
     say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
-    trainer = make_trainer(run.folder / "checkpoints", dataset, profile, data.tokenizer)
-    facts = guards.what_is_learned(trainer, dataset).model_copy(update={"base": weights_digest(profile.model)})
+    trainer = make_trainer(run.folder / "checkpoints", dataset, profile, data.tokenizer, say)
+    known = {"base": weights_digest(profile.model), "loss": trainer.proof.way if trainer.proof else None}
+    facts = guards.what_is_learned(trainer, dataset).model_copy(update=known)
     guards.require(guards.at_start(facts, trainer, profile), say)
     progress = Progress(run, profile, dataset, say, stop_after)
     trainer.add_callback(progress)

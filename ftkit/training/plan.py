@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
@@ -20,12 +23,11 @@ from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import example_ids
 from ftkit.data.task import Task
 from ftkit.models.catalog import CATALOG
+from ftkit.models.families import kept_whole, unfit_layers
 from ftkit.models.load import load_tokenizer
 from ftkit.training import cpu_kernels as kernels
 
 METHODS = ("full", "lora", "qlora")
-# Bytes of a 4-bit weight: half a byte, one byte of scale for 64 of them, four bytes for 256 scales (QLoRA, arXiv 2305.14314)
-NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 LIBRARIES_MB = 640  # Python with torch, transformers, trl, peft, datasets; measured
 # What the allocator holds beyond what is in use at the peak: measured on CPUs, assumed on a GPU
 ALLOCATOR = {"cpu": 1.4, "cuda": 1.08}
@@ -39,7 +41,8 @@ MOST_EXAMPLES, MOST_TOKENS = 64, 8192  # no larger batch and no longer row is lo
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model's memory follows from: `linear` weights sit in the decoder layers, `other` are embeddings and norms."""
+    """What a model's memory follows from: `linear` weights sit in the decoder layers' matrices, `other` are
+    embeddings, norms, and experts that are no linear layers."""
 
     name: str
     layers: int
@@ -49,9 +52,11 @@ class Shape:
     kv_heads: int
     head_size: int
     vocabulary: int
-    linear: int
+    linear: int  # those that 4 bits can hold
     other: int
     sides: int  # the inputs and outputs of all linear layers, added up: a LoRA adapter has rank times as many weights
+    packed: int  # bytes of `linear` in 4 bits
+    buffers: int  # bytes of tables that are no weights: masks, positions
 
     @property
     def weights(self) -> int:
@@ -79,28 +84,49 @@ class Plan:
 def model_shape(name: str) -> Shape:
     """Read a model's configuration and count its weights; none are loaded. `name` is a folder or a hub name.
 
-    Raises `KitError` if there is no configuration to be had, or the model is no decoder of the usual kind.
+    Families call the same thing by different names; what a family does not have (a Mamba has no heads) counts as one, and
+    the width of an MLP without a name for it is that of its widest layer. Raises `KitError` if there is no configuration
+    to be had.
     """
     config = _config(name)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not model.lm_head}
-    try:
-        return Shape(
-            name=name,
-            layers=config.num_hidden_layers,
-            hidden=config.hidden_size,
-            intermediate=config.intermediate_size,
-            heads=config.num_attention_heads,
-            kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-            head_size=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-            vocabulary=config.vocab_size,
-            linear=sum(m.weight.numel() for m in linear.values()),
-            other=model.num_parameters() - sum(m.weight.numel() for m in linear.values()),
-            sides=sum(m.in_features + m.out_features for m in linear.values()),
-        )
-    except AttributeError as error:
-        raise KitError(f"{name}: no plan can be made for a model of this kind ({error}).") from None
+    head = model.get_output_embeddings()
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head}
+    sizes = {n: _sizes(m) for n, m in linear.items()}
+    whole, unfit = kept_whole(model), unfit_layers(model)
+    packed = [n for n, m in linear.items() if type(m) in (nn.Linear, Conv1D) and should_convert_module(n, whole)]
+    four_bit, text = sum(linear[n].weight.numel() for n in packed), config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None) or 1
+    widest = max((max(both) for both in sizes.values()), default=text.hidden_size)
+    return Shape(
+        name=name,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=width if isinstance(width := getattr(text, "intermediate_size", None), int) else widest,
+        heads=heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        vocabulary=text.vocab_size,
+        linear=four_bit,
+        other=model.num_parameters() - four_bit,
+        sides=sum(sum(both) for n, both in sizes.items() if n not in unfit),
+        packed=sum(_packed_bytes(linear[n].weight.numel()) for n in packed),
+        buffers=sum(table.numel() * table.element_size() for table in model.buffers()),
+    )
+
+
+def _sizes(layer: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer."""
+    return (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else (layer.nx, layer.nf)
+
+
+def _packed_bytes(numbers: int) -> int:
+    """Bytes of a weight matrix in 4 bits: half a byte each, a byte of scale for 64 of them, for 256 scales four bytes, and
+    two tables of 16 and 256 values (QLoRA, arXiv 2305.14314, as bitsandbytes keeps it).
+    """
+    scales = -(-numbers // 64)
+    return -(-numbers // 2) + scales + 4 * -(-scales // 256) + 4 * (16 + 256)
 
 
 def _config(name: str) -> PretrainedConfig:
@@ -144,7 +170,7 @@ def plan_training(
     own_kernels = kernels.is_used(hardware.device) and width == 2
     copies = adapter * width if own_kernels and method == "qlora" else 0  # the adapter in the dtype it is multiplied in
     in_use = {
-        "weights": (shape.linear * NF4 + shape.other * width) if method == "qlora" else shape.weights * kept_width,
+        "weights": shape.buffers + (shape.packed + shape.other * width if method == "qlora" else shape.weights * kept_width),
         "adapter": adapter * trained_width,
         "gradients": trained * trained_width,
         "optimizer": 2 * trained * state,

@@ -10,20 +10,23 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from torch.nn import functional as F
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 
+from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import chat_prompt, encoded_example, prompt_ids
 from ftkit.data.task import Row, Task
 from ftkit.models.chat_template import answer_end
-from ftkit.models.load import load_model, load_tokenizer
+from ftkit.models.families import context_length, remarks, unfit_layers
+from ftkit.models.load import load_config, load_model, load_tokenizer
 from ftkit.training import cpu_kernels as kernels
+from ftkit.training.loss import completion_loss, whole_loss
+from ftkit.training.proof import Proof, settle_loss, without_adapter
 
 
 def training_data(
@@ -32,16 +35,16 @@ def training_data(
     """The training split as trl takes it, the token ids among its columns: see `encoded_example`.
 
     `rows` are those of the split where they have been read already. Raises `KitError` naming the first row that is longer
-    than the profile's `max_length`: nothing is cut in silence.
+    than the profile's `max_length`, or than the model reads at once: nothing is cut in silence.
     """
-    examples = []
+    examples, context = [], context_length(load_config(profile.model)) or profile.max_length
     for number, row in enumerate(task.rows("train") if rows is None else rows, start=1):
         example = encoded_example(tokenizer, task, row)
-        if (length := example["length"]) > profile.max_length:
-            raise KitError(
-                f"{task.folder / 'train.jsonl'}, row {row.get('id', number)}: {length} tokens, but profile "
-                f"{profile.name} takes {profile.max_length}. Shorten the row or raise max_length."
-            )
+        if (length := example["length"]) > min(profile.max_length, context):
+            way_on = f"profile {profile.name} takes {profile.max_length}. Shorten the row or raise max_length."
+            if context < profile.max_length:
+                way_on = f"{profile.model} reads {context} at once. Shorten the row, or take a model that reads more."
+            raise KitError(f"{task.folder / 'train.jsonl'}, row {row.get('id', number)}: {length} tokens, but {way_on}")
         examples.append(example)
     return Dataset.from_list(examples)
 
@@ -80,13 +83,17 @@ def count_longest_completion(dataset: Dataset, tokenizer: PreTrainedTokenizerBas
     return max(1 + [*ids, end].index(end) for ids in answers)
 
 
-def lora_config(profile: Profile) -> LoraConfig:
-    """The adapter: low-rank matrices beside every linear layer. LoRA: arXiv 2106.09685; all layers: arXiv 2305.14314."""
+def lora_config(profile: Profile, without: Sequence[str] = ()) -> LoraConfig:
+    """The adapter: low-rank matrices beside every linear layer, but those `without`, by their names (`unfit_layers`).
+
+    LoRA: arXiv 2106.09685; all layers: arXiv 2305.14314.
+    """
     return LoraConfig(
         r=profile.rank,
         lora_alpha=profile.alpha,
         lora_dropout=profile.dropout,
         target_modules="all-linear",
+        exclude_modules=list(without) or None,
         task_type="CAUSAL_LM",
     )
 
@@ -125,30 +132,40 @@ def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
 
 
 def make_trainer(
-    folder: Path, dataset: Dataset, profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None
+    folder: Path,
+    dataset: Dataset,
+    profile: Profile,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    say: Say = print,
 ) -> CompletionTrainer:
     """Build the trainer: 4-bit base, a new LoRA adapter, and the loss on completion tokens only.
 
-    `tokenizer` is the base's where it has been loaded already.
+    `tokenizer` is the base's where it has been loaded already. The loss is proved on a small batch (see `settle_loss`), and
+    `say` is told where a family of models does not take the fast way. Raises `KitError` for a model that cannot be trained.
     """
     set_seed(profile.seed)  # the adapter's first weights are drawn when the trainer is built
     dtype = resolve_dtype(profile.dtype)
     model = load_model(profile.model, profile.dtype)
+    for remark in remarks(model):
+        say(remark)
+    if profile.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        say("This family cannot compute activations again (gradient checkpointing): they are kept, which takes more memory.")
+        profile = profile.with_changes(gradient_checkpointing=False)
     fast = kernels.is_used(model.device.type)
-    if fast:
-        model.set_attn_implementation(kernels.register())
+    own_attention = fast and kernels.use_attention(model)
     kernels.fuse(model)
     trainer = CompletionTrainer(
         model=model,
         args=sft_config(profile, folder, dtype),
         train_dataset=dataset,
         processing_class=tokenizer or load_tokenizer(profile.model),
-        peft_config=lora_config(profile),
+        peft_config=lora_config(profile, unfit_layers(model)),
     )
     trainer.remove_callback(PrinterCallback)
     cast_adapter(trainer.model, torch.float32)  # trl makes it bfloat16, which rounds small updates away
     if fast:
         kernels.speed_up_adapters(trainer.model)
+    settle_loss(trainer, say, own_attention)
     return trainer
 
 
@@ -157,25 +174,6 @@ def cast_adapter(model: PeftModel, dtype: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-
-
-def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any = None) -> Any:
-    """Mean cross-entropy over the completion's tokens, the logits computed at those positions only.
-
-    `inputs` holds `input_ids`, `attention_mask` and `labels`, each [batch, length], labels -100 where no loss falls; packed
-    rows have `position_ids` in the place of the mask. `items` divides the sum when a step is spread over several batches.
-    Logits: [completion tokens, vocabulary]. With the padding on the right no mask is needed: a position sees those before
-    it only, and padding carries no loss.
-    """
-    targets = inputs["labels"][:, 1:]
-    carries_loss = targets != -100
-    mask = inputs.get("attention_mask")
-    on_the_right = mask is None or bool((mask[:, 1:] <= mask[:, :-1]).all())
-    positions = {"attention_mask": None if on_the_right else mask, "position_ids": inputs.get("position_ids")}
-    hidden = model.model(inputs["input_ids"], **positions, use_cache=False).last_hidden_state[:, :-1]
-    logits = model.lm_head(hidden[carries_loss]).float()
-    loss = F.cross_entropy(logits, targets[carries_loss], reduction="sum")
-    return loss / (carries_loss.sum() if items is None else items)
 
 
 class LengthBatches(Sampler):
@@ -206,18 +204,24 @@ class LengthBatches(Sampler):
 
 
 class CompletionTrainer(SFTTrainer):
-    """SFTTrainer with `completion_loss`: the same loss as trl's own, without work that nobody reads here."""
+    """SFTTrainer with `completion_loss`: the same loss as trl's own, without work that nobody reads here.
+
+    `proof` says how the loss is computed, once `settle_loss` has looked.
+    """
+
+    proof: Proof | None = None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The mean loss of a batch; see `completion_loss`."""
+        way = self.proof.way if self.proof else "completion"
         lean = self.model.training and not return_outputs and model is self.model
-        if not lean:  # several processes wrap the model: its own forward must run
+        if not lean or way == "trl":  # several processes wrap the model: its own forward must run
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         mask = inputs.get("attention_mask")  # packed rows have none, and no padding
         self._total_train_tokens += inputs["input_ids"].numel() if mask is None else int(mask.sum())
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
-        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-        return completion_loss(plain, inputs, num_items_in_batch)
+        loss = completion_loss if way == "completion" else whole_loss
+        return loss(without_adapter(model), inputs, num_items_in_batch)
 
     def compute_loss_context_manager(self):
         """Weights kept in float32 are multiplied in the 16 bits that were asked for.

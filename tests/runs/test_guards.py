@@ -225,8 +225,10 @@ def test_a_broken_training_is_stopped_before_its_first_step(tiny_task, tiny_choi
     monkeypatch.setattr(training, "make_trainer", broken)
     with pytest.raises(KitError, match="end token"):
         train(tiny_task, tiny_choice, say=lambda line: None)
-    (run,) = all_runs()
-    assert not run.finished and not run.log()
+    assert not all_runs() and not list(tmp_path.iterdir())  # nothing that could be taken up is left
+    monkeypatch.setattr(training, "make_trainer", whole)
+    run = train(tiny_task, tiny_choice, say=lambda line: None, stop_after=4)
+    assert not run.finished
     done = ftkit("doctor", run.folder)  # the doctor takes runs that did not end, too
     assert done.returncode == 1 and "[fix] adapter" in done.stdout, done.stdout + done.stderr
 
