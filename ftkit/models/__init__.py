@@ -1,7 +1,7 @@
 """Stage 01, the pre-trained model: known models, where one is found, loading it in 4 bits, and adapters put on it.
 
 Read `catalog` (what is known of some models), `find` (where a model comes from), `load` (tokenizer and model), `four_bit`
-(what 4 bits change), `adapter` (a saved LoRA adapter on its base), then `hub`. Lesson 01 builds it.
+(what 4 bits change), `adapter` (a saved LoRA adapter on its base), `hub`, then `encoder` (optional). Lesson 01 builds it.
 """
 
 from ftkit.common.faces import face
