@@ -99,7 +99,7 @@ def nearest(task: Task, train: Sequence[Row], rows: Sequence[Row], encoder: Enco
 
     began = time.monotonic()
     known, asked = ([row[task.message] for row in some] for some in (train, rows))
-    words = None if encoder else TfidfVectorizer(sublinear_tf=True).fit(known)
+    words = TfidfVectorizer(sublinear_tf=True).fit(known)
     read = encoder.embed if encoder else words.transform
     model = NearestNeighbors(n_neighbors=1, metric="cosine").fit(read(known))
     trained = time.monotonic() - began
@@ -107,7 +107,8 @@ def nearest(task: Task, train: Sequence[Row], rows: Sequence[Row], encoder: Enco
     texts = [completion_text(task, train[i][task.target]) for i in places]
     about = f"the answer of the training row that is most like the message, by {'a small encoder' if encoder else 'TF-IDF'}"
     about += encoder.remark(asked) if encoder else ""
-    seconds, size = time.monotonic() - began - trained, _pickled_mb((model, words))
+    seconds = time.monotonic() - began - trained
+    size = _pickled_mb(model) + (0.0 if encoder else _pickled_mb(words))
     memory, disk = (size + encoder.memory_mb, size + size_mb(encoder.folder)) if encoder else (size, size)
     return Baseline(about, texts, None, seconds, trained, memory, disk)
 

