@@ -52,5 +52,5 @@ def verdict(
         raise typer.Exit(130) from None
     for table in verdict_tables(result):
         Console().print(table)
-    print(result.advice)
+    print(f"Advice. {result.advice}")
     Console().print(f"With plots and the rule: {page}", soft_wrap=True)

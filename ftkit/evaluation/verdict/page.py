@@ -16,7 +16,8 @@ from ftkit.runs.documents import Cost, Doubling, Question, Standing, Verdict
 
 PAGE = "verdict.html"
 GREY, ORANGE = "#78716c", "#c2410c"
-HEADS = ("contender", "score, % (95 %)", "best minus this, points", "test rows to tell", "twice the labels, points")
+COLORS = ("#44403c", "#0f766e", "#1d4ed8", "#7c3aed", "#a16207", "#a8a29e", "#0891b2", "#be185d")
+HEADS = ("contender", "score, %", "behind the best", "rows to tell", "2x the labels")
 COSTS = ("contender", "training", "ms a message", "memory, MB", "to serve, MB", "threads")
 METRICS = {"exact match": "right", "all closed fields": "all of them right", "chrF": "chrF, likeness to the right text"}
 
@@ -25,7 +26,9 @@ def verdict_tables(result: Verdict) -> list[Table]:
     """The verdict for the terminal: a table a question, and one of what each contender costs."""
     tables = []
     for question in result.questions:
-        grid = _grid(f"{result.task}: {question.name}, {METRICS[question.metric]}; {result.rows_measured}", HEADS)
+        grid = _grid(
+            f"{result.task}: {question.name}, {METRICS[question.metric]}; {result.rows_measured}; 95 % intervals", HEADS
+        )
         for name in question.standings:
             grid.add_row(*cells(question, name), style="bold" if name == question.advice.choice else "")
         tables.append(grid)
@@ -56,14 +59,14 @@ def _distance(standing: Standing) -> tuple[str, str]:
         return "the best", ""
     low, high = (100 * bound for bound in behind.interval)
     needed = f"{standing.rows_needed:,}" if standing.rows_needed else "no number"
-    return f"{100 * behind.difference:+.1f} ({low:+.0f} to {high:+.0f})", "told apart" if behind.detected else needed
+    return f"{100 * behind.difference:.1f} ({low:.0f} to {high:.0f})", "told apart" if behind.detected else needed
 
 
 def _gain(doubling: Doubling | None) -> str:
     if doubling is None:
         return "not measured"
     low, high = (100 * bound for bound in doubling.interval)
-    return f"{100 * doubling.gain:+.1f} ({low:+.0f} to {high:+.0f})"
+    return f"{100 * doubling.gain:+.1f} ({low:.0f} to {high:.0f})"
 
 
 def cost_cells(cost: Cost) -> list[str]:
@@ -118,12 +121,11 @@ def _draw_curves(question: Question) -> str:
     """Scores against the number of training rows, on a scale where each doubling is the same step."""
     figure, axes = figure_of(8, 4.2)
     rows = sorted({point.rows for points in question.curves.values() for point in points})
-    for (name, points), mark in zip(question.curves.items(), "os^Dv", strict=False):
-        color = ORANGE if name == question.advice.choice else None
-        axes.plot([p.rows for p in points], [100 * p.score for p in points], marker=mark, label=name, color=color)
-    for name, standing in question.standings.items():
-        if name not in question.curves:
-            axes.plot([rows[-1]], [100 * standing.score.value], marker="x", linestyle="none", label=name)
+    for i, (name, standing) in enumerate(question.standings.items()):
+        points = question.curves.get(name, [])
+        x, y = [p.rows for p in points] or [rows[-1]], [100 * p.score for p in points] or [100 * standing.score.value]
+        color = ORANGE if name == question.advice.choice else COLORS[i]
+        axes.plot(x, y, marker="osD^vPXd"[i], label=name, color=color)
     axes.set_xscale("log", base=2)
     axes.set_xticks(rows, [f"{n:,}" for n in rows])
     axes.minorticks_off()

@@ -16,8 +16,8 @@ SIMPLEST_FIRST = (MAJORITY, NEAREST, TFIDF, FROZEN, ENCODER, BASE, FEW_SHOT, QLO
 
 RULE = (
     "The best contender has the highest score on the test rows; of equals it is the simplest.",
-    f"Label more first, if with twice the labels a contender would gain {100 * STEEP:.0f} points or more (as the last "
-    "doubling gave it, its interval above zero), and so pass the best of today.",
+    f"Label more first, if the last doubling of the labels gave a contender {100 * STEEP:.0f} points or more, and by the "
+    "interval surely more than the best is ahead of it: as many again would bring it past the best of today.",
     f"Else take the simplest contender that is enough: at most {100 * SMALL:.0f} points behind the best, and by the "
     f"interval at most {100 * UNSURE:.0f}. Without training: do not fine-tune. An encoder: it is enough.",
     "Else, if a simpler contender cannot be told apart from the best, there are too few test rows to tell.",
@@ -48,7 +48,7 @@ def _steepest(standings: Mapping[str, Standing], doublings: Mapping[str, Doublin
     passing = [
         name
         for name, doubling in doublings.items()
-        if doubling.gain >= STEEP and doubling.interval[0] > 0 and doubling.gain > _gap(standings[name])
+        if doubling.gain >= STEEP and doubling.interval[0] > _gap(standings[name])
     ]
     return max(passing, key=lambda name: standings[name].score.value + doublings[name].gain, default=None)
 
