@@ -39,7 +39,7 @@ names and keys. `load` refuses a file of another version (`format`) with a sente
 | `verdict.json` | all contenders on the same rows, their costs, the advice; [below](#verdictjson) |
 | `verdict.html` | the verdict as a page |
 | `NAME/contender.json` | what one contender answered, so that a verdict goes on where it was stopped; [below](#contenderjson) |
-| `encoder-fine-tuned/model/` | the fine-tuned encoder, as `AutoModelForSequenceClassification.from_pretrained` takes it |
+| `fine-tuned-encoder/model/` | the fine-tuned encoder, as `AutoModelForSequenceClassification.from_pretrained` takes it |
 """
 
 

@@ -170,7 +170,7 @@ def test_a_verdict_from_the_command_line(broken_task, tmp_path):
     done = ftkit("verdict", broken_task, "--quick", FTKIT_RUNS=str(tmp_path / "runs"))
     assert done.returncode == 0, done.stderr
     for words in (
-        "Left out: frozen encoder and encoder, fine-tuned",
+        "Left out: frozen encoder and fine-tuned encoder",
         "[3/3] TF-IDF",
         "the whole answer",
         "With plots and the rule",

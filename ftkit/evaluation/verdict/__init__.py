@@ -1,7 +1,7 @@
 """The verdict: should this task be fine-tuned, and with what? `ftkit verdict TASK`.
 
 Read `rule` (how scores become advice), `contenders` (who answers the same rows, and at what cost), `classifier` (the
-encoder, fine-tuned), `power` (how many test rows a difference needs), `judge` (all into `verdict.json`), then `page`.
+fine-tuned encoder), `power` (how many test rows a difference needs), `judge` (all into `verdict.json`), then `page`.
 """
 
 from ftkit.common.faces import face

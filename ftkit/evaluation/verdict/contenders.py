@@ -125,7 +125,8 @@ def run_cheap(job: Job, name: str, make: Callable[..., Baseline | None]) -> Cont
 def run_language(job: Job, run: Run, trained_now: bool) -> Iterator[tuple[str, Contender]]:
     """The tuned model of a run, the base told the task, and the base shown examples: (name, result), one at a time."""
     measured: Measured | None = None
-    shared = {"model": run.profile.model, "most": run.answer_tokens}
+    profile = run.profile
+    shared = {"model": profile.model, "dtype": profile.dtype, "seed": profile.seed, "most": run.answer_tokens}
     for name in (QLORA, BASE, FEW_SHOT):
         key = job.key(name, **shared, **({"adapter": adapter_digest(run)} if name == QLORA else {}))
         folder, own = _folder(job, name), TUNED if name == QLORA else name
@@ -136,7 +137,7 @@ def run_language(job: Job, run: Run, trained_now: bool) -> Iterator[tuple[str, C
         measured = measured or Measured(run, "test", job.rows, job.say)
         measured.few_shot() if name == FEW_SHOT else measured.side(own)
         result = measured.models[own]
-        base_mb = size_mb(_files_of(run.profile.model))
+        base_mb = size_mb(_files_of(profile.model))
         contender = _contender(
             key,
             about=result.about + (_about_run(run, trained_now) if name == QLORA else ""),
@@ -185,7 +186,7 @@ def kept(job: Job, folder: Path, key: dict[str, Any]) -> Contender | None:
 
 
 def _folder(job: Job, name: str) -> Path:
-    return job.folder / name.lower().replace(", ", "-").replace(" ", "-")
+    return job.folder / name.lower().replace(" ", "-")
 
 
 class Pace:

@@ -58,7 +58,7 @@ def _distance(standing: Standing) -> tuple[str, str]:
     if behind is None:
         return "the best", ""
     low, high = (100 * bound for bound in behind.interval)
-    needed = f"{standing.rows_needed:,}" if standing.rows_needed else "no number"
+    needed = f"{standing.rows_needed:,}" if standing.rows_needed else "over a million" if behind.difference else "no gap"
     return f"{100 * behind.difference:.1f} ({low:.0f} to {high:.0f})", "told apart" if behind.detected else needed
 
 

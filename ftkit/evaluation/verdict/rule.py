@@ -10,7 +10,7 @@ SMALL = 0.03  # a gap below this is not worth a heavier model
 UNSURE = 0.10  # a gap that may be as large as this is too much to be left open
 STEEP = 0.05  # what twice the labels must give to be worth writing them
 
-MAJORITY, NEAREST, TFIDF, FROZEN, ENCODER = "majority", "nearest row", "TF-IDF", "frozen encoder", "encoder, fine-tuned"
+MAJORITY, NEAREST, TFIDF, FROZEN, ENCODER = "majority", "nearest row", "TF-IDF", "frozen encoder", "fine-tuned encoder"
 BASE, FEW_SHOT, QLORA = "base", "few-shot", "QLoRA"
 SIMPLEST_FIRST = (MAJORITY, NEAREST, TFIDF, FROZEN, ENCODER, BASE, FEW_SHOT, QLORA)  # by what it takes to run one
 
@@ -103,7 +103,7 @@ def _take(standings: Mapping[str, Standing], best: str, choice: str) -> Advice:
     if choice == QLORA:
         return Advice(kind="fine-tune", choice=choice, text=f"Fine-tune with QLoRA: {reason}.")
     if choice in (FROZEN, ENCODER):
-        return Advice(kind="the encoder is enough", choice=choice, text=f"The encoder is enough: {choice} has {reason}.")
+        return Advice(kind="the encoder is enough", choice=choice, text=f"The encoder is enough: the {choice} has {reason}.")
     if choice == MAJORITY:
         hint = "nothing here is clearly better than the most frequent answer, so look at the labels and at rare ones first"
         return Advice(kind="do not fine-tune", choice=choice, text=f"Do not fine-tune: {hint} ({reason}).")

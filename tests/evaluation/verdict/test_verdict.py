@@ -17,7 +17,7 @@ from ftkit.evaluation.verdict.rule import BASE, ENCODER, FEW_SHOT, FROZEN, MAJOR
 from ftkit.models.encoder import Encoder, find_encoder
 from ftkit.runs.documents import Contender, Verdict
 
-SLUGS = {TFIDF: "tf-idf", ENCODER: "encoder-fine-tuned", QLORA: "qlora", FEW_SHOT: "few-shot"}
+SLUGS = {TFIDF: "tf-idf", ENCODER: "fine-tuned-encoder", QLORA: "qlora", FEW_SHOT: "few-shot"}
 
 
 def use_quick_encoder(patch, folder):
@@ -81,7 +81,7 @@ def test_all_contenders_answer_the_same_rows_and_are_compared_with_the_best(judg
     cost = result.costs[QLORA]
     assert cost.training_seconds == tiny_run.training.seconds and "an earlier run was taken" in cost.about
     assert all(cost.threads for cost in result.costs.values())  # no answers of the run were there
-    weights = folder / "encoder-fine-tuned" / "model" / "model.safetensors"
+    weights = folder / "fine-tuned-encoder" / "model" / "model.safetensors"
     assert result.costs[ENCODER].disk_mb * 1e6 > weights.stat().st_size > 1000
     assert result.costs[BASE].disk_mb < cost.disk_mb and result.costs[MAJORITY].disk_mb == 0
     assert any("taking the finished run earlier" in line for line in lines) and any("steps, about" in line for line in lines)
@@ -186,7 +186,7 @@ def test_the_verdict_is_told_in_tables_and_on_a_page_that_loads_nothing(judged):
     for table in verdict_tables(result):
         Console(file=shown, width=120).print(table)
     text = shown.getvalue()
-    assert text.count("encoder, fine-tuned") == 2 and "n = 12" in text and "the best" in text and "48 training rows" in text
+    assert text.count("fine-tuned encoder") == 2 and "n = 12" in text and "the best" in text and "48 training rows" in text
     page = path.read_text(encoding="utf-8")
     for heading in ("Advice", "The whole answer", "Intent and urgency alone", "What each takes", "How the advice is made"):
         assert f"<h2>{heading}</h2>" in page
