@@ -10,6 +10,7 @@ def pytest_configure(config):
     os.environ.setdefault("FTKIT_RUNS", tempfile.mkdtemp(prefix="ftkit-runs-"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["FTKIT_ENCODER"] = ""  # installed or not, the same tests
 
 
 def pytest_runtest_setup(item):

@@ -33,6 +33,13 @@ names and keys. `load` refuses a file of another version (`format`) with a sente
 | `feedback/` | `feedback.jsonl`: what visitors of the demo said, with their consent |
 | `checkpoints/` | while a training runs; a checkpoint without the file `complete` was cut off; [below](#complete) |
 | `.lock` | held by the process that trains the run |
+
+| in `runs/verdicts/TASK-DATA/`, a folder for each task and state of its data | what it is |
+|---|---|
+| `verdict.json` | all contenders on the same rows, their costs, the advice; [below](#verdictjson) |
+| `verdict.html` | the verdict as a page |
+| `NAME/contender.json` | what one contender answered, so that a verdict goes on where it was stopped; [below](#contenderjson) |
+| `fine-tuned-encoder/model/` | the fine-tuned encoder, as `AutoModelForSequenceClassification.from_pretrained` takes it |
 """
 
 

@@ -18,6 +18,7 @@ from ftkit.cli.export import export
 from ftkit.cli.named import open_named
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
+from ftkit.cli.verdict import trainable, verdict
 from ftkit.common.console import Progress
 from ftkit.common.errors import KitError
 from ftkit.common.files import growing, json_lines, read_text
@@ -96,13 +97,8 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     from dataclasses import replace
 
     from ftkit.common.profiles import choose_profile
-    from ftkit.data.check import Checked, gate
-    from ftkit.data.task import SPLITS, load_task
 
-    loaded = load_task(task)
-    rows = {split: loaded.rows(split) for split in SPLITS}
-    for finding in gate(loaded, Checked(loaded, rows, {split: [] for split in SPLITS})):
-        raise KitError(f"{finding.thing}: {finding.text} ({finding.cases[0]}). {finding.fix} See: ftkit task check {task}")
+    loaded, rows = trainable(task)
     choice = choose_profile(profile)
     if model:
         choice = replace(choice, profile=choice.profile.with_changes(model=model))
@@ -114,6 +110,7 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
 
 app.add_typer(tasks_app, name="task")
 app.command()(export)
+app.command()(verdict)
 
 
 @app.command()

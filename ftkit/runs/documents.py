@@ -461,4 +461,112 @@ class ExportRecord(Document):
     verification: Agreement | None = None
 
 
-DOCUMENTS: tuple[type[Document], ...] = (RunRecord, Evaluation, General, Fidelity, ExportRecord, Mark)
+# --- verdicts/TASK/: contender.json of each contender, and verdict.json ---
+
+
+class Draw(Part):
+    """What a contender answers after training on a part of the rows, drawn by a seed."""
+
+    rows: Count
+    seed: int
+    texts: list[str] = Field(description="an answer to each test row")
+
+
+class Contender(Document):
+    """What one contender answered and cost, kept so that a verdict goes on where it was stopped."""
+
+    FILE: ClassVar[str] = "contender.json"
+    CURE: ClassVar[str] = "Delete it; `ftkit verdict` measures again."
+
+    key: dict[str, Any] = Field(description="everything that decides the answers; where it differs they are made again")
+    measured: str = Field(description="the day, ISO 8601")
+    about: str
+    texts: list[str] = Field(description="an answer to each test row, after training on all rows")
+    training_seconds: Seconds
+    seconds_per_message: Seconds = Field(description="answered in batches")
+    memory_mb: Megabytes = Field(description="of the loaded weights, or of the fitted model, in MB (10^6 bytes)")
+    disk_mb: Megabytes = Field(description="of the files that serve it, in MB (10^6 bytes)")
+    threads: Count | None = Field(None, description="that computed; null where an earlier run was taken")
+    draws: list[Draw] = Field([], description="for the learning curve")
+
+
+class Standing(Part):
+    """A contender's score in a question, and how far the best contender is ahead of it on the same rows."""
+
+    score: Score
+    fields: dict[str, Share] = Field({}, description="by closed field, or by further metric")
+    behind: Comparison | None = Field(None, description="the best minus this one; null for the best itself")
+    rows_needed: Count | None = Field(
+        None, description="test rows that would tell the two apart four times in five, were the gap as measured; null: none"
+    )
+
+
+class CurvePoint(Part):
+    """A contender's score after training on so many rows."""
+
+    rows: Count
+    draws: Count = Field(description="times that such rows were drawn and trained on")
+    score: Share = Field(description="the mean over these")
+
+
+class Doubling(Part):
+    """What the last doubling of the training rows gave: the next gives about as much, or less."""
+
+    rows: tuple[int, int] = Field(description="training rows: half and all")
+    gain: float
+    interval: Interval
+
+
+class Advice(Part):
+    """What to do, by the rule of `ftkit.evaluation.verdict.rule`."""
+
+    kind: Literal["do not fine-tune", "the encoder is enough", "fine-tune", "label more first", "too few test rows to tell"]
+    choice: str = Field(description="the contender that is meant")
+    text: str
+
+
+class Question(Part):
+    """One thing that is judged, such as the closed fields of a task or its whole answers."""
+
+    name: str
+    metric: str
+    standings: dict[str, Standing] = Field(description="by contender, the simplest first")
+    best: str
+    curves: dict[str, list[CurvePoint]] = {}
+    doublings: dict[str, Doubling] = {}
+    advice: Advice
+
+
+class Cost(Part):
+    """What a contender takes."""
+
+    about: str
+    measured: str = Field(description="the day, ISO 8601")
+    training_seconds: Seconds
+    seconds_per_message: Seconds
+    memory_mb: Megabytes
+    disk_mb: Megabytes
+    threads: Count | None
+
+
+class Verdict(MeasuredDocument):
+    """Whether to fine-tune on a task and with what, measured on the same rows."""
+
+    FILE: ClassVar[str] = "verdict.json"
+    CURE: ClassVar[str] = "Measure again: ftkit verdict"
+
+    task: str
+    kind: Kind
+    fingerprint: Digest
+    n: Count = Field(description="test rows that were measured")
+    of: Count = Field(description="rows of the test split")
+    train_rows: Count
+    versions: dict[str, str]
+    machine: Machine
+    costs: dict[str, Cost] = Field(description="by contender, the simplest first")
+    left_out: dict[str, str] = Field(description="contenders that did not take part, and why")
+    questions: list[Question]
+    advice: str = Field(description="the questions' advice in one sentence")
+
+
+DOCUMENTS: tuple[type[Document], ...] = (RunRecord, Evaluation, General, Fidelity, ExportRecord, Mark, Contender, Verdict)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +166,24 @@ def test_train_and_evaluate_from_the_command_line(tiny_model, tiny_task_folder, 
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals as Unix knows them")
+def test_a_verdict_from_the_command_line(broken_task, tmp_path):
+    done = ftkit("verdict", broken_task, "--quick", FTKIT_RUNS=str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "Left out: frozen encoder and fine-tuned encoder",
+        "[3/3] TF-IDF",
+        "the whole answer",
+        "With plots and the rule",
+    ):
+        assert words in done.stdout
+    page = re.search(r"With plots and the rule: (.+)", done.stdout)[1]
+    assert Path(page).read_text(encoding="utf-8").startswith("<!doctype html>")
+    row = (broken_task / "test.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    with (broken_task / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write(row + "\n")
+    assert refused(ftkit("verdict", broken_task, FTKIT_RUNS=str(tmp_path / "runs")), "leakage", "ftkit task check")
+
+
 def test_an_interrupted_training_says_how_to_go_on(tiny_model, tiny_task_folder, tmp_path):
     arguments = ["train", str(tiny_task_folder), "--model", str(tiny_model), "-p", "cpu"]
     process = subprocess.Popen(

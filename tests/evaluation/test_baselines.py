@@ -3,8 +3,9 @@ import pytest
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import Task, load_task
-from ftkit.evaluation.baselines import choose_shots, majority, shots, tfidf
+from ftkit.evaluation.baselines import choose_shots, frozen_encoder, majority, nearest, shots, tfidf
 from ftkit.evaluation.metrics import row_scores
+from ftkit.models.encoder import Encoder
 
 DESK = load_task("desk")
 LABELS = Task(folder=DESK.folder, name="l", kind="label", system_prompt="", target="label", labels=("good", "bad"))
@@ -56,6 +57,26 @@ def test_one_field_with_a_single_value_leaves_the_others_their_model():
     train = [{**row, "ticket": {**row["ticket"], "urgency": "normal"}} for row in DESK.rows("train")[:200]]
     found = tfidf(DESK, train, DESK.rows("validation")[:5])
     assert "nothing to learn for urgency:" in found.about and all('"urgency":"normal"' in text for text in found.texts)
+
+
+def test_the_frozen_encoder_learns_closed_fields_and_weighs_encoder_and_classifier(tiny_encoder, monkeypatch):
+    encoder, rows = Encoder.load(tiny_encoder), labelled(*[("table for two", "good"), ("where is my order", "bad")] * 8)
+    found = frozen_encoder(LABELS, rows, rows, encoder)
+    assert found.texts == [row["label"] for row in rows] and found.metrics == ("exact match", "macro-F1")
+    assert found.memory_mb > encoder.memory_mb and found.disk_mb * 1e6 > (tiny_encoder / "model.safetensors").stat().st_size
+    found = frozen_encoder(DESK, DESK.rows("train")[:60], DESK.rows("validation")[:20], encoder)
+    assert set(found.metrics) == {"intent", "intent macro-F1", "urgency", "urgency macro-F1"}
+    assert frozen_encoder(LABELS, rows, rows) is None  # none on this machine
+    assert frozen_encoder(Task(folder=DESK.folder, name="t", kind="text", system_prompt=""), rows, rows, encoder) is None
+
+
+@pytest.mark.parametrize("by_encoder", [False, True])
+def test_the_nearest_rows_answer_is_a_whole_answer(tiny_encoder, by_encoder):
+    encoder = Encoder.load(tiny_encoder) if by_encoder else None
+    train = DESK.rows("train")[:40]
+    found = nearest(DESK, train, [train[7], {**train[3], "message": train[3]["message"].upper()}], encoder)
+    assert found.texts == [completion_text(DESK, train[i]["ticket"]) for i in (7, 3)] and found.metrics is None
+    assert ("encoder" in found.about) == by_encoder and found.memory_mb > 0
 
 
 def test_shots_are_of_the_seed_differ_in_label_and_grow():

@@ -13,7 +13,7 @@ from ftkit.data.prompt import prompt_ids
 from ftkit.data.task import load_task
 from ftkit.evaluation.baselines import majority, tfidf
 from ftkit.evaluation.intervals import compare_shares, share_interval
-from ftkit.evaluation.measure import compare_runs, evaluate
+from ftkit.evaluation.measure import answers_of, compare_runs, evaluate
 from ftkit.evaluation.metrics import same, score
 from ftkit.evaluation.saved_answers import load_evaluation
 from ftkit.evaluation.tables import comparison_table, describe_evaluation, evaluation_table
@@ -180,6 +180,24 @@ def test_a_quick_evaluation_has_base_and_tuned_only(tiny_run, tmp_path):
     result = evaluate(run, say=lambda line: None, limit=4, quick=True)
     assert set(result.models) == {"base", "tuned"} and result.general is None and result.n == 4
     assert "the first 4 of 12" in evaluation_table(result).title
+
+
+def test_an_encoder_joins_the_baselines_where_there_is_one_and_changes_no_other_score(
+    evaluated, tiny_encoder, tmp_path, monkeypatch
+):
+    run, result, _ = evaluated
+    run = Run(shutil.copytree(run.folder, tmp_path / "with"))
+    monkeypatch.setenv("FTKIT_ENCODER", str(tiny_encoder))
+    joined = evaluate(run, say=lambda line: None, constrained=True)
+    assert set(joined.models) == {*result.models, "frozen encoder"}
+    own = joined.models["frozen encoder"]
+    assert set(own.scores) == set(own.judged_by) == {"intent", "urgency", "intent macro-F1", "urgency macro-F1"}
+    assert set(joined.comparisons["frozen encoder"]) == set(own.scores)
+    assert {name: model.scores for name, model in joined.models.items() if name in result.models} == {
+        name: model.scores for name, model in result.models.items()
+    }
+    assert answers_of(run, joined)["frozen encoder"] and "frozen encoder" in (run.folder / "report.html").read_text("utf-8")
+    assert any("Against frozen encoder, intent macro-F1" in line for line in describe_evaluation(joined))
 
 
 def test_two_runs_are_compared_on_the_same_rows_and_a_run_with_itself_does_not_differ(evaluated, tiny_run, tmp_path):

