@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,14 +22,15 @@ from benchmarks.measure import validation_loss
 from experiments import schedule_report
 from experiments.documents import ScheduleResults
 from experiments.laboratory import SCHEDULE_PLAN, Experiment, Laboratory, arguments, choose_groups, read_plan
-from experiments.recipe import fit, profile_of, scores_and_rows
+from experiments.recipe import fit, profile_of, scores_and_rows, subset
 from experiments.schedule_tasks import Data, first_rows, load
 from ftkit.common.errors import KitError
-from ftkit.data.prompt import example_ids, training_example
-from ftkit.data.task import Row
+from ftkit.data.prompt import completion_text, example_ids, training_example
 from ftkit.evaluation.answer import Answerer
 from ftkit.evaluation.metrics import score
-from ftkit.models.load import load_tokenizer
+from ftkit.models.adapter import load_adapter
+from ftkit.models.four_bit import dequantize
+from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs.run import SPARE
 
 LABORATORY = Laboratory("experiments.schedule", ScheduleResults)
@@ -37,7 +40,11 @@ LOOKS, LOOKED_AT = 4, 64  # how often a training is looked at, and validation ro
 def run(experiment: Experiment) -> dict[str, Any]:
     """Train on the first rows of a task and score the validation split; the test split where the plan says so."""
     data = load(experiment.task.get("name", "desk"))
-    rows = first_rows(data, experiment.rows or len(data.splits["train"]), experiment.seed)
+    n = experiment.rows or len(data.splits["train"])
+    if experiment.task.get("draw") == "apart":  # as `curves` of recipe.toml
+        rows = subset(data.splits["train"], n, experiment.seed)
+    else:
+        rows = first_rows(data, n, experiment.seed)
     experiment = with_steps(experiment, len(rows))
     tokenizer = load_tokenizer(profile_of(experiment).model)
     watch = Watch(data, experiment.profile["max_steps"], tokenizer)
@@ -49,9 +56,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
         "loss": losses[-1],
         "seen": watch.seen,
         "watched_seconds": round(watch.seconds, 1),
-        "validation_loss": round(validation_loss(model, data.task, data.splits["validation"], tokenizer), 4),
     }
-    return figures | _judge(experiment, data, model, tokenizer, watch)
+    return figures | _judge(experiment, data, model, watch)
 
 
 def with_steps(experiment: Experiment, rows: int) -> Experiment:
@@ -90,19 +96,10 @@ class Watch(TrainerCallback):
         return min(self.seen, key=lambda look: look["validation_loss"])["step"]
 
 
-def _judge(experiment: Experiment, data: Data, model: Any, tokenizer: Any, watch: Watch) -> dict[str, Any]:
+def _judge(experiment: Experiment, data: Data, model: Any, watch: Watch) -> dict[str, Any]:
     """Scores of the trained adapter, and of the earlier one where its validation loss was lower."""
-    longest = 1 + max(len(ids) for ids in tokenizer(_answers(data), add_special_tokens=False)["input_ids"])
-    answerer = Answerer(data.task, model.eval(), tokenizer, 64, longest + SPARE)
-
-    def judge(rows: Sequence[Row]) -> dict[str, Any]:
-        began = time.monotonic()
-        texts = answerer.answer([row[data.task.message] for row in rows])
-        took = round(time.monotonic() - began, 1)
-        return {**scores_and_rows(score(data.task, rows, texts)), "seconds": took}
-
     splits = [split for split in ("validation", "test") if split == "validation" or experiment.test]
-    scored = {split: judge(data.splits[split]) for split in splits}
+    scored = _scores(experiment, data, model, splits)
     figures = {name: scored["validation"][name] for name in ("scores", "rows")}
     figures["answer_seconds"] = scored["validation"]["seconds"]
     if "test" in scored:
@@ -111,13 +108,26 @@ def _judge(experiment: Experiment, data: Data, model: Any, tokenizer: Any, watch
         for name, parameter in model.named_parameters():
             if name in watch.best:
                 parameter.data = watch.best[name].to(parameter.dtype)
-        figures["earlier"] = {"step": watch.best_step, **judge(data.splits["validation"])}
+        figures["earlier"] = {"step": watch.best_step, **_scores(experiment, data, model, ["validation"])["validation"]}
     return figures
 
 
-def _answers(data: Data) -> list[str]:
-    examples = [training_example(data.task, row) for row in data.splits["train"]]
-    return [example["completion"][0]["content"] for example in examples]
+def _scores(experiment: Experiment, data: Data, model: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the adapter's answers to the messages of some splits score, answered as a run's are: saved and loaded again."""
+    profile, scored = profile_of(experiment), {}
+    tokenizer = load_tokenizer(profile.model)
+    answers = [completion_text(data.task, row[data.task.target]) for row in data.splits["train"]]
+    longest = 1 + max(len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"])
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder, save_embedding_layers=False)
+        tuned = load_adapter(dequantize(load_model(profile.model, profile.dtype)), Path(folder))
+    answerer = Answerer(data.task, tuned.eval(), tokenizer, profile.generation_batch, longest + SPARE)
+    for split in splits:
+        rows, began = data.splits[split], time.monotonic()
+        texts = answerer.answer([row[data.task.message] for row in rows])
+        took = round(time.monotonic() - began, 1)
+        scored[split] = {**scores_and_rows(score(data.task, rows, texts)), "seconds": took}
+    return scored
 
 
 def main() -> None:

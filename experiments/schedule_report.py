@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.report import markdown_table
-from experiments.documents import ScheduleResult, ScheduleResults
-from experiments.laboratory import SCHEDULE_PLAN, Line, read_plan
+from experiments.documents import RecipeResults, ScheduleResult, ScheduleResults
+from experiments.laboratory import RECIPE_PLAN, SCHEDULE_PLAN, Line, read_plan
 from experiments.recipe_report import FIELDS, mean_percent, results_of, with_interval
 from ftkit.common.console import clock
 from ftkit.common.files import replacing
@@ -71,12 +72,13 @@ def group(about: str, lines: list[Line], results: Mapping[str, ScheduleResult]) 
         if not own:
             continue
         gain = by_name.get(line.name)
-        seconds = np.mean([(r.seconds or 0) - (r.watched_seconds or 0) for r in own])
+        seconds = np.mean([(r.seconds or 0) - (getattr(r, "watched_seconds", 0) or 0) for r in own])
+        seen = [[look.validation_loss for look in getattr(r, "seen", ())] for r in own]
         rows.append((
             "fixed" if line is lines[0] else line.name, line.expected or "–", str(len(own)), f"{own[0].steps:,}",
             f"{np.mean([r.tokens for r in own]):,.0f}", mean_percent(right(r).mean() for r in own),
             with_interval(gain.value, gain.interval, "+") if gain else "–",
-            " → ".join(f"{np.mean([r.seen[at].validation_loss for r in own]):.3f}" for at in range(len(own[0].seen))),
+            " → ".join(f"{loss:.3f}" for loss in np.mean(seen, axis=0)) or "–",
             f"{np.mean([r.loss for r in own]):.3f}", clock(float(seconds)),
         ))  # fmt: skip
     heads = ["recipe", "expected", "seeds", "steps", "tokens seen", "score, %", "against fixed, points",
@@ -91,7 +93,7 @@ def earlier(lines: list[Line], results: Mapping[str, ScheduleResult]) -> str:
     rows = []
     for line in lines:
         for result in results_of(line, results):
-            if result.earlier:
+            if getattr(result, "earlier", None):
                 gap = seeds_interval([right(result.earlier) - right(result)])
                 rows.append((
                     f"{line.group}, {line.name}", str(result.seed), f"{result.earlier.step} of {result.steps}",
@@ -163,17 +165,34 @@ def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     taught = plan.pop("taught", {"said": ""})["said"].strip()
     lines = read_plan(SCHEDULE_PLAN)
     groups = {name: [line for line in lines if line.group == name] for name in plan}
-    all_gains = [gain for own in groups.values() for gain in gains(own, results)]
+    for name, about in plan.items():
+        groups[name] += _from_the_recipe(about["beside"], groups[name][0]) if "beside" in about else []
+    everything: dict[str, Any] = {**RecipeResults.load(FOLDER).results, **results}
+    all_gains = [gain for own in groups.values() for gain in gains(own, everything)]
     parts = [HEAD, f"*{_dates(results)}, two cores without a GPU; {len(results)} experiments.*"]
     parts += [f"## What the search taught\n\n{taught}"] if taught else []
     parts.append(rule())
     if all_gains:
         plot(all_gains, folder / PLOT)
         parts.append(f"## What each recipe gained\n\n![Points gained over the fixed recipe](results/{PLOT})")
-    parts += [group(plan[name]["about"], own, results) for name, own in groups.items()]
+    parts += [group(plan[name]["about"], own, everything) for name, own in groups.items()]
     parts.append(earlier(lines, results))
     with replacing(page) as temporary:
         temporary.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+
+
+def _from_the_recipe(named: str, centre: Line) -> list[Line]:
+    """The lines of the recipe's plan that were trained by QLoRA on the very rows of a group's centre, with more steps."""
+    rows = centre.experiments[0].rows
+    same = [
+        line
+        for line in read_plan(RECIPE_PLAN)
+        if line.group == named and line.experiments[0].method == "qlora" and line.experiments[0].rows == rows
+    ]
+    return [
+        replace(line, group=centre.group, name=f"{line.experiments[0].profile['max_steps']} steps (RECIPE.md)")
+        for line in same
+    ]
 
 
 def _dates(results: Mapping[str, ScheduleResult]) -> str:

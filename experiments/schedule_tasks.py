@@ -23,7 +23,7 @@ from ftkit.data.task import SPLITS, Row, Task, load_task
 LIBRARIES = ("pandas", "matplotlib", "sympy", "networkx", "nltk", "scipy", "sklearn", "torch", "transformers", "gradio")
 LANGUAGES = ("en", "en_GB", "de", "fr", "es", "it", "nl", "sv", "pl", "pt")
 SHOP = Path(__file__).with_name("shop.toml")
-FILES, SENTENCES, DATES = 150, 100, 1000  # read of a library, taken of a library, made in all
+FILES, SENTENCES, DATES = 60, 100, 1000  # read of a library, taken of a library, made in all
 
 
 @dataclass(frozen=True)

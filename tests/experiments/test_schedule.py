@@ -1,17 +1,19 @@
 import collections
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from experiments import schedule, schedule_report
-from experiments.documents import ScheduleResult, ScheduleResults
+from experiments import recipe, schedule, schedule_report
+from experiments.documents import RecipeResults, ScheduleResult, ScheduleResults
 from experiments.laboratory import SCHEDULE_PLAN, Experiment, Laboratory, read_plan, to_do
 from experiments.schedule_tasks import LIBRARIES, first_rows, load
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
 from ftkit.common.profiles import read_profiles
 from ftkit.course.beliefs import FOLDER
+from ftkit.data.task import load_task
 
 LINES = read_plan(SCHEDULE_PLAN)
 TASKS = ("desk", "docstrings", "dates", "shop")
@@ -23,20 +25,32 @@ def test_every_group_begins_with_the_fixed_recipe_and_each_line_says_what_was_ex
     groups = {}
     for line in LINES:
         groups.setdefault(line.group, []).append(line)
-    for centre, *lines in groups.values():
-        assert {name: getattr(read_profiles()["cpu"], name) for name in ("epochs", "batch_size")} == {
-            "epochs": 2.0,
-            "batch_size": 2,
-        }
+    cpu = read_profiles()["cpu"]
+    assert (cpu.epochs, cpu.examples_per_step, cpu.learning_rate) == (2.0, 2, 1e-3)  # what the plan calls fixed
+    for name, (centre, *lines) in groups.items():
+        older = name.startswith("older")
         for experiment in centre.experiments:
-            assert experiment.profile == {} and experiment.special == "shuffled"
+            assert experiment.profile == {} and experiment.special == ("" if older else "shuffled")
             assert experiment.rows <= len(loaded(experiment.task.get("name", "desk")).splits["train"])
-        assert lines and all(line.expected and line.experiments[0].profile for line in lines)
+        assert bool(lines) != older and all(line.expected and line.experiments[0].profile for line in lines)
         for line in lines:  # the same rows, the same seeds
             assert [e.seed for e in line.experiments] == [e.seed for e in centre.experiments] == [17, 3, 29]
             assert {(e.rows, str(e.task)) for e in line.experiments} == {(e.rows, str(e.task)) for e in centre.experiments}
     first = [e.seed for e in to_do(LINES, {})]
     assert first == sorted(first, key=[17, 3, 29].index)  # one seed of everything comes before the second of anything
+
+
+@pytest.mark.parametrize("rows", [50, 150])
+def test_the_older_groups_stand_beside_what_the_recipe_s_search_trained_on_the_same_rows(rows):
+    (centre,) = (line for line in LINES if line.group == f"older{rows}")
+    (beside,) = schedule_report._from_the_recipe("curves", centre)
+    assert beside.group == centre.group and "steps (RECIPE.md)" in beside.name
+    results = RecipeResults.load(FOLDER).results
+    for fixed, more in zip(centre.experiments, beside.experiments, strict=True):
+        mine, theirs = recipe.profile_of(fixed), recipe.profile_of(more)
+        assert replace(mine, max_steps=0) == replace(theirs, max_steps=0) and theirs.max_steps > rows
+        assert (fixed.rows, fixed.seed, fixed.special) == (more.rows, more.seed, more.special)
+        assert more.task == {"system_prompt": load_task("desk").system_prompt} and more.key in results
 
 
 @pytest.mark.parametrize("name", TASKS)
