@@ -25,6 +25,7 @@ from experiments.laboratory import SCHEDULE_PLAN, Experiment, Laboratory, argume
 from experiments.recipe import fit, profile_of, scores_and_rows, subset
 from experiments.schedule_tasks import Data, first_rows, load
 from ftkit.common.errors import KitError
+from ftkit.common.profiles import read_profiles
 from ftkit.data.prompt import completion_text, example_ids, training_example
 from ftkit.evaluation.answer import Answerer
 from ftkit.evaluation.metrics import score
@@ -34,7 +35,7 @@ from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs.run import SPARE
 
 LABORATORY = Laboratory("experiments.schedule", ScheduleResults)
-LOOKS, LOOKED_AT = 4, 64  # how often a training is looked at, and validation rows each time
+LOOKS, LOOKED_AT = 4, 64  # how often a training is looked at that may be too long, and validation rows each time
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
@@ -47,7 +48,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
         rows = first_rows(data, n, experiment.seed)
     experiment = with_steps(experiment, len(rows))
     tokenizer = load_tokenizer(profile_of(experiment).model)
-    watch = Watch(data, experiment.profile["max_steps"], tokenizer)
+    looks = LOOKS if profile_of(experiment).epochs > read_profiles()["cpu"].epochs else 1
+    watch = Watch(data, experiment.profile["max_steps"], tokenizer, looks)
     model, figures, losses = fit(experiment, [training_example(data.task, row) for row in rows], tokenizer, watch)
     lengths = [len(example_ids(tokenizer, data.task, row)) for row in rows]
     figures |= {
@@ -72,8 +74,8 @@ def with_steps(experiment: Experiment, rows: int) -> Experiment:
 class Watch(TrainerCallback):
     """Looks at a training a few times: the loss on some validation rows, and the adapter where that was lowest."""
 
-    def __init__(self, data: Data, steps: int, tokenizer: Any):
-        self.at = {round(steps * look / LOOKS) for look in range(1, LOOKS + 1)} - {0}
+    def __init__(self, data: Data, steps: int, tokenizer: Any, looks: int = LOOKS):
+        self.at = {round(steps * look / looks) for look in range(1, looks + 1)} - {0}
         self.task, self.rows, self.tokenizer = data.task, data.splits["validation"][:LOOKED_AT], tokenizer
         self.seen: list[dict[str, Any]] = []
         self.best: dict[str, torch.Tensor] = {}

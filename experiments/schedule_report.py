@@ -103,7 +103,7 @@ def earlier(lines: list[Line], results: Mapping[str, ScheduleResult]) -> str:
     looked = sum(bool(results_of(line, results)) for line in lines)
     text = (
         "## The adapter of the lowest validation loss\n\n"
-        "Each training was looked at four times. Where the validation loss was lowest before the end, both adapters were scored "
+        "A training of more epochs was looked at four times. Where the validation loss was lowest before the end, both adapters were scored "
         f"({len(rows)} of {sum(len(results_of(line, results)) for line in lines)} trainings, of {looked} lines)."
     )
     return f"{text}\n\n{markdown_table(heads, rows)}" if rows else f"{text} It was never so." if looked else ""
