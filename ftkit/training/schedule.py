@@ -15,8 +15,8 @@ from ftkit.common.machine import Hardware, detect_hardware
 from ftkit.common.profiles import Asked, Profile, read_profiles
 from ftkit.training.plan import DEVICES, SHARE, Shape, model_shape, operations_per_token
 
-ENOUGH = 600  # rows from which on the profile's own epochs are enough; fewer are repeated until 2 x ENOUGH have been seen
-MOST_EPOCHS = 24  # the same rows are not repeated more often, however few there are
+ENOUGH = 300  # rows from which on the profile's own epochs are kept; fewer are repeated until 2 x ENOUGH have been seen
+MOST_EPOCHS = 6  # the same rows are not repeated more often, however few there are: more has not been measured
 FEW_A_STEP = 2  # rows a step where there are few: many small steps teach more than few large ones (experiments/RECIPE.md)
 MINUTES_FOR_FEW = 10.0  # what repeating may take
 MINUTES = 30.0  # no training takes longer unasked
@@ -119,7 +119,7 @@ def _fit_rate(profile: Profile, shape: Shape, why: list[str]) -> Profile:
 
 
 def _keep(profile: Profile, why: list[str]) -> Profile:
-    why.append(f"Why: from {ENOUGH} rows on, the profile's {profile.epochs:g} epochs are enough (experiments/SCHEDULE.md).")
+    why.append(f"Why: from {ENOUGH} rows on, the profile's {profile.epochs:g} epochs are kept (experiments/SCHEDULE.md).")
     return profile
 
 
