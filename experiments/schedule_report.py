@@ -73,7 +73,8 @@ def group(about: str, lines: list[Line], results: Mapping[str, ScheduleResult]) 
             continue
         gain = by_name.get(line.name)
         seconds = np.mean([(r.seconds or 0) - (getattr(r, "watched_seconds", 0) or 0) for r in own])
-        seen = [[look.validation_loss for look in getattr(r, "seen", ())] for r in own]
+        looks = [[look.validation_loss for look in getattr(r, "seen", ())] for r in own]
+        seen = [each[-min(map(len, looks)) :] for each in looks] if all(looks) else [[]]
         rows.append((
             "fixed" if line is lines[0] else line.name, line.expected or "–", str(len(own)), f"{own[0].steps:,}",
             f"{np.mean([r.tokens for r in own]):,.0f}", mean_percent(right(r).mean() for r in own),
