@@ -78,7 +78,7 @@ def group(about: str, lines: list[Line], results: Mapping[str, ScheduleResult]) 
         rows.append((
             "fixed" if line is lines[0] else line.name, line.expected or "–", str(len(own)), f"{own[0].steps:,}",
             f"{np.mean([r.tokens for r in own]):,.0f}", mean_percent(right(r).mean() for r in own),
-            with_interval(gain.value, gain.interval, "+") if gain else "–",
+            with_interval(gain.value, gain.interval, "+") + _of_seeds(gain, len(own)) if gain else "–",
             " → ".join(f"{loss:.3f}" for loss in np.mean(seen, axis=0)) or "–",
             f"{np.mean([r.loss for r in own]):.3f}", clock(float(seconds)),
         ))  # fmt: skip
@@ -89,25 +89,29 @@ def group(about: str, lines: list[Line], results: Mapping[str, ScheduleResult]) 
     return f"## {about}\n\n{markdown_table(heads, rows)}{note}" if rows or failed else ""
 
 
+def _of_seeds(gain: Gain, seeds: int) -> str:
+    return f", {gain.seeds} seed{'s'[: gain.seeds > 1]} so far" if gain.seeds < max(seeds, 3) else ""
+
+
 def earlier(lines: list[Line], results: Mapping[str, ScheduleResult]) -> str:
     """Where the validation loss was lowest before the end: the adapter of that moment beside the last one."""
-    rows = []
+    rows, trained = [], 0
     for line in lines:
         for result in results_of(line, results):
-            if getattr(result, "earlier", None):
+            trained += len(result.seen) > 1 and result.experiment["profile"].get("epochs", 0) > 0
+            if result.earlier:
                 gap = seeds_interval([right(result.earlier) - right(result)])
                 rows.append((
                     f"{line.group}, {line.name}", str(result.seed), f"{result.earlier.step} of {result.steps}",
                     mean_percent(right(result)), mean_percent(right(result.earlier)), with_interval(*gap, "+"),
                 ))  # fmt: skip
     heads = ["training", "seed", "step of the lowest loss", "score at the end, %", "score there, %", "difference, points"]
-    looked = sum(bool(results_of(line, results)) for line in lines)
     text = (
         "## The adapter of the lowest validation loss\n\n"
-        "A training of more epochs was looked at four times. Where the validation loss was lowest before the end, both adapters were scored "
-        f"({len(rows)} of {sum(len(results_of(line, results)) for line in lines)} trainings, of {looked} lines)."
+        "Trainings of more epochs are looked at four times. Where the validation loss was lowest before the end, both adapters "
+        f"were scored: {len(rows)} of {trained} trainings."
     )
-    return f"{text}\n\n{markdown_table(heads, rows)}" if rows else f"{text} It was never so." if looked else ""
+    return "\n\n".join([text, *([markdown_table(heads, rows)] if rows else [])]) if trained else ""
 
 
 def rule() -> str:

@@ -108,7 +108,7 @@ def test_the_adapter_of_the_lowest_loss_is_kept(monkeypatch):
 def made(experiment, right, **more):
     scored = {"scores": {"exact match": 0.5}, "rows": {"exact match": right}}
     figures = {"steps": 4, "tokens": 100, "seconds": 9.0, "watched_seconds": 1.0, "loss": 0.1}
-    seen = [{"step": 4, "validation_loss": 0.2}]
+    seen = [{"step": 2, "validation_loss": 0.1}, {"step": 4, "validation_loss": 0.2}]
     return ScheduleResult(experiment=vars(experiment), seen=seen, **scored, **figures, **ON, **more)
 
 
@@ -127,9 +127,9 @@ def test_the_page_pairs_each_recipe_with_the_fixed_one_on_the_same_seeds(tmp_pat
     ScheduleResults(results=results).save(tmp_path)
     schedule_report.write(tmp_path / "PAGE.md", tmp_path)
     page = (tmp_path / "PAGE.md").read_text()
-    assert "| 8 epochs, 600 steps | +5 points | 1 | 4 | 100 | 75.0 | +25.0 (" in page and "| 8 s |" in page
-    assert "| shop150, 8 epochs, 600 steps | 17 | 2 of 4 | 75.0 | 100.0 | +25.0 (" in page
-    assert "(1 of 3 trainings, of 2 lines)" in page
+    assert f"| {shop[1].name} | {shop[1].expected} | 1 | 4 | 100 | 75.0 | +25.0 (" in page and "| 8 s |" in page
+    assert f"| shop150, {shop[1].name} | 17 | 2 of 4 | 75.0 | 100.0 | +25.0 (" in page
+    assert "scored: 1 of 1 trainings." in page and "), 1 seed so far |" in page
     assert (tmp_path / schedule_report.PLOT).is_file()
 
 
