@@ -145,13 +145,14 @@ def plot(all_gains: list[Gain], target: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "ftkit"
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(8, 0.6 + 0.32 * len(all_gains)))
+    figure, axis = pyplot.subplots(figsize=(8, 1.1 + 0.32 * len(all_gains)))
     for place, gain in enumerate(reversed(all_gains)):
         low, high = gain.interval
         reach = [[100 * (gain.value - low)], [100 * (high - gain.value)]]
         axis.errorbar(100 * gain.value, place, xerr=reach, marker="o", capsize=3, color="#1d4ed8")
     names = [f"{gain.group}: {gain.name} ({gain.seeds} seed{'s'[: gain.seeds > 1]})" for gain in reversed(all_gains)]
     axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_ylim(-0.7, len(names) - 0.3)
     axis.axvline(0, color="#57534e", linewidth=1)
     axis.set_xlabel("points gained over the fixed recipe, 95 % interval")
     axis.grid(alpha=0.3)
