@@ -157,6 +157,8 @@ def plan(
     from ftkit.training.plan import example_lengths, tabulate_plan
     from ftkit.training.schedule import follow_data
 
+    if length and (epochs or minutes):
+        raise KitError("--epochs and --minutes need the number of a task's rows: leave out --length.")
     chosen = choose_profile(profile)
     wanted = chosen.profile.with_changes(**({"model": model} if model else {}))
     print(f"Profile {wanted.name}: {chosen.reason}.")

@@ -8,7 +8,7 @@ from ftkit.common.profiles import Asked, Choice, read_profiles
 from ftkit.training.finetune import train
 from ftkit.training.plan import model_shape
 from ftkit.training.schedule import ENOUGH, MINUTES, MINUTES_FOR_FEW, MOST_EPOCHS, follow_data, steps_of
-from tests.cli.test_main import ftkit
+from tests.cli.test_main import ftkit, refused
 
 CPU = Hardware("cpu", "2 CPU cores", 8.0)
 T4 = Hardware("cuda", "Tesla T4", 14.6, (7, 5))
@@ -132,3 +132,4 @@ def test_the_commands_say_what_they_chose(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Schedule for 1,460 rows: 1.1 epochs" in done.stdout and "--minutes 9 allows all" in done.stdout
     assert "time for its 1.1 epochs" in done.stdout
+    refused(ftkit("plan", "--length", "100", "--minutes", "5"), "leave out --length")
