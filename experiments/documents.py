@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from ftkit.course.beliefs import ExperimentResult, Scores
-from ftkit.runs.documents import Document, Seconds, Share
+from ftkit.runs.documents import Count, Document, Part, Seconds, Share
 
 
 class SplitScores(Scores):
@@ -36,3 +36,36 @@ class RecipeResults(Document):
     CURE: ClassVar[str] = "Get it again, or run python -m experiments.recipe."
 
     results: dict[str, RecipeResult] = Field(description="by key of the experiment")
+
+
+class Seen(Part):
+    """The model at one moment of a training."""
+
+    step: Count
+    validation_loss: float = Field(description="on some of the validation rows, the same ones each time")
+
+
+class Earlier(SplitScores):
+    """The adapter of the lowest validation loss, where that was not the last."""
+
+    step: Count
+
+
+class ScheduleResult(ExperimentResult):
+    """An experiment on epochs, rate and batch. The validation split is scored to choose by, the test split to confirm."""
+
+    train_rows: Count | None = Field(None, description="different rows that were trained on")
+    row_tokens: float | None = Field(None, description="tokens of a row, prompt and answer, on average")
+    watched_seconds: Seconds | None = Field(None, description="of `seconds`, for the validation losses")
+    seen: list[Seen] = Field([], description="from early to late; the last is the trained adapter")
+    earlier: Earlier | None = None
+    test: SplitScores | None = None
+
+
+class ScheduleResults(Document):
+    """The experiments behind the rule for epochs, rate and batch."""
+
+    FILE: ClassVar[str] = "schedule.json"
+    CURE: ClassVar[str] = "Get it again, or run python -m experiments.schedule."
+
+    results: dict[str, ScheduleResult] = Field(description="by key of the experiment")

@@ -24,6 +24,7 @@ from ftkit.course.beliefs import FOLDER
 from ftkit.runs.documents import Document
 
 RECIPE_PLAN = Path(__file__).with_name("recipe.toml")
+SCHEDULE_PLAN = Path(__file__).with_name("schedule.toml")
 BELIEFS_PLAN = Path(__file__).with_name("beliefs.toml")
 
 
@@ -136,9 +137,14 @@ class Laboratory:
         """The saved results by experiment key."""
         return self.kind.load(self.folder).results if self.kind.exists(self.folder) else {}
 
-    def search(self, lines: Sequence[Line], hours: float, workers: int, failed: bool = False) -> None:
-        """Run what has no result yet, `workers` at a time, and save after each; start nothing new after `hours`."""
-        waiting = to_do(lines, self.results(), failed)
+    def search(
+        self, lines: Sequence[Line], hours: float, workers: int, failed: bool = False, most: int | None = None
+    ) -> None:
+        """Run what has no result yet, `workers` at a time, and save after each; start nothing new after `hours`.
+
+        `most` is the number of experiments to run at most.
+        """
+        waiting = to_do(lines, self.results(), failed)[:most]
         names = {e.key: f"{line.group}: {line.name}" for line in lines for e in line.experiments}
         print(f"{len(waiting)} experiments to run, {workers} at a time", flush=True)
         until, saving = time.monotonic() + hours * 3600, threading.Lock()
@@ -163,7 +169,7 @@ class Laboratory:
 
     def in_a_process(self, experiment: Experiment, workers: int) -> dict[str, Any]:
         """The experiment's result, or its last words, with what it ran on."""
-        threads = max(1, (os.cpu_count() or 1) // workers)
+        threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // workers))
         environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS=str(threads))
         command = [sys.executable, "-m", self.module, "--one", json.dumps(vars(experiment))]
         began = time.monotonic()
@@ -182,6 +188,7 @@ def arguments(module: str, about: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
     parser.add_argument("--only", nargs="*", default=[], help="groups of the plan; all if left out")
     parser.add_argument("--hours", type=float, default=24, help="start nothing new after so many hours")
+    parser.add_argument("--most", type=int, help="run no more than so many experiments")
     parser.add_argument("--workers", type=int, default=1, help="processes side by side, the cores shared out")
     parser.add_argument("--failed", action="store_true", help="run again what failed")
     parser.add_argument("--report", action="store_true", help="only write page and plots from the saved results")

@@ -24,7 +24,7 @@ from peft import EvaConfig, LoraConfig, initialize_lora_eva_weights, replace_lor
 from peft.optimizers import create_loraplus_optimizer
 from peft.utils.loftq_utils import _low_rank_decomposition
 from sklearn.model_selection import train_test_split
-from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import SFTTrainer
 
 from benchmarks.measure import validation_loss
@@ -109,8 +109,13 @@ def profile_of(experiment: Experiment) -> Profile:
     return read_profiles()["cpu"].with_changes(seed=experiment.seed, **experiment.profile)
 
 
-def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tuple[Any, dict[str, Any], list[float]]:
-    """Train on examples (dicts of the chats `prompt` and `completion`): the model, what it took, the logged losses."""
+def fit(
+    experiment: Experiment, examples: Sequence[Any], tokenizer: Any, watch: TrainerCallback | None = None
+) -> tuple[Any, dict[str, Any], list[float]]:
+    """Train on examples (dicts of the chats `prompt` and `completion`): the model, what it took, the logged losses.
+
+    `watch` is told of every step; what it does counts as training time.
+    """
     quiet_libraries()
     profile = profile_of(experiment)
 
@@ -121,6 +126,8 @@ def fit(experiment: Experiment, examples: Sequence[Any], tokenizer: Any) -> tupl
     data = Dataset.from_list([{**example, "length": length(example)} for example in examples])
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(experiment, profile, data, Path(folder))
+        if watch:
+            trainer.add_callback(watch)
         began, worked = time.monotonic(), time.process_time()
         trainer.train()
         seconds, worked = time.monotonic() - began, time.process_time() - worked

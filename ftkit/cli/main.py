@@ -23,6 +23,7 @@ from ftkit.common.console import Progress
 from ftkit.common.errors import KitError
 from ftkit.common.files import growing, json_lines, read_text
 from ftkit.common.paths import load_app
+from ftkit.common.profiles import Asked
 
 if TYPE_CHECKING:
     from ftkit.runs.documents import Evaluation
@@ -41,6 +42,13 @@ ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="base mod
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="train from the start, even if a run could be continued or reused")
 ]
+EpochsOption = Annotated[
+    float | None, typer.Option(min=0.001, help="how often all rows are seen; left out, it follows the rows")
+]
+BatchOption = Annotated[
+    int | None, typer.Option(min=1, help="examples a step; left out, the profile's, or fewer for few rows")
+]
+MinutesOption = Annotated[float | None, typer.Option(min=0.1, help="the time allowed, as two quiet cores would take it")]
 RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")]
 
 
@@ -88,12 +96,21 @@ def train(
     profile: ProfileOption = None,
     model: ModelOption = None,
     fresh: FreshOption = False,
+    epochs: EpochsOption = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="updates of the adapter, instead of epochs")] = None,
+    batch: BatchOption = None,
+    rate: Annotated[float | None, typer.Option(min=1e-9, help="learning rate at its highest")] = None,
+    minutes: MinutesOption = None,
 ) -> None:
-    """Fine-tune a model on a task. A training that was stopped is taken up where it was."""
-    _train(task, profile, model, fresh)
+    """Fine-tune a model on a task. A training that was stopped is taken up where it was.
+
+    Epochs, batch and learning rate follow the number of rows, their length, the model and the time allowed, unless they are
+    asked for; what was chosen is said, and why.
+    """
+    _train(task, profile, model, fresh, Asked(epochs, steps, batch, rate, minutes))
 
 
-def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Run:
+def _train(task: str, profile: str | None, model: str | None, fresh: bool, asked: Asked | None = None) -> Run:
     from dataclasses import replace
 
     from ftkit.common.profiles import choose_profile
@@ -105,7 +122,7 @@ def _train(task: str, profile: str | None, model: str | None, fresh: bool) -> Ru
     with stoppable("The same command, without --fresh (FRESH=1), continues from the last checkpoint."):
         from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
 
-        return run_training(loaded, choice, fresh=fresh, rows=rows)
+        return run_training(loaded, choice, fresh=fresh, rows=rows, asked=asked or Asked())
 
 
 app.add_typer(tasks_app, name="task")
@@ -118,10 +135,12 @@ def plan(
     task: Annotated[str, typer.Argument(help="a task's folder, or the name of one of the kit's")] = "desk",
     profile: ProfileOption = None,
     model: ModelOption = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="examples a batch; left out, the profile's")] = None,
+    batch: BatchOption = None,
     length: Annotated[
         int | None, typer.Option(min=8, help="tokens an example; left out, those of the task's rows, or the profile's limit")
     ] = None,
+    epochs: EpochsOption = None,
+    minutes: MinutesOption = None,
 ) -> None:
     """Predict memory and time of a training by full fine-tuning, LoRA and QLoRA; no weights are loaded."""
     from rich.console import Console
@@ -129,13 +148,20 @@ def plan(
     from ftkit.common.profiles import choose_profile
     from ftkit.data.task import load_task
     from ftkit.training.plan import example_lengths, tabulate_plan
+    from ftkit.training.schedule import follow_data
 
+    if length and (epochs or minutes):
+        raise KitError("--epochs and --minutes need the number of a task's rows: leave out --length.")
     chosen = choose_profile(profile)
-    changes = {key: value for key, value in (("model", model), ("batch_size", batch)) if value}
-    wanted = chosen.profile.with_changes(**changes)
+    wanted = chosen.profile.with_changes(**({"model": model} if model else {}))
     print(f"Profile {wanted.name}: {chosen.reason}.")
     lengths, source = ([length], f"examples of {length} tokens") if length else example_lengths(load_task(task), wanted)
-    for part in tabulate_plan(wanted, lengths, source):
+    settled = wanted.with_changes(**({"batch_size": batch} if batch else {}))
+    if not length:
+        schedule = follow_data(wanted, lengths, Asked(epochs=epochs, batch=batch, minutes=minutes))
+        settled = schedule.profile
+        print("\n".join(schedule.reasons))
+    for part in tabulate_plan(settled, lengths, source):
         Console().print(part)
 
 

@@ -62,6 +62,17 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What was asked of a training by option; it always wins. `batch` is in rows a step, `minutes` the time allowed."""
+
+    epochs: float | None = None
+    steps: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
 class Choice:
     """A profile together with the reason why it was taken."""
 

@@ -1,8 +1,8 @@
 """Stage 03, fine-tuning: a plan, a trainer with the loss on completions, and a run that can be stopped and taken up.
 
-Read `plan` (memory and time beforehand), `trainer` (rows, adapter, order), `loss`, `finetune` (the whole road), `progress`;
-`proof` holds the loss
-against the model's own; `cpu_kernels` makes it fast on a CPU. Both can be left out at first. Lesson 03 builds it.
+Read `plan` (memory and time beforehand), `schedule` (epochs, batch, rate), `trainer` (rows, adapter, order), `loss`,
+`finetune` (the whole road), `progress`. Two can be left out at first: `proof` holds the loss against the model's own,
+`cpu_kernels` makes it fast on a CPU. Lesson 03 builds it.
 """
 
 from ftkit.common.faces import face
@@ -11,6 +11,7 @@ __getattr__, __dir__ = face(
     __name__,
     {
         "plan": "DEVICES METHODS USABLE example_lengths model_shape plan_training",
+        "schedule": "follow_data",
         "loss": "completion_loss",
         "trainer": "make_trainer training_data",
         "finetune": "train",

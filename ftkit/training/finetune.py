@@ -18,7 +18,7 @@ from ftkit.common.files import writing
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
-from ftkit.common.profiles import Choice
+from ftkit.common.profiles import Asked, Choice
 from ftkit.data.task import Row, Task
 from ftkit.models.adapter import load_adapter
 from ftkit.models.chat_template import template_changes
@@ -30,6 +30,7 @@ from ftkit.runs.documents import Mark, TrainingRecord
 from ftkit.runs.run import Run, new_run, unfinished_run
 from ftkit.training.plan import Plan, describe_gap, plan_training
 from ftkit.training.progress import Progress
+from ftkit.training.schedule import follow_data
 from ftkit.training.trainer import CompletionTrainer, TrainingSet, cast_adapter, make_trainer, prepare
 
 
@@ -40,17 +41,25 @@ def train(
     say: Callable[[str], None] = print,
     stop_after: int | None = None,
     rows: Mapping[str, Sequence[Row]] | None = None,
+    asked: Asked | None = None,
 ) -> Run:
     """Fine-tune a base model on a task and return the finished run (lesson 03 builds this step by step).
 
     A run that was stopped midway, with the same data and profile, is taken up from its last checkpoint unless `fresh`.
     `say` gets the progress lines. `stop_after` ends after so many steps as if interrupted (for lessons and tests). `rows`
-    are the task's, by split, where they have been read already.
+    are the task's, by split, where they have been read already. `asked` lets epochs, batch and rate follow the data (see
+    `schedule.follow_data`), with the options in it; left out, the profile's are taken as they are.
     Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
     """
     profile = choice.profile.with_changes(model=full_name(choice.profile.model))
     choice = replace(choice, profile=profile)
     data = prepare(task, profile, rows)
+    if asked:
+        schedule = follow_data(profile, data.dataset["length"], asked)
+        profile = schedule.profile
+        choice, data = replace(choice, profile=profile), replace(data, profile=profile)
+        if is_first():
+            say("\n".join(schedule.reasons))
     if not is_first():
         theirs = _train(Run(Path(agree(None))), choice, data, lambda line: None, stop_after)
         part()

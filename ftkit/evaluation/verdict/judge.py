@@ -13,7 +13,7 @@ from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.machine import describe_machine, versions
 from ftkit.common.paths import kit_root, runs_dir
-from ftkit.common.profiles import Choice
+from ftkit.common.profiles import Asked, Choice
 from ftkit.data.task import Row, Task
 from ftkit.evaluation.intervals import seeds_interval
 from ftkit.evaluation.scores import Scores
@@ -93,7 +93,7 @@ def _language(job: Job, choice: Choice, run: Run | None, pace: Pace) -> Iterator
     began, trained_now = time.monotonic(), run is None
     if run is None:
         job.say("There is no finished run of this task: QLoRA is trained now.")
-        run = train(job.task, choice, say=job.say)
+        run = train(job.task, choice, say=job.say, asked=Asked())
         pace(TRAINING, began)
     else:
         job.say(f"QLoRA: taking the finished run {run.name}, profile {run.profile.name}")
