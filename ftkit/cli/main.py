@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from ftkit.cli.named import open_named
 from ftkit.cli.task import ProfileOption
 from ftkit.cli.task import app as tasks_app
 from ftkit.cli.verdict import trainable, verdict
-from ftkit.common.console import Progress
+from ftkit.common.console import Progress, say_next
 from ftkit.common.errors import KitError
 from ftkit.common.files import growing, json_lines, read_text
 from ftkit.common.paths import load_app
@@ -108,6 +109,7 @@ def train(
     asked for; what was chosen is said, and why.
     """
     _train(task, profile, model, fresh, Asked(epochs, steps, batch, rate, minutes))
+    say_next("ftkit", "verdict", task)
 
 
 def _train(task: str, profile: str | None, model: str | None, fresh: bool, asked: Asked | None = None) -> Run:
@@ -193,6 +195,8 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
         result = run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained)
     _show_evaluation(result)
     Console().print(f"With plots and the worst errors: {run.folder / REPORT}", soft_wrap=True)
+    print(f"To take it elsewhere: {shlex.join(['ftkit', 'export', run.name, '--to', 'merged'])}")
+    say_next("ftkit", "demo", run.name)
 
 
 def _show_evaluation(result: Evaluation) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ftkit.common.console import say_next
 from ftkit.common.errors import KitError
 from ftkit.common.files import write_text
 from ftkit.common.paths import expanded, folder_name_problem, runs_dir
@@ -60,6 +61,7 @@ def check(
     """Check a task's rows, a line for each kind of fault; exit code 1 for invalid rows or leakage between splits."""
     from ftkit.common.profiles import choose_profile
     from ftkit.data.check import check_task
+    from ftkit.data.clean import CLEANING
 
     opened, train = _opened(task)
     findings = []
@@ -80,10 +82,11 @@ def check(
     mendable = [finding.thing for finding in findings if not finding.ok and finding.thing in MENDABLE]
     if not any(" = " in case for finding in findings if finding.thing == "duplicates" for case in finding.cases):
         mendable = [thing for thing in mendable if thing != "duplicates"]  # near copies are left for people
-    if mendable:
-        print(f"Next: ftkit task clean {task} --dry-run, which shows what a rule can mend ({', '.join(mendable)}).")
+    if mendable and not (opened.folder / CLEANING).is_file():
+        print(f"A rule can mend some of {', '.join(mendable)}: see first what it would change.")
+        say_next("ftkit", "task", "clean", task, "--dry-run")
     elif not stops and train is None:
-        print(f"Next: ftkit train {task}")
+        say_next("ftkit", "train", task)
     raise typer.Exit(1 if stops else 0)
 
 
@@ -152,8 +155,18 @@ def clean(
     _print_cleaned(cleaned, to, cases)
     if to is None:
         print("Nothing was written. With --to FOLDER in the place of --dry-run the changes are made.")
+        say_next(
+            "ftkit", "task", "clean", task, "--to", f"{opened.folder.name}-clean", *_as_told(without, merge, merge_spelling)
+        )
     else:
-        print(f"Next: ftkit task check {to}")
+        say_next("ftkit", "task", "check", to)
+
+
+def _as_told(without: list[str] | None, merge: list[str] | None, merge_spelling: bool) -> list[str]:
+    """The options of a dry run, as they are given again."""
+    told = [part for step in without or [] for part in ("--without", step)]
+    told += [part for pair in merge or [] for part in ("--merge", pair)]
+    return told + ["--merge-spelling"] * merge_spelling
 
 
 def _print_cleaned(cleaned: Cleaned, to: Path | None, cases: int) -> None:
@@ -254,7 +267,8 @@ def new(
     counts = ", ".join(f"{len(rows):,} {split}" for split, rows in made.splits.items())
     if made.rejected:
         print(f"{len(made.rejected):,} row(s) set aside: {folder / 'rejected.jsonl'}")
-    print(f"{folder}: {counts} ({time.monotonic() - began:.0f} s). Look at its task.toml, then: ftkit task check {folder}")
+    print(f"{folder}: {counts} ({time.monotonic() - began:.0f} s). Look at its task.toml.")
+    say_next("ftkit", "task", "check", folder)
 
 
 def _what_is_what(
@@ -337,9 +351,7 @@ def add_feedback(
         print(f"  {entry['where']} refused: {entry['reason'][:300]}")
     print(f"{len(added.rows):,} row(s) to add, {len(added.refused):,} refused, from {len(sources)} file(s)", flush=True)
     path = write(opened, added, to)
-    print(
-        f"{path} has {len(added.rows):,} row(s) more. Next: ftkit task check {path.parent}, then ftkit train {path.parent}"
-    )
+    print(f"{path} has {len(added.rows):,} row(s) more.")
 
 
 def _ask(what: str, columns: list[str]) -> str:

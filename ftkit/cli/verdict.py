@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ftkit.cli.ends import stoppable
 from ftkit.cli.task import ProfileOption
+from ftkit.common.console import say_next
 from ftkit.common.errors import KitError
 
 if TYPE_CHECKING:
@@ -40,17 +41,20 @@ def verdict(
     from rich.console import Console
 
     from ftkit.common.profiles import choose_profile
+    from ftkit.evaluation.verdict.judge import run_of
     from ftkit.evaluation.verdict.judge import verdict as judge_task  # heavy: bad rows are named before
     from ftkit.evaluation.verdict.page import verdict_tables
     from ftkit.runs.run import open_run
 
     named = open_run(run) if run else None
-    try:
-        result, page = judge_task(opened, choose_profile(profile), named, limit, quick)
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on where it was.", file=sys.stderr)
-        raise typer.Exit(130) from None
+    choice = choose_profile(profile)
+    with stoppable("The same command goes on where it was."):
+        result, page = judge_task(opened, choice, named, limit, quick)
     for table in verdict_tables(result):
         Console().print(table)
     print(f"Advice. {result.advice}")
     Console().print(f"With plots and the rule: {page}", soft_wrap=True)
+    if judged := named or run_of(opened, choice):
+        say_next("ftkit", "evaluate", judged.name)
+    else:
+        say_next("ftkit", "train", task)

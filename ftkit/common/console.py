@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 
@@ -29,3 +30,8 @@ class Progress:
         """Say that `done` of `of` are done, and how long the others will take at this pace."""
         left = (time.monotonic() - self.began) / done * (of - done)
         self.say(f"  {self.head}{done} of {of} {self.verb}" + (f", {clock(left)} left" if done < of else ""))
+
+
+def say_next(*command: object) -> None:
+    """Print the command that comes next on the road, so that it can be copied: its parts are quoted where they need it."""
+    print(f"Next: {shlex.join(map(str, command))}", flush=True)

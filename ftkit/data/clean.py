@@ -27,6 +27,8 @@ STEPS = {  # what `without` may name: the repairs of a message, and these
     "leaks": "set aside a message that stands in a held-out split too",
 }
 
+CLEANING = "cleaning.jsonl"  # what was done to each row, beside the cleaned splits
+
 
 @dataclass
 class CleanSplit:
@@ -281,7 +283,7 @@ def write_cleaned(task: Task, cleaned: Mapping[str, CleanSplit], folder: Path) -
             write_jsonl(temporary / f"{split}.jsonl", cleaned[split].rows)
         for name in ("rejected", "log"):
             rows = [{"split": split, **entry} for split in SPLITS for entry in getattr(cleaned[split], name)]
-            write_jsonl(temporary / f"{'cleaning' if name == 'log' else name}.jsonl", rows)
+            write_jsonl(temporary / (CLEANING if name == "log" else f"{name}.jsonl"), rows)
 
 
 def _rewrite_description(path: Path, task: Task) -> None:
