@@ -26,14 +26,9 @@ def run(command: list[str], folder: Path) -> tuple[int, list[str], float]:
     """(exit code, the lines of the output, seconds) of a command of the kit, run in `folder`."""
     began = time.monotonic()
     environment = {**os.environ, "FTKIT_RUNS": str(folder / "runs"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "ftkit.cli", *command[1:]],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    words = [sys.executable, "-m", "ftkit.cli", *command[1:]]
+    pipes = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(words, cwd=folder, env=environment, **pipes)
     with (folder / "walk.log").open("a", encoding="utf-8") as log:
         log.write(f"$ {shlex.join(command)}\n{done.stdout}{done.stderr}\n")
     return done.returncode, (done.stdout + done.stderr).splitlines(), round(time.monotonic() - began, 1)
