@@ -12,18 +12,19 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import write_text
 from ftkit.common.templates import render
 from ftkit.deployment.roads.merged import _write_merged
-from ftkit.models.chat_template import adds_begin
+from ftkit.models.chat_template import adds_begin, end_tokens
 from ftkit.models.load import load_tokenizer
 from ftkit.runs.run import Run
 
 
-def modelfile(run: Run, tokenizer: Any, ends: Sequence[int], model: str = "./merged") -> str:
+def modelfile(run: Run, tokenizer: Any, ends: Sequence[int] | None = None, model: str = "./merged") -> str:
     """Ollama's Modelfile: the model's own chat template, the task's system prompt, and answers as the kit measures them.
 
     The template is what the tokenizer makes of a chat whose texts are Ollama's own placeholders, so both give the same
     prompt. Greedy: temperature 0, and no penalty on repetition (Ollama's default has one, which a JSON object suffers
-    from). `ends` are the ids of the tokens that end an answer. Where the tokenizer puts BOS before a text by itself, Ollama
-    does too, and the template's own is left out. Source: Ollama's documentation of the Modelfile.
+    from). `ends` are the ids of the tokens that end an answer; left out, those of the tokenizer. Where the tokenizer puts
+    BOS before a text by itself, Ollama does too, and the template's own is left out. Source: Ollama's documentation of the
+    Modelfile.
     """
     holders = [{"role": "system", "content": "{{ .System }}"}, {"role": "user", "content": "{{ .Prompt }}"}]
     template = tokenizer.apply_chat_template(holders, add_generation_prompt=True, tokenize=False)
@@ -38,7 +39,9 @@ def modelfile(run: Run, tokenizer: Any, ends: Sequence[int], model: str = "./mer
         model=model,
         template=template,
         system=system,
-        stops=stop_tokens(tokenizer, ends, template.rpartition(holders[1]["content"])[2]),
+        stops=stop_tokens(
+            tokenizer, end_tokens(None, tokenizer) if ends is None else ends, template.rpartition(holders[1]["content"])[2]
+        ),
         seed=run.profile.seed,
         answer_tokens=run.answer_tokens,
     )
