@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -102,25 +102,26 @@ def train(
     batch: BatchOption = None,
     rate: Annotated[float | None, typer.Option(min=1e-9, help="learning rate at its highest")] = None,
     minutes: MinutesOption = None,
+    length: Annotated[int | None, typer.Option(min=16, help="tokens of the longest row that is taken")] = None,
 ) -> None:
     """Fine-tune a model on a task. A training that was stopped is taken up where it was.
 
     Epochs, batch and learning rate follow the number of rows, their length, the model and the time allowed, unless they are
     asked for; what was chosen is said, and why.
     """
-    _train(task, profile, model, fresh, Asked(epochs, steps, batch, rate, minutes))
+    changes = {key: value for key, value in (("model", model), ("max_length", length)) if value}
+    _train(task, profile, changes, fresh, Asked(epochs, steps, batch, rate, minutes))
     say_next("ftkit", "verdict", task)
 
 
-def _train(task: str, profile: str | None, model: str | None, fresh: bool, asked: Asked | None = None) -> Run:
+def _train(task: str, profile: str | None, changes: dict[str, Any], fresh: bool, asked: Asked | None = None) -> Run:
     from dataclasses import replace
 
     from ftkit.common.profiles import choose_profile
 
     loaded, rows = trainable(task)
     choice = choose_profile(profile)
-    if model:
-        choice = replace(choice, profile=choice.profile.with_changes(model=model))
+    choice = replace(choice, profile=choice.profile.with_changes(**changes))
     with stoppable("The same command, without --fresh (FRESH=1), continues from the last checkpoint."):
         from ftkit.training.finetune import train as run_training  # heavy: bad rows are named before
 

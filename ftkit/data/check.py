@@ -439,5 +439,6 @@ def _check_lengths(checked: Checked, profile: Profile) -> Finding:
     )
     ordered = sorted(lengths) or [0]
     text = f"{ordered[len(ordered) // 2]} tokens in the middle, {ordered[-1]} at most; {len(over)} over {profile.max_length}"
-    fix = f"They would be refused: shorten them, or raise max_length of profile {profile.name}."
+    aside = f"set them aside (ftkit task clean -p {profile.name})"
+    fix = f"They would be refused: shorten them, {aside}, or take them (ftkit train --length {ordered[-1]})."
     return Finding("lengths", not over, text, fix, over, numbers={"tokens": lengths, "limit": profile.max_length})

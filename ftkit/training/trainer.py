@@ -35,17 +35,19 @@ def training_data(
     """The training split as trl takes it, the token ids among its columns: see `encoded_example`.
 
     `rows` are those of the split where they have been read already. Raises `KitError` naming the first row that is longer
-    than the profile's `max_length`, or than the model reads at once: nothing is cut in silence.
+    than the profile's `max_length`, or than the model reads at once, and their number: nothing is cut in silence.
     """
-    examples, context = [], context_length(load_config(profile.model)) or profile.max_length
-    for number, row in enumerate(task.rows("train") if rows is None else rows, start=1):
-        example = encoded_example(tokenizer, task, row)
-        if (length := example["length"]) > min(profile.max_length, context):
-            way_on = f"profile {profile.name} takes {profile.max_length}. Shorten the row or raise max_length."
-            if context < profile.max_length:
-                way_on = f"{profile.model} reads {context} at once. Shorten the row, or take a model that reads more."
-            raise KitError(f"{task.folder / 'train.jsonl'}, row {row.get('id', number)}: {length} tokens, but {way_on}")
-        examples.append(example)
+    rows = task.rows("train") if rows is None else rows
+    examples = [encoded_example(tokenizer, task, row) for row in rows]
+    context = context_length(load_config(profile.model)) or profile.max_length
+    over = [n for n, example in enumerate(examples) if example["length"] > min(profile.max_length, context)]
+    if over:
+        longest = max(examples[n]["length"] for n in over)
+        way_on = f"profile {profile.name} takes {profile.max_length}. Shorten them, or: ftkit train --length {longest}"
+        if longest > context:
+            way_on = f"{profile.model} reads {context} at once. Shorten them, or take a model that reads more."
+        first = f"{task.folder / 'train.jsonl'}, row {rows[over[0]].get('id', over[0] + 1)}"
+        raise KitError(f"{first}: {examples[over[0]]['length']} tokens ({len(over)} such row(s)), but {way_on}")
     return Dataset.from_list(examples)
 
 
