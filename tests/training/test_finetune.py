@@ -24,6 +24,7 @@ from ftkit.models.load import load_tokenizer
 from ftkit.runs.documents import Mark, RunRecord, TaskOfRun
 from ftkit.runs.run import Run, all_runs, open_run, unfinished_run
 from ftkit.training.finetune import last_checkpoint, train
+from ftkit.training.plan import example_lengths
 from ftkit.training.trainer import LengthBatches, completion_loss, count_longest_completion, make_trainer, training_data
 
 
@@ -250,7 +251,7 @@ def test_the_command_checks_every_row_once_and_loads_one_tokenizer(tiny_task, ti
     )
     two_steps = Choice(tiny_choice.profile.with_changes(max_steps=2, checkpoint_steps=2), "a test")
     monkeypatch.setattr("ftkit.common.profiles.choose_profile", lambda name: two_steps)
-    run = _train(str(tiny_task.folder), None, None, fresh=True)
+    run = _train(str(tiny_task.folder), None, {}, fresh=True)
     assert run.finished
     assert len(rows) == len(set(rows)) == 48 + 8 + 12
     assert len(tokenizers) == 1
@@ -258,8 +259,10 @@ def test_the_command_checks_every_row_once_and_loads_one_tokenizer(tiny_task, ti
 
 def test_a_row_longer_than_the_profile_takes_is_named(tiny_task, tiny_choice, runs):
     short = Choice(tiny_choice.profile.with_changes(max_length=100), "a test")
-    with pytest.raises(KitError, match=r"train\.jsonl, row desk-\d+: \d+ tokens \(\d+ such row\(s\)\), but profile ci takes 100.* --length \d+"):
+    with pytest.raises(KitError, match=r"train\.jsonl, row desk-\d+: \d+ tokens \(\d+ such row\(s\)\)") as refused:
         train(tiny_task, short)
+    longest = max(example_lengths(tiny_task, tiny_choice.profile)[0])
+    assert f"but profile ci takes 100. Shorten them, or: ftkit train --length {longest}" in str(refused.value)
     assert not runs.exists()
 
 
