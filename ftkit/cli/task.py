@@ -47,8 +47,8 @@ def _opened(name: str) -> tuple[Task, Path | None]:
     if path.suffix == ".jsonl":
         if not path.is_file():
             raise KitError(f"{path} is missing.")
-        return load_task(path.parent), path
-    return load_task(name), None
+        return load_task(path.parent, to_clean=True), path
+    return load_task(name, to_clean=True), None
 
 
 @app.command()

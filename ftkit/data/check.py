@@ -167,7 +167,7 @@ def _check_values(checked: Checked) -> Iterator[Finding]:
             cases = tuple(f"{old!r} and {new!r}" for old, new in merges.items())
             text = f"{name}: {len(cases)} value(s) differ from another only in spelling"
             fix = "Make them one: ftkit task clean --merge-spelling, or --merge OLD=NEW."
-            yield Finding("spelling", False, text, fix, cases)
+            yield Finding("spelling", False, text, fix, cases, gate=any(old != old.strip() for old in merges))
     texts = [task.target] if task.kind == "text" else [f.name for f in task.fields if f.type == "string"]
     for name in (*closed, *texts):
         if missing := find_missing(values_of(task, name, rows)):

@@ -28,8 +28,11 @@ WANTED = {
 }
 
 
-def read_description(folder: Path) -> Task:
-    """The task that a folder's `task.toml` describes. Raises `KitError` naming the file, the key and what is wrong."""
+def read_description(folder: Path, to_clean: bool = False) -> Task:
+    """The task that a folder's `task.toml` describes. Raises `KitError` naming the file, the key and what is wrong.
+
+    `to_clean` lets values pass that cleaning mends: those with spaces at their ends.
+    """
     path = folder / "task.toml"
     try:
         table = tomllib.loads(read_text(path))
@@ -39,7 +42,7 @@ def read_description(folder: Path) -> Task:
     if form not in list(ANSWER_FORMS):
         raise KitError(f"{path}: answer_form {form!r} is not one of {', '.join(ANSWER_FORMS)}.")
     task = replace(_described(table, path), folder=folder, answer_form=ANSWER_FORMS[form])
-    if problem := next(_contradictions(task), None):
+    if problem := next(_contradictions(task, to_clean), None):
         raise KitError(f"{path}: {problem}.")
     return task
 
@@ -71,7 +74,7 @@ def _as_toml(value: Any) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def _contradictions(task: Task) -> Iterator[str]:
+def _contradictions(task: Task, to_clean: bool) -> Iterator[str]:
     """What is wrong in a task whose keys have the right types, a sentence each."""
     if problem := folder_name_problem(task.name):
         yield f"name {task.name!r} {problem}. Runs and exports become folders of that name; `title` may be any text"
@@ -83,14 +86,14 @@ def _contradictions(task: Task) -> Iterator[str]:
         yield "a task of kind json needs [[fields]]"
     if task.kind == "label" and not task.labels:
         yield "a task of kind label needs labels = [...]"
-    yield from _faults_of_values("labels", task.labels)
+    yield from _faults_of_values("labels", task.labels, to_clean)
     if twice := _first_twice([f.name for f in task.fields]):
         yield f"[[fields]] holds the name {twice[0]!r} twice"
     for number, f in enumerate(task.fields, 1):
-        yield from (f"[[fields]] {number}, {f.name!r}: {fault}" for fault in _faults_of_field(f))
+        yield from (f"[[fields]] {number}, {f.name!r}: {fault}" for fault in _faults_of_field(f, to_clean))
 
 
-def _faults_of_field(f: Field) -> Iterator[str]:
+def _faults_of_field(f: Field, to_clean: bool) -> Iterator[str]:
     if not f.name.strip():
         yield "name is empty"
     if f.type not in FIELD_TYPES:
@@ -98,7 +101,7 @@ def _faults_of_field(f: Field) -> Iterator[str]:
     if f.type in ("choice", "set"):
         if not f.values:
             yield f"a field of type {f.type} needs values = [...]"
-        yield from _faults_of_values("values", f.values)
+        yield from _faults_of_values("values", f.values, to_clean)
     if f.type == "pattern" and not f.pattern:
         yield 'a field of type pattern needs pattern = "..."'
     try:
@@ -107,11 +110,13 @@ def _faults_of_field(f: Field) -> Iterator[str]:
         yield f"pattern {f.pattern!r} is no regular expression ({error})"
 
 
-def _faults_of_values(key: str, values: Sequence[str]) -> Iterator[str]:
+def _faults_of_values(key: str, values: Sequence[str], to_clean: bool) -> Iterator[str]:
     """An answer is read without spaces at its ends: a value with some could never be given."""
     for value in values:
-        if value != value.strip() or not value:
-            yield f"{key} holds {value!r}: " + ("take away the spaces at its ends" if value.strip() else "it is empty")
+        if not value.strip():
+            yield f"{key} holds {value!r}: it is empty"
+        elif value != value.strip() and not to_clean:
+            yield f"{key} holds {value!r}: take away the spaces at its ends, or let ftkit task clean do it"
     if twice := _first_twice(values):
         yield f"{key} holds {twice[0]!r} twice"
 

@@ -200,11 +200,11 @@ def find_task(name: str | Path = "desk") -> Path:
     return folder
 
 
-def load_task(name: str | Path = "desk") -> Task:
-    """Read a task's description. Raises `KitError` naming the file and what is wrong in it."""
+def load_task(name: str | Path = "desk", to_clean: bool = False) -> Task:
+    """Read a task's description. Raises `KitError` naming the file and what is wrong in it, but for what cleaning mends."""
     from ftkit.data.description import read_description  # pydantic takes a tenth of a second
 
-    return read_description(find_task(name))
+    return read_description(find_task(name), to_clean)
 
 
 @dataclass(frozen=True)

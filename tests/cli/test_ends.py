@@ -103,7 +103,7 @@ def test_standard_input_and_output_may_be_closed(signs, tmp_path):
     done = shell(f"FTKIT task new {tmp_path / 'new'} --from {signs} <&-")
     assert done.returncode == 0 and load_task(tmp_path / "new").labels, done.stderr
     path = tmp_path / "odd.csv"
-    path.write_text("one,two\n" + "\n".join(f"some words {n},{n % 2}" for n in range(20)), encoding="utf-8")
+    path.write_text("one,two\n" + "\n".join(f"{n},{n + 1}" for n in range(20)), encoding="utf-8")
     asked = shell(f"FTKIT task new {tmp_path / 'odd'} --from {path} <&-")  # nobody can be asked for the columns
     assert asked.returncode == 2 and b"say which is the message" in asked.stderr and b"Traceback" not in asked.stderr
     silent = shell("FTKIT --version <&- >&- 2>&-")

@@ -8,7 +8,8 @@ from ftkit.data.task import load_task
 def make_task(folder, rows, kind="label", prompt="Label the text. Answer with one of: {labels}.", fields="", **others):
     """A task folder of (message, answer) rows; `others` are the rows of validation and test."""
     folder.mkdir()
-    labels = sorted({answer for _, answer in rows if isinstance(answer, str)}) if kind == "label" else []
+    answers = {answer for _, answer in rows if isinstance(answer, str) and answer.strip()}
+    labels = sorted(answers) if kind == "label" else []
     text = f'name = "{folder.name}"\nkind = "{kind}"\nmax_message_characters = 300  # a comment\n'
     text += f"system_prompt = {json.dumps(prompt.format(labels=', '.join(labels)), ensure_ascii=False)}\n"
     text += f"labels = {json.dumps(labels, ensure_ascii=False)}\n" if labels else ""
@@ -18,4 +19,4 @@ def make_task(folder, rows, kind="label", prompt="Label the text. Answer with on
         some = rows if split == "train" else others.get(split) or [(text, rows[0][1]) for text in default[split]]
         given = [{"id": f"{split}-{n}", "message": m, "target": a} for n, (m, a) in enumerate(some)]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
-    return load_task(folder)
+    return load_task(folder, to_clean=True)

@@ -259,7 +259,7 @@ def brought(name, folder, **options):
     """The task that `task new` makes of an input, and what cleaning makes of it: (the task, its rows, the cleaned task)."""
     made, _ = new(name, **options)
     write_task(made, name, folder)
-    task = load_task(folder)
+    task = load_task(folder, to_clean=True)
     return task, {row["id"]: row for split in made.splits.values() for row in split}, clean_task(task)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ftkit.common.profiles import read_profiles
+from ftkit.data.prompt import prompt_ids
 from ftkit.data.task import load_task
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Drafts, Streamer
@@ -324,13 +324,12 @@ def _answers(answerer: Answerer) -> tuple[list[str], tuple[list[str], bool]]:
     """Two prompts of different lengths answered by both sides: in batches, and streamed one by one."""
     chats = [[{"role": "user", "content": text}] for text in ("Table for 4 on Friday?", "Where are you?")]
     answers = {side: answerer.complete(chats, side) for side in (TUNED, BASE)}
-    generation = copy.deepcopy(answerer.model.generation_config)
-    streamer = Streamer(answerer.model, answerer.model.config, generation, answerer.tokenizer, Drafts([]))
+    model, tokenizer = answerer.model, answerer.tokenizer
+    penalty = model.generation_config.repetition_penalty or 1.0
+    streamer = Streamer(model, model.config, tokenizer, answerer.ends, penalty, Drafts([]))
     alone = []
     for chat in chats:
-        growing = streamer.begin(
-            answerer.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False), 4, 0.0
-        )
+        growing = streamer.begin(prompt_ids(tokenizer, chat), 4, 0.0)
         while not growing.over:
             growing.step()
         alone.append(growing.answer(TUNED).text)
