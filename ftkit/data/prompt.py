@@ -12,7 +12,6 @@ from ftkit.models.chat_template import answer_borders
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
 Messages = list[dict[str, str]]
 
 

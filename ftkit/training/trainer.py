@@ -40,14 +40,13 @@ def training_data(
     rows = task.rows("train") if rows is None else rows
     examples = [encoded_example(tokenizer, task, row) for row in rows]
     context = context_length(load_config(profile.model)) or profile.max_length
-    over = [n for n, example in enumerate(examples) if example["length"] > min(profile.max_length, context)]
-    if over:
-        longest = max(examples[n]["length"] for n in over)
+    if over := [n for n, example in enumerate(examples) if example["length"] > min(profile.max_length, context)]:
+        n, longest = over[0], max(examples[n]["length"] for n in over)
         way_on = f"profile {profile.name} takes {profile.max_length}. Shorten them, or: ftkit train --length {longest}"
         if longest > context:
             way_on = f"{profile.model} reads {context} at once. Shorten them, or take a model that reads more."
-        first = f"{task.folder / 'train.jsonl'}, row {rows[over[0]].get('id', over[0] + 1)}"
-        raise KitError(f"{first}: {examples[over[0]]['length']} tokens ({len(over)} such row(s)), but {way_on}")
+        size = f"{examples[n]['length']} tokens ({len(over)} such row(s)), but {way_on}"
+        raise KitError(f"{task.folder / 'train.jsonl'}, row {rows[n].get('id', n + 1)}: {size}")
     return Dataset.from_list(examples)
 
 
