@@ -31,6 +31,10 @@ app = typer.Typer(help="Make, check and clean the data of a task.", no_args_is_h
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", "-p", help="cpu, ci, t4 or big; left out, chosen by hardware")
 ]
+HeaderOption = Annotated[bool | None, typer.Option(help="whether the first line names the columns; left out, looked for")]
+PartOption = Annotated[
+    str | None, typer.Option(help="a workbook's sheet, the key of a list in JSON, or a hub dataset's configuration")
+]
 TaskArgument = Annotated[
     str,
     typer.Argument(
@@ -225,13 +229,9 @@ def new(
     max_message_characters: Annotated[int, typer.Option(min=1, help="longer messages are set aside")] = 4000,
     encoding: Annotated[str | None, typer.Option(help="of a text file; left out, looked for")] = None,
     delimiter: Annotated[str | None, typer.Option(help="of a CSV file; left out, looked for")] = None,
-    header: Annotated[
-        bool | None, typer.Option(help="whether the first line names the columns; left out, looked for")
-    ] = None,
+    header: HeaderOption = None,
     quotes: Annotated[bool, typer.Option(help="whether quotes in a CSV file hold a field together")] = True,
-    part: Annotated[
-        str | None, typer.Option(help="a workbook's sheet, the key of a list in JSON, or a hub dataset's configuration")
-    ] = None,
+    part: PartOption = None,
     split: Annotated[str, typer.Option(help="of a hub dataset or a folder of datasets")] = "train",
     seed: Annotated[int, typer.Option(help="of the split")] = 17,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be made, and write nothing")] = False,
@@ -264,10 +264,15 @@ def new(
         print("Nothing was written.")
         raise typer.Exit(1)
     write_task(made, Path(source).name if Path(source).exists() else source, folder)
+    _print_written(made, folder, time.monotonic() - began)
+
+
+def _print_written(made: NewTask, folder: Path, seconds: float) -> None:
+    """Where the rows went, and what comes next."""
     counts = ", ".join(f"{len(rows):,} {split}" for split, rows in made.splits.items())
     if made.rejected:
         print(f"{len(made.rejected):,} row(s) set aside: {folder / 'rejected.jsonl'}")
-    print(f"{folder}: {counts} ({time.monotonic() - began:.0f} s). Look at its task.toml.")
+    print(f"{folder}: {counts} ({seconds:.0f} s). Look at its task.toml.")
     say_next("ftkit", "task", "check", folder)
 
 
