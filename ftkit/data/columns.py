@@ -13,7 +13,6 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump
-from ftkit.data.faults.answers import spelling_key
 from ftkit.data.formats.table import Table, too_few
 from ftkit.data.task import Field, Kind, Row
 
@@ -256,24 +255,3 @@ def read_object(text: str) -> Any:
             return text
         return value if isinstance(value, dict) else text
     return text
-
-
-def odd_values(name: str, values: Sequence[str]) -> list[str]:
-    """Remarks on a closed set: values that differ only in spelling, and values that look like missing ones."""
-    counts = Counter(values)
-    alike: dict[str, list[str]] = {}
-    for value in sorted(counts):
-        alike.setdefault(spelling_key(value) or value, []).append(value)
-    remarks = [
-        f"{name}: {', '.join(f'{value!r} ({counts[value]:,})' for value in some)} differ only in spelling. "
-        "To merge them: ftkit task clean --merge-spelling"
-        for some in alike.values()
-        if len(some) > 1
-    ]
-    absent = [value for value in counts if value.casefold() in MISSING]
-    if absent:
-        shown = ", ".join(f"{value!r} ({counts[value]:,})" for value in absent)
-        remarks.append(
-            f"{name}: {sum(counts[v] for v in absent):,} row(s) look like missing ones: {shown}. Kept as they are"
-        )
-    return remarks

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import new_folder, write_jsonl
-from ftkit.data.columns import Values, as_text, guess_fields, guess_kind, is_missing, odd_values, read_object
+from ftkit.data.columns import Values, as_text, guess_fields, guess_kind, is_missing, read_object
 from ftkit.data.formats.table import SMALLEST, Rejected, Table, set_aside, too_few
 from ftkit.data.prompt import prompt_text, training_example
 from ftkit.data.similarity import groups
 from ftkit.data.task import SPLITS, Field, Kind, Row, Task, labels_of
+from ftkit.data.values import odd_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

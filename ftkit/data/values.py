@@ -134,3 +134,21 @@ def find_missing(values: Sequence[Any]) -> dict[str, int]:
     if not real or (len(missing) == 1 and max(missing.values()) >= min(real)):
         return {}
     return missing
+
+
+def odd_values(name: str, values: Sequence[str]) -> list[str]:
+    """Remarks on a closed set: values that differ only in spelling, and values that look like missing ones."""
+    counts = Counter(values)
+    spelled: dict[str, list[str]] = {}
+    for value in sorted(counts):
+        spelled.setdefault(spelling_key(value) or value, []).append(value)
+    remarks = [
+        f"{name}: {', '.join(f'{value!r} ({counts[value]:,})' for value in some)} differ only in spelling. "
+        "To merge them: ftkit task clean --merge-spelling"
+        for some in spelled.values()
+        if len(some) > 1
+    ]
+    if missing := find_missing(values):
+        shown = ", ".join(f"{value!r} ({n:,})" for value, n in missing.items())
+        remarks.append(f"{name}: {sum(missing.values()):,} row(s) look like missing ones: {shown}. Kept as they are")
+    return remarks
