@@ -225,7 +225,10 @@ def _look_for_swallowed(records: list[Record], dialect: Dialect) -> Iterator[Rec
     for record in records:
         inside = [split_line(line, dialect) for line in split_lines(record.text)[:-1]]
         alike = [values for values in inside if len(values) == len(record.values) == len(often)]
-        known = sum(any(often[n][value] > 1 and value.strip() for n, value in enumerate(values)) for values in alike)
+        known = sum(
+            any(value.strip() and (often[n][value] > 1 or value == record.values[n]) for n, value in enumerate(values))
+            for values in alike
+        )
         if inside and not record.remark and (known >= 0.8 * len(inside) or len(alike) > max(MANY, 0.8 * len(inside))):
             record = replace(record, remark=SWALLOWED)  # said, and still one field: it is well formed
         yield record
