@@ -262,6 +262,75 @@ def test_a_form_of_conversation_or_instruction_is_recognized(row, message, targe
 
 
 @pytest.mark.parametrize(
+    ("text", "mark"),
+    [
+        ("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{q}<|eot_id|>"
+         "<|start_header_id|>assistant<|end_header_id|>\n\n{a}<|eot_id|>", "<|start_header_id|>"),
+        ("<bos><start_of_turn>user\n{q}<end_of_turn>\n<start_of_turn>model\n{a}<end_of_turn>\n", "<start_of_turn>"),
+        ("<|user|>\n{q}</s>\n<|assistant|>\n{a}</s>\n", "<|assistant|>"),
+        ("<|prompter|>{q}<|endoftext|><|assistant|>{a}<|endoftext|>", "<|assistant|>"),
+        ("Human: {q}\n\nAssistant: {a}", "Assistant:"),
+        ("Q: {q}\nA: {a}", "A:"),
+    ],
+)  # fmt: skip
+def test_chats_in_one_text_are_read_by_the_marks_of_many_templates(tmp_path, text, mark):
+    rows = [(f"Where is parcel {n}?\nIt is late: a week.", f"On its way, {n}.") for n in range(10)]
+    data = "\n".join(json.dumps({"text": text.format(q=q, a=a)}) for q, a in rows)
+    table, prompt = recognize(read(tmp_path, "in.jsonl", data))
+    assert [tuple(row) for row in values(table)] == rows and prompt is None
+    assert any(f"marks like {mark}" in remark for remark in table.remarks)
+
+
+def test_text_around_the_marks_of_a_chat_is_not_lost(tmp_path):
+    told, pair = "Below is an instruction.", "### Instruction:\nSort {n}\n\n### Response:\nbox {n}"
+    texts = [f"{told}\n\n{pair.format(n=n)}" for n in range(12)]
+    texts[3] = "### Instruction:\nSort 3\n\n### Response:\nbox 3"
+    table, prompt = recognize(read(tmp_path, "in.jsonl", "\n".join(json.dumps({"text": text}) for text in texts)))
+    assert len(table.rows) == 12 and prompt is None  # two system prompts: each stands before its own row
+    assert table.rows[0][1]["message"] == f"{told}\n\nSort 0" and table.rows[3][1]["message"] == "Sort 3"
+    stray = ["<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"] * 12
+    stray[5] = stray[5].replace("<|im_start|>assistant", "by the way\n<|im_start|>assistant")
+    table, _ = recognize(read(tmp_path, "in.jsonl", "\n".join(json.dumps({"text": text}) for text in stray)))
+    assert len(table.rows) == 11 and table.rejected[0]["reason"] == "column 'text': text outside of the marks: 'by the way'"
+
+
+def test_what_stands_above_a_table_is_left_out_and_said(tmp_path):
+    rows = [f"It is late {n}, a week,{'ab'[n % 2]}" for n in range(20)]
+    table = [f'"{row[:-2]}",{row[-1]}' for row in rows]
+    expected = [[row[:-2], row[-1]] for row in rows]
+    for above in ("Export of 1 May\n\n", "# made by a tool\n", "Complaints,\n"):
+        got = read(tmp_path, "in.csv", above + "\n".join(["text,label", *table]))
+        assert values(got) == expected and got.columns == ["text", "label"]
+        assert sum("stands above the table: left out" in remark for remark in got.remarks) == 1
+    alone = read(tmp_path, "in.csv", "text\n" + "\n".join(f"line {n}" for n in range(20)))
+    assert alone.columns == ["text"] and len(alone.rows) == 20  # one column: nothing stands above it
+    got = read(tmp_path, "in.csv", '"sep=;"\n' + "\n".join(["text;label", *(f"{r[:-2]};{r[-1]}" for r in rows)]))
+    assert values(got) == expected
+
+
+def test_commas_of_sentences_are_no_separators_where_another_sign_separates(tmp_path):
+    rows = [[f"Well, it is late, {n} days now", "ab"[n % 2]] for n in range(20)]
+    got = read(tmp_path, "in.csv", "\n".join(";".join(row) for row in rows), header=False)
+    assert values(got) == rows and got.remarks[0] == "separator semicolon"
+
+
+def test_the_keys_of_an_only_column_of_objects_are_the_columns(tmp_path):
+    data = "\n".join(json.dumps({"translation": {"en": f"one {n}", "de": f"eins {n}"}}) for n in range(10))
+    table = read(tmp_path, "in.jsonl", data)
+    assert table.columns == ["en", "de"] and table.rows[0][1] == {"en": "one 0", "de": "eins 0"}
+    assert table.remarks == ["the only column, 'translation', holds objects: their keys are the columns"]
+
+
+def test_a_zero_byte_sets_its_row_aside(tmp_path):
+    data = b"text,label\n" + b"".join(b"a plain sentence number %d,x\n" % n for n in range(60))
+    table = read(tmp_path, "in.csv", data.replace(b"number 7,", b"number \x007,"))
+    assert len(table.rows) == 59 and [entry["line"] for entry in table.rejected] == [9]
+    assert "byte of value 0" in table.rejected[0]["reason"]
+    with pytest.raises(KitError, match="a binary file"):
+        read(tmp_path, "in.csv", bytes(range(256)) * 40)
+
+
+@pytest.mark.parametrize(
     ("turns", "reason"),
     [
         (TURNS * 2, "it has 2 questions and 2 answers: a conversation of several turns"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def _without_mark(path: Path, data: bytes) -> tuple[str, list[str]]:
             return data.decode(name), [f"encoding {name}: every other byte is zero"]
         except UnicodeDecodeError:
             pass
+    if data.count(0) < len(data) / 1000:  # a text with a few bytes that do not belong there: their rows are set aside later
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode("utf-8"), []
     what = next((what for start, what in ARCHIVES.items() if data.startswith(start)), "a binary file")
     raise KitError(f"{path} is {what}, not text. A .csv, .jsonl, .json, .xlsx or .parquet file is taken.")
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from ftkit.common.errors import KitError
@@ -15,6 +16,7 @@ from ftkit.data.formats.table import Reading, Table, set_aside
 
 SEPARATORS = ",;\t|^~\x1f\x01¦"
 SAMPLE_LINES = 300
+TITLES = 5  # records above the header, at most
 FAR = 200  # lines after which the end of an open quote is not looked for any more
 MANY = 5  # lines of one quoted field that could be rows of their own, from which this is worth a remark
 SWALLOWED = "one quoted field, though its lines look like rows: is a quote too many? (--no-quotes: a quote is a character)"
@@ -66,10 +68,11 @@ def read_delimited(path: Path, text: str, told: Reading) -> Table:
     records = [record for record in read_records(lines, start, dialect) if any(v.strip() for v in record.values)]
     if not records:
         raise KitError(f"{path} is empty.")
+    above, records = _skip_titles(records)
     has_header, why = (told.header, "as told") if told.header is not None else look_for_header(records)
     width = len(records[0].values)
     names = records[0].values if has_header else [""] * width
-    table = Table(path.name, _header(path, names), [], [], [str(dialect)], typed=False)
+    table = Table(path.name, _header(path, names), [], [], [str(dialect), *above], typed=False)
     if not has_header:
         table.remarks.append(f"no header: {why}; the first line is a row, the columns are numbered (--header if it is one)")
     _fill(table, list(_look_for_swallowed(records[has_header:], dialect)), dialect)
@@ -83,10 +86,34 @@ def split_lines(text: str) -> list[str]:
     return list(io.StringIO(text, newline="" if alone > text.count("\n") else "\n"))
 
 
+def _skip_titles(records: list[Record]) -> tuple[list[str], list[Record]]:
+    """(remarks, the records from the header on): what stands above a table, such as a title, has one field and no more.
+
+    That is so where nearly all records have more fields, or where the next one has the usual names of columns.
+    """
+    from ftkit.data.columns import is_known_name
+
+    widths = Counter(len(record.values) for record in records)
+    usual, count = widths.most_common(1)[0]
+    above = 0
+    for record, following in pairwise(records[: TITLES + 1]):
+        alone = sum(bool(value.strip()) for value in record.values) == 1
+        narrow = len(record.values) == 1 < usual and count >= 0.8 * (len(records) - TITLES)
+        padded = len(record.values) > 1 and any(is_known_name(value, whole=True) for value in following.values)
+        if not alone or any(is_known_name(value, whole=True) for value in record.values) or not (narrow or padded):
+            break
+        above += 1
+    remarks = [
+        f"line {record.lines}, {''.join(record.values).strip()[:60]!r}, stands above the table: left out"
+        for record in records[:above]
+    ]
+    return remarks, records[above:]
+
+
 def _named_separator(lines: list[str]) -> tuple[int, str | None]:
     """(the line where the table begins, its separator where the file says so: Excel's first line `sep=;`)."""
-    match = re.fullmatch(r"\s*sep=(.)\s*", lines[0], re.IGNORECASE) if lines else None
-    return (1, match[1]) if match else (0, None)
+    match = re.fullmatch(r"\s*(\"?)sep=(.)\1\s*", lines[0], re.IGNORECASE) if lines else None
+    return (1, match[2]) if match else (0, None)
 
 
 def choose_dialect(lines: list[str], separator: str | None = None, quotes: bool = True) -> Dialect:
@@ -112,7 +139,9 @@ def _fit(sample: list[str], dialect: Dialect) -> tuple[float, int]:
     odd = [record for record in records if record.fault or record.remark] + spaced
     widths = Counter(len(record.values) for record in records if record not in odd)
     width, count = widths.most_common(1)[0] if widths else (0, 0)
-    return (count / len(records) if width > 1 else 0.0, width)
+    prose = sum(any(value[:1] == " " for value in record.values[1:]) for record in records) > 0.5 * len(records)
+    # a space after each separator: commas of sentences, unless nothing else separates
+    return (count / len(records) / (2 if prose else 1) if width > 1 else 0.0, width)
 
 
 def read_records(lines: list[str], start: int, dialect: Dialect) -> Iterator[Record]:

@@ -13,6 +13,7 @@ from ftkit.data.formats.json_text import read_json
 from ftkit.data.formats.table import Reading, Table, set_aside
 from ftkit.data.task import HALF_CHARACTER
 
+NUL = "it holds a byte of value 0, which no text has: remove it, or the line"
 DETACHED = "it holds a byte that is not UTF-8 (0x{}): save the file as UTF-8 again, or mend the line"
 
 
@@ -28,13 +29,23 @@ def read_table(source: str, told: Reading | None = None) -> Table:
         if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix:
             from ftkit.data.formats.columnar import read_hub
 
-            return read_hub(source, told)
+            return _open_only_column(read_hub(source, told))
         raise KitError(f"{source} is missing: neither a file nor the id of a dataset on the hub (owner/name).")
     if path.is_dir():
         from ftkit.data.formats.columnar import read_saved
 
-        return read_saved(path, told)
-    return _read_file(path, told)
+        return _open_only_column(read_saved(path, told))
+    return _open_only_column(_read_file(path, told))
+
+
+def _open_only_column(table: Table) -> Table:
+    """Where the only column holds objects, as files of translations have it, their keys become the columns."""
+    (only,) = table.columns if len(table.columns) == 1 else (None,)
+    if only is not None and table.rows and all(isinstance(row.get(only), dict) for _, row in table.rows):
+        table.rows = [(line, row[only]) for line, row in table.rows]
+        table.columns = list(dict.fromkeys(key for _, row in table.rows for key in row))
+        table.remarks.append(f"the only column, {only!r}, holds objects: their keys are the columns")
+    return table
 
 
 def _read_file(path: Path, told: Reading) -> Table:
@@ -79,11 +90,14 @@ def _is_workbook(path: Path) -> bool:
 
 
 def _set_half_characters_aside(table: Table) -> None:
-    """Set rows aside that hold a byte which no character could be made of."""
+    """Set rows aside that hold a byte which no character could be made of, or a zero."""
     good = []
     for line, row in table.rows:
         text = "".join(value for value in row.values() if isinstance(value, str))
         match = None if text.isascii() else HALF_CHARACTER.search(text)
+        if "\0" in text:
+            table.rejected.append(set_aside(line, NUL, row))
+            continue
         if match and "\udc80" <= match[0] <= "\udcff":
             table.rejected.append(set_aside(line, DETACHED.format(f"{ord(match[0]) - 0xDC00:02x}"), row))
         else:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from ftkit.common.errors import KitError
@@ -37,10 +38,28 @@ def _headed(names: str) -> re.Pattern[str]:
     return re.compile(rf"###\s*({names})\s*:\s*(.*?)\s*(?=###\s*(?:{names})\s*:|\Z)", re.DOTALL)
 
 
+def _begun(names: str) -> re.Pattern[str]:
+    """Texts after the name of whoever speaks, at a line's beginning, such as "Human:": (name, text) of each."""
+    return re.compile(rf"^({names}):[ \t]*(.*?)\s*(?=^(?:{names}):|\Z)", re.DOTALL | re.MULTILINE)
+
+
+BARE = re.compile(
+    r"</?s>|<\|(?:begin_of_text|end_of_text|endoftext|end|eot_id|im_end)\|>|<(?:bos|eos|pad)>"
+)  # around the turns
 MARKS = {  # how tools write a whole chat into one text: what finds its turns, by the mark that they begin with
     "<|im_start|>": re.compile(r"<\|im_start\|>(system|user|assistant)\n(.*?)(?:<\|im_end\|>\s*|\Z)", re.DOTALL),
+    "<|start_header_id|>": re.compile(
+        r"<\|start_header_id\|>(system|user|assistant)<\|end_header_id\|>\s*(.*?)\s*(?:<\|eot_id\|>|\Z)", re.DOTALL
+    ),
+    "<start_of_turn>": re.compile(r"<start_of_turn>(user|model)\n(.*?)\s*(?:<end_of_turn>|\Z)", re.DOTALL),
+    "<|assistant|>": re.compile(
+        r"<\|(system|user|prompter|assistant)\|>\s*(.*?)\s*(?=</s>|<\|end(?:oftext)?\|>|<\|(?:system|user|prompter|assistant)\|>|\Z)",
+        re.DOTALL,
+    ),
     "### Human:": _headed("Human|Assistant|System"),
     "### Instruction:": _headed("Instruction|Input|Response"),
+    "Assistant:": _begun("System|Human|User|Assistant"),
+    "A:": _begun("Q|A"),
     "[INST]": re.compile(r"()\[INST\]\s*(.*?)\s*\[/INST\]\s*(.*?)\s*(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL),
 }
 
@@ -263,20 +282,30 @@ def _marked_text(table: Table) -> Form | None:
 
 
 def _read_marked(row: Row, *, column: str, pattern: re.Pattern[str]) -> Chat:
-    chat = Chat()
-    for match in pattern.finditer(_filled(row, column)):
+    text = _filled(row, column)
+    before, *outside = [BARE.sub("", part).strip() for part in _between(pattern, text)]
+    if any(outside):
+        raise _NotTaken(f"column {column!r}: text outside of the marks: {next(filter(None, outside))[:60]!r}")
+    chat = Chat(system=before)
+    for match in pattern.finditer(text):
         role, text = match[1].casefold(), match[2]
         if not role:  # [INST] holds a question, what follows it is the answer
             system = re.match(r"<<SYS>>\s*(.*?)\s*<</SYS>>\s*", text, re.DOTALL)
-            chat.system = system[1] if system else chat.system
+            chat.system = "\n\n".join(filter(None, (chat.system, system[1]))) if system else chat.system
             chat.turns += [("user", text[system.end() if system else 0 :]), ("assistant", match[3])]
         elif role == "system":
-            chat.system = text.strip()
+            chat.system = "\n\n".join(filter(None, (chat.system, text.strip())))
         elif role == "input" and chat.turns:
             chat.turns[-1] = ("user", f"{chat.turns[-1][1]}\n\n{text}" if text else chat.turns[-1][1])
         else:
-            chat.turns.append(("assistant" if role in ("assistant", "response") else "user", text))
+            chat.turns.append(("assistant" if role in ("assistant", "response", "model", "a") else "user", text))
     return chat
+
+
+def _between(pattern: re.Pattern[str], text: str) -> list[str]:
+    """What stands before, between and after a pattern's matches."""
+    ends = [(0, 0), *(match.span() for match in pattern.finditer(text)), (len(text), len(text))]
+    return [text[end:start] for (_, end), (start, _) in pairwise(ends)]
 
 
 _FORMS: tuple[tuple[str, Callable[[Table], Form | None]], ...] = (
