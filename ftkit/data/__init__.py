@@ -10,9 +10,10 @@ from ftkit.common.faces import face
 __getattr__, __dir__ = face(
     __name__,
     {
-        "task": "Field Task find_task labels_of load_task",
+        "task": "Field Task find_task load_task",
         "prompt": "chat_prompt completion_text example_ids parse_answer prompt_ids prompt_text training_example",
         "similarity": "groups plain similar_pairs",
+        "values": "labels_of",
         "check": "check_task gate simple_model suspicious",
         "clean": "clean_task write_cleaned",
     },

@@ -17,10 +17,11 @@ from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
 from ftkit.common.sample_size import rows_needed, widest_half
 from ftkit.data.faults import find_cut_off, find_foreign, find_markup, find_personal_data, repair_answer, split_words
+from ftkit.data.formats.own import Line, read_lines
 from ftkit.data.prompt import completion_text, example_ids
 from ftkit.data.similarity import similar_pairs
-from ftkit.data.task import SPLITS, Line, Row, Task, labels_of, read_lines
-from ftkit.data.values import alike, closed_values, find_missing, values_of
+from ftkit.data.task import SPLITS, Row, Task
+from ftkit.data.values import alike, closed_values, find_missing, labels_of, values_of
 
 FOLDS = 5
 DIFFERENCE = 0.1  # between two models, that a test split should be able to show

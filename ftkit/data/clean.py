@@ -15,8 +15,9 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import dump, new_folder, write_jsonl
 from ftkit.common.profiles import Profile
 from ftkit.data.faults import REPAIRS, mask_personal_data, personal_values, repair_answer, repair_text
+from ftkit.data.formats.own import Line, read_lines
 from ftkit.data.similarity import similar_pairs
-from ftkit.data.task import SPLITS, Line, Row, Task, read_lines
+from ftkit.data.task import SPLITS, Row, Task
 from ftkit.data.values import Merges, find_merges, merge_answer, merge_task
 
 STEPS = {  # what `without` may name: the repairs of a message, and these

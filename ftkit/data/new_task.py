@@ -14,8 +14,8 @@ from ftkit.data.columns import Values, as_text, guess_fields, guess_kind, is_mis
 from ftkit.data.formats.table import SMALLEST, Rejected, Table, set_aside, too_few
 from ftkit.data.prompt import prompt_text, training_example
 from ftkit.data.similarity import groups
-from ftkit.data.task import SPLITS, Field, Kind, Row, Task, labels_of
-from ftkit.data.values import odd_values
+from ftkit.data.task import SPLITS, Field, Kind, Row, Task
+from ftkit.data.values import labels_of, odd_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

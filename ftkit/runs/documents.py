@@ -134,6 +134,8 @@ class Facts(Part):
     padding_loss_tokens: Count | None = Field(None, description="of these, tokens of padding: should be 0")
     rows_without_end: Count | None = Field(None, description="whole examples whose end token carries no loss")
     prompts_otherwise: Count | None = Field(None, description="prompts that are not what the model will be asked with")
+    answers: Count | None = Field(None, description="answers in the examples looked at; of conversations only")
+    answers_in_part: Count | None = Field(None, description="of these, answers that carry no loss somewhere: should be 0")
     base: Digest | None = Field(None, description="digest of the base's weights")
     loss: Literal["completion", "trl", "whole"] | None = Field(
         None,
