@@ -105,7 +105,7 @@ def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Chat, **more: Any) -> list[int]:
-    """A chat's token ids; control tokens in its contents are text. Raises `KitError` where a tokenizer cannot write one so."""
+    """A chat's token ids; control tokens in its contents are text. `KitError` where a tokenizer cannot write one as text."""
     try:
         return tokenizer.apply_chat_template(messages, sanitize_control_tokens=True, return_dict=False, **more)
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ftkit.data.conversation.expect import expect_problems
@@ -119,13 +120,21 @@ def exchanges(task: Task, rows: Sequence[Row]) -> list[Row]:
     return parts
 
 
-def said(task: Task, row: Row) -> list[tuple[str, str, Any]]:
-    """(where, what was asked, the answer) of a row: one; of a conversation one for each answer, ", turn 3" as where."""
+def said(task: Task, row: Row) -> list[tuple[int, str, Any]]:
+    """(turn, what was asked, the answer) of a row: one, its turn 0; of a conversation one for each answer.
+
+    The turn is the number, from 1, of the user's turn before the answer.
+    """
     if task.kind != "chat":
-        return [("", row[task.message], row[task.target])]
+        return [(0, row[task.message], row[task.target])]
     turns = row[task.message]
     return [
-        (f", turn {n}", turns[n - 1]["content"], turns[n]["content"])
-        for n in range(1, len(turns))
-        if turns[n]["role"] == "assistant"
+        (number, before["content"], turn["content"])
+        for number, (before, turn) in enumerate(pairwise(turns), 1)
+        if turn["role"] == "assistant"
     ]
+
+
+def at_turn(name: str, turn: int) -> str:
+    """A row's name with the number of a turn, if there is one."""
+    return f"{name}, turn {turn}" if turn else name
