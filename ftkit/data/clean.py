@@ -248,7 +248,7 @@ def _set_copies_aside(task: Task, cleaned: Cleaned, without: Collection[str]) ->
     equal: dict[tuple[int, str], list[int]] = {}  # {(the first of equal messages, split): its rows}
     for pair in repeats(task, rows):
         (first, _), (second, _) = named[pair.first], named[pair.second]
-        if pair.equal and not any(pair.turns):
+        if pair.equal and (task.kind != "chat" or rows[pair.first][task.message] == rows[pair.second][task.message]):
             equal.setdefault((pair.first, first), [pair.first])
             equal.setdefault((pair.first, second), []).append(pair.second)
         if first != second and "leaks" not in without:
@@ -259,8 +259,6 @@ def _set_copies_aside(task: Task, cleaned: Cleaned, without: Collection[str]) ->
             reasons.setdefault(pair.second, f"{what} of the {first} split{other}")
     for members in equal.values():
         answers = {dump(rows[n][task.message if task.kind == "chat" else task.target]) for n in members}
-        if len(answers) > 1 and task.kind == "chat":
-            continue  # other answers to the same turns may all be right: they are left for people
         if len(answers) > 1 and "contradictions" not in without:
             for n in members:
                 others = ", ".join(names[m] for m in members if rows[m][task.target] != rows[n][task.target])

@@ -345,6 +345,9 @@ class Evaluation(MeasuredDocument):
     models: dict[str, ModelResult]
     comparisons: dict[str, dict[str, Comparison]] = Field(description="tuned minus each other model, by metric")
     few_shot: FewShot | None = None
+    perplexity: Comparison | None = Field(
+        None, description="of the assistant's turns that stand in the data, lower is better; `n` counts conversations"
+    )
     general: Forgetting | None = None
     confusions: dict[str, Confusion] = Field(description="of the tuned model, by closed field")
     slices: list[Slice]
