@@ -74,13 +74,12 @@ def _draw_bars(result: Evaluation) -> str:
     axes.set_xlabel("% of messages (F1 in %), bars with 95 % intervals")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    main, exact = next((metric for metric in metrics if metric == "exact match"), metrics[0]), {}
+    main, shown = "exact match" if "exact match" in metrics else metrics[0], {}
     for name in ("tuned", "base"):
         score = result.models[name].scores[main]
-        exact[name] = f"{100 * score.value:.1f} ({show_interval(score.interval, '.0f')})"
-    return picture(
-        figure, f"{main[0].upper()}{main[1:]}: base {exact['base']} %, tuned {exact['tuned']} %; the other metrics likewise."
-    )
+        shown[name] = f"{100 * score.value:.1f} ({show_interval(score.interval, '.0f')})"
+    both = f"base {shown['base']} %, tuned {shown['tuned']} %"
+    return picture(figure, f"{main[:1].upper()}{main[1:]}: {both}; the other metrics likewise.")
 
 
 def _draw_calibration(calibration: Calibration) -> str:
