@@ -362,9 +362,7 @@ def add_feedback(
         raise KitError("Say where the result goes: --to FOLDER for a new task folder, or --in-place.")
     opened = load_task(task)
     if opened.kind == "chat":
-        raise KitError(
-            f"Feedback is on single messages, and {opened.name} holds conversations: write it into a row yourself."
-        )
+        raise KitError(f"Feedback is on single messages, and {opened.name} holds conversations: write a row instead.")
     sources = [file for path in files for file in feedback_files(path)]
     added = rows_of_feedback(opened, sources)
     for entry in added.refused:

@@ -78,8 +78,8 @@ def recognize(table: Table, shape: str = "auto", kind: str | None = None) -> tup
         raise KitError(f"The shape {shape!r} is not one of {', '.join(SHAPES)}.")
     if (shape == "columns" and kind != "chat") or not table.rows:
         return None
-    for kind, form_of in _FORMS:
-        if shape in ("auto", kind) and (form := form_of(table)):
+    for own_shape, form_of in _FORMS:
+        if shape in ("auto", own_shape) and (form := form_of(table)):
             return _convert(table, form, kind)
     if kind == "chat":
         raise KitError(f"{table.source} holds no conversations: a task of kind chat is made of `messages`.")
@@ -105,7 +105,8 @@ def _convert(table: Table, form: Form, kind: str | None) -> tuple[Table, str | N
     long = [entry for entry in whole if len(entry[2].turns) > 2]
     several = f"{len(long):,} of {len(whole):,} conversations have several turns"
     if kind == "chat" or (kind is None and whole and len(long) >= SEVERAL * len(whole)):
-        as_told = "as told" if kind else f"{several}; --kind text makes a task of the others alone"
+        others = "; --kind text makes a task of the others alone" if len(long) < len(whole) else ""
+        as_told = "as told" if kind else several + others
         remarks.append(f"kind chat: {as_told}")
         chats, reader = [(line, chat) for line, _, chat in whole], _conversation
     else:
