@@ -14,6 +14,7 @@ from ftkit.data.formats.export import export_task
 from ftkit.data.formats.own import read_rows
 from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import load_task
+from tests.cli.test_main import ftkit
 from tests.data.conversation.chats import SYSTEM, write_chat_task
 
 U, A, S = ({"role": role, "content": f"{role} says this"} for role in ("user", "assistant", "system"))
@@ -223,6 +224,28 @@ def test_a_system_turn_of_its_own_is_said(folder, task):
     assert finding(task, "system turns").cases == ("train-00",)
     told = "; 8 conversation(s) say what is expected of them"
     assert finding(task, "turns").text == f"2 to 6 a conversation, 4 in the middle; 99 answers{told}"
+
+
+def test_a_file_of_conversations_becomes_a_task_whole_and_near_copies_stay_in_one_split(task, tmp_path):
+    rows = [row for split in ("train", "validation", "test") for row in task.rows(split)]
+    rows[3]["messages"][0]["content"] = LONG
+    rows[40]["messages"][-2]["content"] = LONG + " Thanks!"
+    source = tmp_path / "talks.jsonl"
+    broken = [{"messages": [U, U, A]}, {"messages": [U, A, S, U, A]}, {"messages": [U, A] * 11}]
+    lines = [{"messages": [{"role": "system", "content": SYSTEM}, *row["messages"]]} for row in rows] + broken
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    done = ftkit("task", "new", tmp_path / "talks", "--from", source, "--max-turns", 20)
+    assert done.returncode == 0, done.stderr
+    assert "53 rows = 50 taken + 3 set aside" in done.stdout and "turn 3: a system turn in the middle" in done.stdout
+    assert "assistant\nNoted: " in done.stdout or "assistant: Noted: " in done.stdout  # the preview shows the history
+    made = load_task(tmp_path / "talks")
+    assert (made.kind, made.message, made.max_turns) == ("chat", "messages", 20) and made.system_prompt == ""
+    splits = {split: [row["messages"] for row in made.rows(split)] for split in ("train", "validation", "test")}
+    assert sorted(map(json.dumps, sum(splits.values(), []))) == sorted(json.dumps(line["messages"]) for line in lines[:50])
+    where = [next(split for split, some in splits.items() if lines[n]["messages"] in some) for n in (3, 40)]
+    assert where[0] == where[1]
+    shown = ftkit("task", "check", tmp_path / "talks", "-p", "ci", FTKIT_RUNS=str(tmp_path / "runs"))
+    assert "[ok]  leakage" in shown.stdout and "Traceback" not in shown.stderr
 
 
 def test_a_task_of_conversations_is_exported_as_messages_alone(task, tmp_path):
