@@ -212,7 +212,8 @@ def preview(new: NewTask, tokenizer: PreTrainedTokenizerBase | None = None, exam
             prompt = "\n".join(f"{turn['role']}: {turn['content']}" for turn in example["prompt"]) + "\nassistant: "
         if len(prompt) > 1200:
             prompt = f"{prompt[:600]}\n[... {len(prompt) - 1000:,} characters ...]\n{prompt[-400:]}"
-        parts.append(f"--- example {number}: the prompt ---\n{prompt}\n--- the completion ---\n{answer[:1200]}")
+        learned = "the last answer; every answer is learned" if new.task.kind == "chat" else "the completion"
+        parts.append(f"--- example {number}: the prompt ---\n{prompt}\n--- {learned} ---\n{answer[:1200]}")
     return "\n".join(parts)
 
 
