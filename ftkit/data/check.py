@@ -12,14 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ftkit.common.errors import Finding
+from ftkit.common.errors import Finding, KitError
 from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
 from ftkit.common.sample_size import rows_needed, widest_half
 from ftkit.data.conversation.check import check_conversations
 from ftkit.data.conversation.rows import at_turn, said
 from ftkit.data.conversation.similar import repeats
-from ftkit.data.conversation.turns import CUT
+from ftkit.data.conversation.turns import CUT, require_turns
 from ftkit.data.faults import find_cut_off, find_foreign, find_markup, find_personal_data, repair_answer, split_words
 from ftkit.data.formats.own import Line, read_lines
 from ftkit.data.prompt import completion_text, example_ids
@@ -448,6 +448,11 @@ def _check_lengths(checked: Checked, profile: Profile) -> Finding:
     from ftkit.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(profile.model)
+    try:
+        if checked.task.kind == "chat":
+            require_turns(tokenizer)
+    except KitError as error:
+        return Finding("lengths", True, f"not looked at: {error}", looked=False)
     rows = [(split, row) for split in SPLITS for row in checked.rows[split]]
     lengths = [len(example_ids(tokenizer, checked.task, row)) for _, row in rows]
     over = tuple(

@@ -110,6 +110,8 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Chat, **more: Any) ->
         return tokenizer.apply_chat_template(messages, sanitize_control_tokens=True, return_dict=False, **more)
     except ValueError as error:
         raise KitError(f"A text holds a mark that this model's tokenizer cannot write as text: {error}.") from None
+    except TemplateError as error:
+        raise KitError(f"The model's chat template refuses a chat of {len(messages)} turns: {error}.") from None
 
 
 def inner_ids(tokenizer: PreTrainedTokenizerBase, text: str, **more: Any) -> list[int]:

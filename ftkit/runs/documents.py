@@ -292,7 +292,7 @@ class Slice(Part):
     value: Any
     n: Count
     small: bool = Field(description="fewer rows than say much")
-    exact_match: Share = Field(alias="exact match")
+    exact_match: Share = Field(alias="exact match", description="of conversations: turns that meet all that is expected")
     interval: Interval
     fields: dict[str, Share]
 

@@ -75,10 +75,7 @@ def _mask(length: int, answers: Sequence[tuple[int, int]]) -> list[int]:
 def _learned(tokenizer: PreTrainedTokenizerBase, chat: list[Turn], place: int) -> tuple[list[int], list[int], int]:
     """(ids of the prompt, ids of what follows it, how many of these are the answer and its end) of the turn at `place`."""
     text = chat[place]["content"]
-    try:
-        prompt, answer = answered_ids(tokenizer, chat[:place], text)
-    except TemplateError as error:
-        raise KitError(f"The model's chat template refuses turn {place + 1} of a conversation: {error}.") from None
+    prompt, answer = answered_ids(tokenizer, chat[:place], text)
     end = answer_end(tokenizer)
     if end not in answer:
         mark = tokenizer.convert_ids_to_tokens(end)

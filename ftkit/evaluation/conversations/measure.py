@@ -20,7 +20,7 @@ from ftkit.data.conversation.turns import marked_turns
 from ftkit.data.prompt import chat_prompt, training_example
 from ftkit.data.task import Row
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
-from ftkit.evaluation.conversations.scores import ChatScores, worst_turns
+from ftkit.evaluation.conversations.scores import ChatScores, slices, worst_turns
 from ftkit.evaluation.intervals import compare_scores
 from ftkit.evaluation.metrics import perplexity
 from ftkit.evaluation.report import write_report
@@ -152,7 +152,7 @@ def evaluate_conversations(
         perplexity=likely,
         general=general(run, measured.answerer, say) if general else None,
         confusions={},
-        slices=[],
+        slices=slices(measured.task, measured.parts, measured.texts[TUNED]),
         worst=worst_turns(measured.task, measured.parts, measured.texts[TUNED]),
         seconds=round(time.monotonic() - began, 1),
     )

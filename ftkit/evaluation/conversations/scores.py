@@ -10,10 +10,11 @@ from ftkit.data.task import Row, Task
 from ftkit.evaluation.intervals import bootstrap_interval, compare_scores, compare_shares, share_interval
 from ftkit.evaluation.metrics import Statistic, chrf
 from ftkit.evaluation.metrics.expectations import met, unmet
-from ftkit.runs.documents import Comparison, Score, WrongAnswer
+from ftkit.runs.documents import Comparison, Score, Slice, WrongAnswer
 
 TURNS, FIRST, LATER, WHOLE = "turns met", "first turns met", "later turns met", "conversations met"
 WORST = 20
+SMALL = 30  # turns; a share of fewer says little
 
 
 class ChatScores:
@@ -83,6 +84,24 @@ def _of_turn(task: Task, part: Row, text: str) -> dict[str, float]:
             scores |= {TURNS: all_met, FIRST if part["answer"] == 1 else LATER: all_met}
         scores |= {aspect: float(yes) for aspect, yes in aspects.items()}
     return scores | {"chrF": chrf(text.strip(), task.answered(part))}
+
+
+def slices(task: Task, parts: Sequence[Row], texts: Sequence[str]) -> list[Slice]:
+    """The share of turns that meet what is expected of them, by topic and trap (where rows have them) and by the answer."""
+    found = []
+    for key in ("topic", "trap", "answer"):
+        values = {part[key] for part in parts if isinstance(part.get(key), str | int)}
+        for value in sorted(values, key=lambda value: (str(type(value)), value)):
+            some = [(part, text) for part, text in zip(parts, texts, strict=True) if part.get(key) == value]
+            scores = ChatScores(task, [part for part, _ in some], [text for _, text in some])
+            right = [bool(score) for _, score in scores.turns.get(TURNS, [])]
+            if right:
+                interval = scores.with_intervals()[TURNS].interval or share_interval(right)
+                share, few = sum(right) / len(right), len(right) < SMALL
+                found.append(
+                    Slice(by=key, value=value, n=len(right), small=few, exact_match=share, interval=interval, fields={})
+                )
+    return found
 
 
 def worst_turns(task: Task, parts: Sequence[Row], texts: Sequence[str], n: int = WORST) -> list[WrongAnswer]:
