@@ -247,6 +247,8 @@ def test_base_and_tuned_are_measured_on_the_same_turns(evaluation, run, task):
         assert list(model.scores) == metrics
     assert set(evaluation.comparisons) == {BASE, "base, own history", "tuned, own history"}
     assert evaluation.comparisons[BASE][TURNS].n == 8 and evaluation.perplexity.n == 8
+    parts = [(part.by, part.value, part.n) for part in evaluation.slices]
+    assert parts == [("topic", "booking", 15), ("answer", 1, 8), ("answer", 2, 5), ("answer", 3, 2)]
     assert evaluation.perplexity.second > 1 and evaluation.worst and evaluation.worst[0].wrong
     kept = (run.folder / "predictions" / "test-tuned.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(kept) == 1 + len(exchanges(task, task.rows("test")))
@@ -284,7 +286,12 @@ def test_an_evaluation_of_conversations_is_told_and_shown(evaluation, run):
     Console(file=out, width=200).print(evaluation_table(evaluation))
     assert "conversations met" in out.getvalue() and "own history" in out.getvalue()
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    assert "all 8 conversations of the test split" in page and "must: " in page and "Where it is good" not in page
+    assert (
+        "all 8 conversations of the test split" in page
+        and "must: " in page
+        and "topic: booking" in page
+        and "turns met, %" in page
+    )
     card = (run.folder / "README.md").read_text(encoding="utf-8")
     assert "| conversations met |" in card and "You are the host." in card
     compared = compare_runs(run, run, say=lambda line: None)

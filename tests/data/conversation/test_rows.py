@@ -241,9 +241,8 @@ def test_a_file_of_conversations_becomes_a_task_whole_and_near_copies_stay_in_on
     made = load_task(tmp_path / "talks")
     assert (made.kind, made.message, made.max_turns) == ("chat", "messages", 20) and made.system_prompt == ""
     splits = {split: [row["messages"] for row in made.rows(split)] for split in ("train", "validation", "test")}
-    assert sorted(json.dumps(turns) for some in splits.values() for turns in some) == sorted(
-        json.dumps(line["messages"]) for line in lines[:50]
-    )
+    taken = [json.dumps(turns) for some in splits.values() for turns in some]
+    assert sorted(taken) == sorted(json.dumps(line["messages"]) for line in lines[:50])
     where = [next(split for split, some in splits.items() if lines[n]["messages"] in some) for n in (3, 40)]
     assert where[0] == where[1]
     shown = ftkit("task", "check", tmp_path / "talks", "-p", "ci", FTKIT_RUNS=str(tmp_path / "runs"))
