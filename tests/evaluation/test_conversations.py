@@ -204,7 +204,7 @@ def test_generate_answers_conversations_of_a_file(run, task, tmp_path):
 def part(conversation, answer, expect, gold="x"):
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": gold}] * answer
     one = {"id": f"{conversation}.{answer}", "messages": turns, "answer": answer, "conversation": conversation}
-    return one | ({"expect": [expect]} if expect is not None else {})
+    return one | ({"expect": [{}] * (answer - 1) + [expect]} if expect is not None else {})
 
 
 def test_scores_are_by_turn_and_by_conversation_first_turns_apart(task):

@@ -105,8 +105,8 @@ def chat_of(system_prompt: str, asked: str | Sequence[Turn]) -> list[Turn]:
 def exchanges(task: Task, rows: Sequence[Row]) -> list[Row]:
     """The answers of rows one by one: for each answer of a conversation the conversation up to it, a row of its own.
 
-    Each keeps the number of its answer from 1 as `answer`, and what is expected of it as `expect`, a list of one. Rows of
-    the other kinds hold one answer, and stay as they are.
+    Each is a whole row, and has the number of its answer from 1 as `answer`, that of its conversation from 0 as
+    `conversation`. Rows of the other kinds hold one answer, and stay as they are.
     """
     if task.kind != "chat":
         return list(rows)
@@ -116,7 +116,7 @@ def exchanges(task: Task, rows: Sequence[Row]) -> list[Row]:
         ends = [place for place, turn in enumerate(turns, 1) if turn["role"] == "assistant"]
         for n, end in enumerate(ends, 1):
             part = {**row, "id": f"{name}, answer {n}", task.message: turns[:end], "answer": n, "conversation": number - 1}
-            parts.append(part | ({"expect": [expect[n - 1]]} if expect else {}))
+            parts.append(part | ({"expect": expect[:n]} if expect else {}))
     return parts
 
 

@@ -31,9 +31,9 @@ APART = (
     "The model's chat template writes an answer differently once others follow it: each answer is an example of its own, "
     "after the history that the model will be shown ({:,} examples from {:,} conversations)."
 )
-PROBE = [
-    {"role": role, "content": f"ftkit-{role}-{n}"} for n in (1, 2) for role in ("user", "assistant")
-]  # a conversation to see what a template makes of one
+PROBE = [  # a conversation to see what a template makes of one
+    {"role": role, "content": f"ftkit-turn-{n}"} for n, role in enumerate(("system", "user", "assistant", "user"), 1)
+]
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ def _short(text: str, length: int = 60) -> str:
 def require_turns(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise `KitError`, with the reason, for a chat template that does not show the model a whole conversation."""
     try:
-        text = tokenizer.apply_chat_template(PROBE[:3], tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(PROBE, tokenize=False, add_generation_prompt=True)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise KitError(f"The model's chat template takes no conversation of several turns: {reason}.") from None
-    places = [text.find(turn["content"]) for turn in PROBE[:3]]
+    places = [text.find(turn["content"]) for turn in PROBE]
     if -1 in places or places != sorted(places):
         lost = next((n for n, place in enumerate(places, 1) if place < 0), 2)
-        what = f"turn {lost} of 3 is {'missing in the prompt' if -1 in places else 'out of its order'}"
+        what = f"turn {lost} of {len(PROBE)} is {'missing in the prompt' if -1 in places else 'out of its order'}"
         raise KitError(f"The model's chat template does not show a whole conversation: {what}. Take another model.")
 
 

@@ -34,7 +34,7 @@ class ChatScores:
             for metric, score in _of_turn(task, part, text).items():
                 self.turns.setdefault(metric, []).append((place, score))
             if "expect" in part:
-                missed[place] = missed.get(place, False) or bool(unmet(part["expect"][0], text))
+                missed[place] = missed.get(place, False) or bool(unmet(part["expect"][-1], text))
         self.whole = {WHOLE: [not missed[place] for place in sorted(missed)]} if missed else {}
 
     def metrics(self) -> list[str]:
@@ -78,7 +78,7 @@ def _of_turn(task: Task, part: Row, text: str) -> dict[str, float]:
     """An answer's score in each metric: expectations as 0 or 1, and chrF to the answer that stands in the row."""
     scores: dict[str, float] = {}
     if "expect" in part:
-        aspects: Mapping[str, bool] = met(part["expect"][0], text)
+        aspects: Mapping[str, bool] = met(part["expect"][-1], text)
         if aspects:
             all_met = float(all(aspects.values()))
             scores |= {TURNS: all_met, FIRST if part["answer"] == 1 else LATER: all_met}
@@ -115,6 +115,6 @@ def worst_turns(task: Task, parts: Sequence[Row], texts: Sequence[str], n: int =
             prediction=text,
         )
         for part, text in zip(parts, texts, strict=True)
-        if "expect" in part and (missed := unmet(part["expect"][0], text))
+        if "expect" in part and (missed := unmet(part["expect"][-1], text))
     ]
     return sorted(wrong, key=lambda answer: -len(answer.wrong))[:n]

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ftkit.data.task import load_task
+from ftkit.common.paths import kit_root
 
 SYSTEM = "You are the host."
 SIZES = {"train": 36, "validation": 6, "test": 8}
@@ -29,7 +29,7 @@ def write_chat_task(folder, **keys):
     """Write the task: conversations of two, four and six turns; test rows say what is expected."""
     folder = Path(folder)
     folder.mkdir(parents=True)
-    rows = iter(load_task("desk").rows("train"))
+    rows = map(json.loads, (kit_root() / "data" / "desk" / "train.jsonl").read_text(encoding="utf-8").splitlines())
     for split, n in SIZES.items():
         lines = []
         for number in range(n):

@@ -136,8 +136,8 @@ def test_each_answer_of_a_conversation_is_a_conversation_of_its_own(task):
     parts = exchanges(task, rows)
     assert [part["id"] for part in parts[:3]] == ["test-00, answer 1", "test-01, answer 1", "test-01, answer 2"]
     assert [(part["conversation"], part["answer"]) for part in parts] == [(0, 1), (1, 1), (1, 2), (2, 1), (2, 2), (2, 3)]
-    assert all(not task.problems(part) and len(part["expect"]) == 1 for part in parts)
-    assert parts[-1]["messages"] == rows[2]["messages"] and parts[-1]["expect"] == rows[2]["expect"][-1:]
+    assert all(not task.problems(part) and len(part["expect"]) == part["answer"] for part in parts)
+    assert parts[-1]["messages"] == rows[2]["messages"] and parts[-1]["expect"] == rows[2]["expect"]
     assert parts[-2]["messages"] == rows[2]["messages"][:4]
     desk = load_task("desk")
     assert exchanges(desk, desk.rows("test")) == desk.rows("test")

@@ -88,8 +88,8 @@ MARKED = {
         "S\n\n### Message\nq1\n\n### Answer\n«a1<|endoftext|>»\n\n### Message\nq2\n\n### Answer\n«a2<|endoftext|>»\n\n"
     ],
     "never ends": [
-        "system: S\nuser: q1\nassistant:« a1\n</s>»",
-        "system: S\nuser: q1\nassistant: a1\nuser: q2\nassistant:« a2\n</s>»",
+        "system: S\nuser: q1\nassistant: «a1\n</s>»",
+        "system: S\nuser: q1\nassistant: a1\nuser: q2\nassistant: «a2\n</s>»",
     ],
 }
 
@@ -169,7 +169,7 @@ ONLY_LAST = (
     ("template", "words"),
     [
         (NO_SECOND + KINDS["chatml"].template, "takes no conversation of several turns: One question only!"),
-        (ONLY_LAST, "turn 1 of 3 is missing in the prompt"),
+        (ONLY_LAST, "turn 2 of 4 is missing in the prompt"),
     ],
 )
 def test_a_template_that_shows_no_whole_conversation_is_refused_with_the_reason(template, words):
@@ -181,7 +181,9 @@ def test_a_template_that_shows_no_whole_conversation_is_refused_with_the_reason(
 
 def test_an_answer_that_a_template_would_change_is_refused():
     tokenizer = tokenizer_of(FAMILIES["gemma"])
-    tokenizer.chat_template = tokenizer.chat_template.replace("m['content'] | trim", "m['content'] | trim | upper")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "m['content'] | trim", "m['content'] | trim | replace('a1', 'A1')"
+    )
     with pytest.raises(KitError, match="turn 3 says 'a1', and would be learned as 'A1'"):
         marked_turns(tokenizer, CHAT)
 
