@@ -179,13 +179,15 @@ def test_a_template_that_shows_no_whole_conversation_is_refused_with_the_reason(
         require_turns(tokenizer)
 
 
-def test_an_answer_that_a_template_would_change_is_refused():
+def test_an_answer_that_a_template_would_change_is_refused_or_learned_as_it_stands():
     tokenizer = tokenizer_of(FAMILIES["gemma"])
-    tokenizer.chat_template = tokenizer.chat_template.replace(
-        "m['content'] | trim", "m['content'] | trim | replace('a1', 'A1')"
-    )
-    with pytest.raises(KitError, match="turn 3 says 'a1', and would be learned as 'A1'"):
-        marked_turns(tokenizer, CHAT)
+    text = "m['content'] | trim"
+    loud = f"({text}).replace('a', 'A') if m['role'] == 'assistant' and 'ftkit' not in m['content'] else {text}"
+    tokenizer.chat_template = tokenizer.chat_template.replace(text, loud)
+    first, last = marked_turns(tokenizer, CHAT)  # the history shows what the template makes of the answer
+    assert "«a1<end_of_turn>»" in shown(tokenizer, first) and "A1<end_of_turn>" in shown(tokenizer, last)
+    with pytest.raises(KitError, match="turn 5 says 'a2', and would be learned as 'A2'"):
+        marked_turns(tokenizer, [*CHAT[:3], {"role": "user", "content": "Say a2"}, CHAT[-1]])
 
 
 # --- rows ---
