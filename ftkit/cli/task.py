@@ -178,6 +178,8 @@ def _print_cleaned(cleaned: Cleaned, to: Path | None, cases: int) -> None:
     from ftkit.data.clean import short_diff
 
     print(*(f"task.toml: {remark}" for remark in cleaned.remarks), sep="\n", end="\n" if cleaned.remarks else "")
+    for contact, n in cleaned.kept.items():
+        print(f"{contact} stands in the answers of {n} conversations: taken as the house's own, and not masked")
     done = [(split, entry) for split, part in cleaned.items() for entry in part.log]
     for split, entry in done if to is None else done[:cases]:
         print(f"  {split}, line {entry['line']} ({entry['id']}): {'; '.join(entry['done'])}")

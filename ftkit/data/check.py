@@ -17,6 +17,7 @@ from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
 from ftkit.common.sample_size import rows_needed, widest_half
 from ftkit.data.conversation.check import check_conversations
+from ftkit.data.conversation.repair import house_contacts, without_contacts
 from ftkit.data.conversation.rows import at_turn, said
 from ftkit.data.conversation.similar import repeats
 from ftkit.data.conversation.turns import CUT, require_turns
@@ -277,18 +278,28 @@ def _check_messages(thing: str, named: list, look: Any, well: str, ill: str, do:
 def _check_personal_data(checked: Checked) -> Finding:
     """E-mail addresses, phone and card numbers in messages and in answers: what is masked in one must be in the other."""
     named = checked.messages()
+    chats = [row[checked.task.message] for row in checked.every()] if checked.task.kind == "chat" else []
+    own = house_contacts(chats)
+
+    def look(text: str) -> list[str]:
+        return find_personal_data(without_contacts(text, own))
+
     well = "no e-mail address, phone or card number"
-    messages = _check_messages("personal data", named, find_personal_data, well, "seem to hold some", "mask them")
+    well += (
+        f", but for the house's own: {', '.join(f'{value} ({n} conversations)' for value, n in own.items())}" if own else ""
+    )
+    messages = _check_messages("personal data", named, look, well, "seem to hold some", "mask them")
     cases = []
     for (_, name, _), answer in zip(named, checked.answers(), strict=True):
         texts = answer.values() if isinstance(answer, dict) else [answer]
-        kinds = [kind for text in texts if isinstance(text, str) for kind in find_personal_data(text)]
+        kinds = [kind for text in texts if isinstance(text, str) for kind in look(text)]
         if kinds and checked.task.kind != "label":
             cases.append(f"{name}: {' and '.join(dict.fromkeys(kinds))} in the answer {_answer(answer)!r}")
     if not cases:
         return messages
     fix = "Mask both sides alike, or the model learns to invent them: ftkit task clean."
     text = f"{len(messages.cases)} message(s) and {len(cases)} answer(s) seem to hold some"
+    text += f"; {', '.join(own)} is taken as the house's own" if own else ""
     return Finding("personal data", False, text, fix, (*cases, *messages.cases))
 
 

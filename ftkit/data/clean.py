@@ -14,7 +14,7 @@ from typing import Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump, new_folder, write_jsonl
 from ftkit.common.profiles import Profile
-from ftkit.data.conversation.repair import changed_turns, repair_turns
+from ftkit.data.conversation.repair import changed_turns, house_contacts, repair_turns
 from ftkit.data.conversation.rows import at_turn, exchanges
 from ftkit.data.conversation.similar import repeats
 from ftkit.data.faults import REPAIRS, mask_personal_data, personal_values, repair_answer, repair_text
@@ -53,6 +53,7 @@ class Cleaned(dict[str, CleanSplit]):
 
     task: Task
     remarks: list[str] = field(default_factory=list)
+    kept: dict[str, int] = field(default_factory=dict)  # the house's own contacts, and in how many conversations they stand
 
 
 def clean_task(
@@ -85,9 +86,11 @@ def clean_task(
         rows = [line.row for line in lines["train"] if isinstance(line.row, dict)]
         merges = find_merges(task, rows, merge or {}, merge_spelling)
     new_task, remarks = merge_task(task, merges)
-    cleaned = Cleaned(new_task, remarks)
+    every = [line.row for split in SPLITS for line in lines[split] if isinstance(line.row, dict)]
+    own = house_contacts(row.get(task.message) for row in every) if task.kind == "chat" else {}
+    cleaned = Cleaned(new_task, remarks, own)
     for split in SPLITS:
-        cleaned[split] = _mend(new_task, lines[split], merges, without, too_long)
+        cleaned[split] = _mend(new_task, lines[split], merges, without, too_long, own)
     _set_copies_aside(new_task, cleaned, without)
     return cleaned
 
@@ -98,6 +101,7 @@ def _mend(
     merges: Merges,
     without: Collection[str],
     too_long: Callable[[Task, Row], str | None] | None,
+    own: Collection[str],
 ) -> CleanSplit:
     """Repair each row as far as that is safe, and set aside those that do not fit the task afterwards."""
     result = CleanSplit(lines=len(lines))
@@ -106,7 +110,7 @@ def _mend(
         if isinstance(row, dict):
             row = dict(row)
             if task.kind == "chat":
-                row[task.message], done = repair_turns(row.get(task.message), without)
+                row[task.message], done = repair_turns(row.get(task.message), without, own)
             elif task.target in row:
                 row[task.target], done = merge_answer(task, row[task.target], merges)
                 if "spelling" not in without:

@@ -218,6 +218,20 @@ def test_what_stands_in_turns_is_found_in_all_of_them(folder):
     assert clean_task(task, without=("personal-data", "markup"))["train"].log == []
 
 
+def test_the_houses_own_number_is_no_personal_data_and_stays(folder):
+    for number in range(6):
+        task = changed(folder, "train", number, say(2, f"Ring us on 0141 496 0110{'.' * (number % 2)}"))
+    well = finding(task, "personal data")
+    assert well.ok and well.text.endswith("but for the house's own: 0141 496 0110 (6 conversations)")
+    task = changed(folder, "train", 7, say(1, "My number is 0141 496 0999, is yours 0141 496 0110?"))
+    personal = finding(task, "personal data")
+    assert [case.split(":")[0] for case in personal.cases] == ["train-07, turn 1"]
+    cleaned = clean_task(task)
+    assert cleaned.kept == {"0141 496 0110": 6}
+    assert cleaned["train"].rows[7]["messages"][0]["content"] == "My number is [phone], is yours 0141 496 0110?"
+    assert [entry["id"] for entry in cleaned["train"].log] == ["train-07"]
+
+
 def test_a_system_turn_of_its_own_is_said(folder, task):
     assert not [f for f in check_task(task, thorough=False) if f.thing == "system turns"]
     task = changed(folder, "train", 0, lambda row: row["messages"].insert(0, dict(S)))
