@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from ftkit.cli.main import app
 from ftkit.common.errors import KitError
 from ftkit.data.check import Checked, check_task, gate
 from ftkit.data.clean import clean_task
@@ -14,7 +16,6 @@ from ftkit.data.formats.export import export_task
 from ftkit.data.formats.own import read_rows
 from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import load_task
-from tests.cli.test_main import ftkit
 from tests.data.conversation.chats import SYSTEM, write_chat_task
 
 U, A, S = ({"role": role, "content": f"{role} says this"} for role in ("user", "assistant", "system"))
@@ -248,8 +249,8 @@ def test_a_file_of_conversations_becomes_a_task_whole_and_near_copies_stay_in_on
     broken = [{"messages": [U, U, A]}, {"messages": [U, A, S, U, A]}, {"messages": [U, A] * 11}]
     lines = [{"messages": [{"role": "system", "content": SYSTEM}, *row["messages"]]} for row in rows] + broken
     source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    done = ftkit("task", "new", tmp_path / "talks", "--from", source, "--max-turns", 20)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["task", "new", str(tmp_path / "talks"), "--from", str(source), "--max-turns", "20"])
+    assert done.exit_code == 0, done.output
     assert "53 rows = 50 taken + 3 set aside" in done.stdout and "turn 3: a system turn in the middle" in done.stdout
     assert "assistant\nNoted: " in done.stdout or "assistant: Noted: " in done.stdout  # the preview shows the history
     made = load_task(tmp_path / "talks")
@@ -259,8 +260,7 @@ def test_a_file_of_conversations_becomes_a_task_whole_and_near_copies_stay_in_on
     assert sorted(taken) == sorted(json.dumps(line["messages"]) for line in lines[:50])
     where = [next(split for split, some in splits.items() if lines[n]["messages"] in some) for n in (3, 40)]
     assert where[0] == where[1]
-    shown = ftkit("task", "check", tmp_path / "talks", "-p", "ci", FTKIT_RUNS=str(tmp_path / "runs"))
-    assert "[ok]  leakage" in shown.stdout and "Traceback" not in shown.stderr
+    assert finding(made, "leakage").ok
 
 
 def test_a_task_of_conversations_is_exported_as_messages_alone(task, tmp_path):
