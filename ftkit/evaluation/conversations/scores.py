@@ -60,9 +60,9 @@ class ChatScores:
     def _against(self, other: ChatScores, metric: str) -> Comparison:
         if metric in self.whole:
             return compare_shares(other.whole[metric], self.whole[metric])
-        statistic, n = self._statistic(metric)
-        rows = [score for _, score in other.turns[metric]], [score for _, score in self.turns[metric]]
-        return compare_scores(other._statistic(metric)[0], statistic, n, rows)
+        (theirs, n), (ours, _) = other._statistic(metric), self._statistic(metric)
+        each = np.arange(n)[:, None]  # a conversation alone: better and worse count conversations
+        return compare_scores(theirs, ours, n, (theirs(each).tolist(), ours(each).tolist()))
 
     def _statistic(self, metric: str) -> tuple[Statistic, int]:
         """A turn metric on resampled conversations (indices [..., k] to scores [...]), and their number."""
