@@ -110,8 +110,11 @@ def train(
     asked for; what was chosen is said, and why.
     """
     changes = {key: value for key, value in (("model", model), ("max_length", length)) if value}
-    _train(task, profile, changes, fresh, Asked(epochs, steps, batch, rate, minutes))
-    say_next("ftkit", "verdict", task)
+    run = _train(task, profile, changes, fresh, Asked(epochs, steps, batch, rate, minutes))
+    if run.task.kind == "chat":
+        say_next("ftkit", "evaluate", run.name)
+    else:
+        say_next("ftkit", "verdict", task)
 
 
 def _train(task: str, profile: str | None, changes: dict[str, Any], fresh: bool, asked: Asked | None = None) -> Run:
@@ -180,12 +183,20 @@ def evaluate(
     limit: LimitOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="base and tuned only: no baselines, no general check")] = False,
     constrained: Annotated[bool, typer.Option(help="also both under constrained decoding: what fits the schema")] = False,
+    own_history: Annotated[
+        bool, typer.Option("--own-history", help="of conversations: also both after their own answers to earlier turns")
+    ] = False,
 ) -> None:
     """Measure base, baselines and tuned on the same held-out messages; a table, and a page with plots."""
-    _evaluate(open_named(run), split, limit, quick, constrained)
+    opened = open_named(run)
+    if opened.task.kind == "chat" and constrained:
+        raise KitError(f"--constrained is for tasks of kind json, and {opened.task.name} holds conversations.")
+    if opened.task.kind != "chat" and own_history:
+        raise KitError(f"--own-history is for conversations, and {opened.task.name} is a task of kind {opened.task.kind}.")
+    _evaluate(opened, split, limit, {"quick": quick, "constrained": constrained, "own_history": own_history})
 
 
-def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained: bool) -> None:
+def _evaluate(run: Run, split: str, limit: int | None, ways: dict[str, bool]) -> None:
     from rich.console import Console
 
     from ftkit.evaluation.measure import evaluate as run_evaluation
@@ -193,7 +204,7 @@ def _evaluate(run: Run, split: str, limit: int | None, quick: bool, constrained:
 
     print(f"Evaluating {run.name}: every model on the same messages", flush=True)
     with stoppable("The answers so far are kept: the same command goes on with the others."):
-        result = run_evaluation(run, split, limit=limit, quick=quick, constrained=constrained)
+        result = run_evaluation(run, split, limit=limit, **ways)
     _show_evaluation(result)
     Console().print(f"With plots and the worst errors: {run.folder / REPORT}", soft_wrap=True)
     print(f"To take it elsewhere: {shlex.join(['ftkit', 'export', run.name, '--to', 'merged'])}")
@@ -263,7 +274,9 @@ def generate(
         list[str] | None,
         typer.Argument(metavar="[RUN] [MESSAGE]", help="one message, if you like after a run; with --input only a run"),
     ] = None,
-    input: Annotated[Path | None, typer.Option(help="JSONL file with a `message` in each row")] = None,
+    input: Annotated[
+        Path | None, typer.Option(help="JSONL file with a `message` in each row, or `messages` that end on the user's turn")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="JSONL file to write: the rows with a `prediction` added")] = None,
     base: Annotated[bool, typer.Option("--base", help="let the untouched model answer")] = False,
 ) -> None:
@@ -284,12 +297,12 @@ def generate(
         opened.task.check_message(message)
         print(_answerer(opened).answer([message], which)[0])
         return
-    rows = _read_messages(input, opened)
+    rows, key = _read_messages(input, opened)
     with stoppable(f"What was answered so far, if anything, is in {output}.part."), growing(output) as add:
         answerer, progress = _answerer(opened), Progress(say=_say_aside)
         for start in range(0, len(rows), some := SAVED_BATCHES * answerer.batch_size):
             these = rows[start : start + some]
-            for row, text in zip(these, answerer.answer([row["message"] for row in these], which), strict=True):
+            for row, text in zip(these, answerer.answer([row[key] for row in these], which), strict=True):
                 add({**row, "prediction": text})
             progress(start + len(these), len(rows))
     print(f"{len(rows)} predictions in {output}")
@@ -306,20 +319,21 @@ def _answerer(run: Run):
     return Answerer.of_run(run)
 
 
-def _read_messages(path: Path, run: Run) -> list[dict]:
-    """Rows of a file of messages, each checked before the model is loaded."""
-    rows = []
+def _read_messages(path: Path, run: Run) -> tuple[list[dict], str]:
+    """Rows of a file of messages, or of conversations, each checked before the model is loaded; and the key of these."""
+    rows, task = [], run.task
+    key = task.message if task.kind == "chat" else "message"
     for number, _, row, fault in json_lines(read_text(path)):
         where = f"{path}, line {number}"
         if fault:
             raise KitError(f"{where}: {fault}.")
-        if not isinstance(row, dict) or "message" not in row:
-            raise KitError(f"{where}, field 'message': it is missing.")
-        run.task.check_message(row["message"], f"{where}, field 'message'")
+        if not isinstance(row, dict) or key not in row:
+            raise KitError(f"{where}, field {key!r}: it is missing.")
+        task.check_message(row[key], f"{where}, field {key!r}")
         rows.append(row)
     if not rows:
-        raise KitError(f"{path} is empty: it needs one JSON object a line with a 'message'.")
-    return rows
+        raise KitError(f"{path} is empty: it needs one JSON object a line with {key!r}.")
+    return rows, key
 
 
 @app.command()
@@ -343,6 +357,10 @@ def demo(
     if auth and not (user and password):
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
     opened = _ready_run(profile, fresh) if run is None and (prepare or fresh) else open_named(run)
+    if opened.task.kind == "chat":
+        raise KitError(
+            f"The page shows single messages; {opened.task.name} holds conversations: ftkit generate {opened.name}"
+        )
     if prepare and not opened.is_evaluated:
         rows = opened.profile.demo_test_rows
         if code := _in_own_process(

@@ -178,6 +178,8 @@ def _print_cleaned(cleaned: Cleaned, to: Path | None, cases: int) -> None:
     from ftkit.data.clean import short_diff
 
     print(*(f"task.toml: {remark}" for remark in cleaned.remarks), sep="\n", end="\n" if cleaned.remarks else "")
+    for contact, n in cleaned.kept.items():
+        print(f"{contact} stands in the answers of {n} conversations: taken as the house's own, and not masked")
     done = [(split, entry) for split, part in cleaned.items() for entry in part.log]
     for split, entry in done if to is None else done[:cases]:
         print(f"  {split}, line {entry['line']} ({entry['id']}): {'; '.join(entry['done'])}")
@@ -222,11 +224,12 @@ def new(
     target: Annotated[
         list[str] | None, typer.Option(help="the column that it should answer; several make a JSON object")
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="label, json or text; left out, guessed")] = None,
+    kind: Annotated[str | None, typer.Option(help="label, json, text or chat; left out, guessed")] = None,
     prompt: Annotated[str | None, typer.Option(help="the system prompt; left out, the file's or a plain one")] = None,
     shape: Annotated[str, typer.Option(help="what the rows are: auto, columns, messages or instructions")] = "auto",
     held_out: Annotated[float, typer.Option(min=0.01, max=0.4, help="share of validation and of test, each")] = 0.1,
     max_message_characters: Annotated[int, typer.Option(min=1, help="longer messages are set aside")] = 4000,
+    max_turns: Annotated[int, typer.Option(min=2, help="longer conversations are set aside")] = 20,
     encoding: Annotated[str | None, typer.Option(help="of a text file; left out, looked for")] = None,
     delimiter: Annotated[str | None, typer.Option(help="of a CSV file; left out, looked for")] = None,
     header: HeaderOption = None,
@@ -238,6 +241,7 @@ def new(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before writing")] = False,
 ) -> None:
     """Make a task folder of a file: what is guessed is said, bad rows are set aside with the reason, splits are made."""
+    from ftkit.data.conversation.make import make_chat_task
     from ftkit.data.formats.read import read_table
     from ftkit.data.formats.table import Reading
     from ftkit.data.new_task import make_task, write_task
@@ -253,9 +257,14 @@ def new(
     began = time.monotonic()
     table = read_table(source, Reading(encoding, delimiter, header, quotes, part, split))
     print(f"Read {len(table.rows):,} rows with the columns {', '.join(table.columns)}", flush=True)
-    table, column, targets, own_prompt = _what_is_what(table, message, target or [], shape)
-    print(f"message: {column}; target: {', '.join(targets)}. Checking the rows and splitting them ...", flush=True)
-    made = make_task(name, table, column, targets, kind, prompt or own_prompt, held_out, seed, max_message_characters)
+    table, column, targets, own_prompt = _what_is_what(table, message, target or [], shape, kind)
+    prompt = prompt or own_prompt
+    if targets:
+        print(f"message: {column}; target: {', '.join(targets)}. Checking the rows and splitting them ...", flush=True)
+        made = make_task(name, table, column, targets, kind, prompt, held_out, seed, max_message_characters)
+    else:
+        print("Checking the conversations and splitting them ...", flush=True)
+        made = make_chat_task(name, table, prompt, held_out, seed, max_message_characters, max_turns)
     _print_new_task(made, table)
     if dry_run:
         print("Nothing was written (--dry-run).")
@@ -277,18 +286,22 @@ def _print_written(made: NewTask, folder: Path, seconds: float) -> None:
 
 
 def _what_is_what(
-    table: Table, message: str | None, targets: list[str], shape: str
+    table: Table, message: str | None, targets: list[str], shape: str, kind: str | None
 ) -> tuple[Table, str, tuple[str, ...], str | None]:
-    """(the table, its message column, its target columns, a system prompt of its own): as told, recognized, or guessed."""
+    """(the table, its message column, its target columns, a system prompt of its own): as told, recognized, or guessed.
+
+    Conversations of several turns have the column `messages` and no target.
+    """
     from ftkit.data.columns import choose_columns
     from ftkit.data.formats.shapes import recognize
 
     prompt, chosen, said = None, tuple(targets), len(table.remarks)
     for remark in table.remarks:
         print(f"  {remark}", flush=True)
-    if not (message or targets) and (recognized := recognize(table, shape)):
+    if not (message or targets) and (recognized := recognize(table, shape, kind)):
         table, prompt = recognized
-        message, chosen = "message", ("target",)
+        message, *rest = table.columns
+        chosen = tuple(rest)
     else:
         message, chosen = choose_columns(table, message, targets, _ask if sys.stdin and sys.stdin.isatty() else None)
     for remark in table.remarks[said:]:
@@ -350,6 +363,8 @@ def add_feedback(
     if (to is None) != in_place:
         raise KitError("Say where the result goes: --to FOLDER for a new task folder, or --in-place.")
     opened = load_task(task)
+    if opened.kind == "chat":
+        raise KitError(f"Feedback is on single messages, and {opened.name} holds conversations: write a row instead.")
     sources = [file for path in files for file in feedback_files(path)]
     added = rows_of_feedback(opened, sources)
     for entry in added.refused:

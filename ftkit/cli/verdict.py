@@ -38,6 +38,11 @@ def verdict(
 ) -> None:
     """Should a task be fine-tuned, and with what? Every contender on the same rows, its cost, and advice by a rule."""
     opened, _ = trainable(task)
+    if opened.kind == "chat":
+        raise KitError(
+            f"A verdict compares answers of which one is right, and {opened.name} is a task of conversations. "
+            f"ftkit train {task}, then ftkit evaluate: it says how much better the tuned model answers than the base."
+        )
     from rich.console import Console
 
     from ftkit.common.profiles import choose_profile

@@ -106,7 +106,8 @@ def token_view(pieces: Sequence[str]) -> Marked:
 def loss_view(pieces: Sequence[str], labels: Sequence[int]) -> Marked:
     """Which tokens of a training example carry loss (lesson 02): those in bold on orange; the others are grey.
 
-    `pieces` and `labels` have one entry a token; the label -100 means that the loss leaves the token out.
+    `pieces` and `labels` have one entry a token; the label -100 means that the loss leaves the token out. In a conversation
+    loss falls in several places, on each answer of the assistant.
     """
     grey = "color:#57534e;white-space:pre-wrap"
     bold = "background:#ffedd5;color:#7c2d12;font-weight:bold;border-bottom:2px solid #c2410c;white-space:pre-wrap"
@@ -121,8 +122,9 @@ def loss_view(pieces: Sequence[str], labels: Sequence[int]) -> Marked:
         parts[-1][1].append(piece)
     n = sum(label != -100 for label in labels)
     text = "\n".join(f"{'LOSS   ' if carries else 'no loss'} {''.join(own)!r}" for carries, own in parts)
-    summary = f"{n} of {len(labels)} tokens carry loss: those in bold on orange"
-    return Marked(_box("".join(spans), summary), f"{n} of {len(labels)} tokens carry loss\n{text}")
+    places = sum(carries for carries, _ in parts)  # of a conversation, its answers
+    summary = f"{n} of {len(labels)} tokens carry loss" + (f", in {places} places" if places > 1 else "")
+    return Marked(_box("".join(spans), f"{summary}: those in bold on orange"), f"{summary}\n{text}")
 
 
 def next_tokens(tokens: Sequence[str], probabilities: Sequence[float], prompt: str) -> Picture:

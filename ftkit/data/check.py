@@ -12,15 +12,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ftkit.common.errors import Finding
+from ftkit.common.errors import Finding, KitError
 from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
 from ftkit.common.sample_size import rows_needed, widest_half
+from ftkit.data.conversation.check import check_conversations
+from ftkit.data.conversation.repair import house_contacts, without_contacts
+from ftkit.data.conversation.rows import at_turn, said
+from ftkit.data.conversation.similar import repeats
+from ftkit.data.conversation.turns import CUT, require_turns
 from ftkit.data.faults import find_cut_off, find_foreign, find_markup, find_personal_data, repair_answer, split_words
+from ftkit.data.formats.own import Line, read_lines
 from ftkit.data.prompt import completion_text, example_ids
-from ftkit.data.similarity import similar_pairs
-from ftkit.data.task import SPLITS, Line, Row, Task, labels_of, read_lines
-from ftkit.data.values import alike, closed_values, find_missing, values_of
+from ftkit.data.task import SPLITS, Row, Task
+from ftkit.data.values import alike, closed_values, find_missing, labels_of, values_of
 
 FOLDS = 5
 DIFFERENCE = 0.1  # between two models, that a test split should be able to show
@@ -53,9 +58,21 @@ class Checked:
         return faults + [f"{self.files[s]} is empty" for s in SPLITS if not self.rows[s] and not self.bad[s]]
 
     def messages(self) -> list[tuple[str, str, str]]:
-        """(split, name of the row, message) of every good row."""
-        message = self.task.message
-        return [(s, str(r.get("id", f"row {n}")), r[message]) for s in SPLITS for n, r in enumerate(self.rows[s], 1)]
+        """(split, name of the row, message) of every good row; of a conversation every turn of the user, named with it."""
+        named = zip(self.names(), self.every(), strict=True)
+        return [(s, at_turn(name, turn), text) for (s, name), row in named for turn, text, _ in said(self.task, row)]
+
+    def answers(self) -> list[Any]:
+        """The answer to each of `messages`."""
+        return [answer for row in self.every() for _, _, answer in said(self.task, row)]
+
+    def names(self) -> list[tuple[str, str]]:
+        """(split, name) of every good row: its id, or its number."""
+        return [(s, str(r.get("id", f"row {n}"))) for s in SPLITS for n, r in enumerate(self.rows[s], 1)]
+
+    def every(self) -> list[Row]:
+        """All good rows, split by split."""
+        return [row for split in SPLITS for row in self.rows[split]]
 
     def labels(self) -> tuple[str, dict[str, list[str]]] | None:
         """The first closed field and its values in each split; None if the task has none."""
@@ -95,6 +112,7 @@ def check_task(
     yield from _check_rare(checked)
     yield from _check_size(checked)
     yield from check_similarity(checked)
+    yield from check_conversations(task, checked.names(), checked.every())
     named = checked.messages()
     yield _check_messages("markup", named, find_markup, "no HTML, no mail signatures", "hold HTML or a mail signature")
     yield _check_personal_data(checked)
@@ -204,15 +222,15 @@ def _check_size(checked: Checked) -> Iterator[Finding]:
 
 def check_similarity(checked: Checked) -> Iterator[Finding]:
     """Duplicates, which stand twice within a split; leakage, which stands in two; contradictions: one text, two answers."""
-    named = checked.messages()
-    answers = [row[checked.task.target] for split in SPLITS for row in checked.rows[split]]
-    pairs = similar_pairs([message for _, _, message in named])
-    against = [p for p in pairs if p.equal and answers[p.first] != answers[p.second]]
+    task, named, rows = checked.task, checked.names(), checked.every()
+    pairs = repeats(task, rows)
+    answers = [] if task.kind == "chat" else checked.answers()  # what is right in a conversation hangs on all turns before
+    against = [p for p in pairs if answers and p.equal and answers[p.first] != answers[p.second]]
     settled = {id(p) for p in against}
     if against:
         opposed = tuple(
             f"{named[p.first][1]}: {_answer(answers[p.first])}, {named[p.second][1]}: {_answer(answers[p.second])}: "
-            f"{_shorten(named[p.second][2])}"
+            f"{_shorten(p.text)}"
             for p in against
         )
         across = sum(named[p.first][0] != named[p.second][0] for p in against)
@@ -220,11 +238,14 @@ def check_similarity(checked: Checked) -> Iterator[Finding]:
         yield Finding("contradictions", False, text, "Read them and settle which answer is right; no rule can.", opposed)
     for thing, across in (("duplicates", False), ("leakage", True)):
         mine = [p for p in pairs if (named[p.first][0] != named[p.second][0]) == across and (across or id(p) not in settled)]
+        mine = [p for p in mine if across or not any(p.turns)]  # a question may be asked in several conversations of a split
         if not mine:
-            yield Finding(thing, True, f"no message stands in {'two splits' if across else 'a split twice'}, none nearly so")
+            what = "conversation" if task.kind == "chat" else "message"
+            yield Finding(thing, True, f"no {what} stands in {'two splits' if across else 'a split twice'}, none nearly so")
             continue
         cases = (
-            f"{named[p.first][1]} {'=' if p.equal else '~'} {named[p.second][1]}: {_shorten(named[p.second][2])}"
+            f"{at_turn(named[p.first][1], p.turns[0])} {'=' if p.equal else '~'} {at_turn(named[p.second][1], p.turns[1])}: "
+            f"{_shorten(p.text)}"
             for p in mine
         )
         equal, where = sum(p.equal for p in mine), "across splits" if across else "within a split"
@@ -257,19 +278,28 @@ def _check_messages(thing: str, named: list, look: Any, well: str, ill: str, do:
 def _check_personal_data(checked: Checked) -> Finding:
     """E-mail addresses, phone and card numbers in messages and in answers: what is masked in one must be in the other."""
     named = checked.messages()
+    chats = [row[checked.task.message] for row in checked.every()] if checked.task.kind == "chat" else []
+    own = house_contacts(chats)
+
+    def look(text: str) -> list[str]:
+        return find_personal_data(without_contacts(text, own))
+
     well = "no e-mail address, phone or card number"
-    messages = _check_messages("personal data", named, find_personal_data, well, "seem to hold some", "mask them")
-    answers = [row[checked.task.target] for split in SPLITS for row in checked.rows[split]]
+    well += (
+        f", but for the house's own: {', '.join(f'{value} ({n} conversations)' for value, n in own.items())}" if own else ""
+    )
+    messages = _check_messages("personal data", named, look, well, "seem to hold some", "mask them")
     cases = []
-    for (_, name, _), answer in zip(named, answers, strict=True):
+    for (_, name, _), answer in zip(named, checked.answers(), strict=True):
         texts = answer.values() if isinstance(answer, dict) else [answer]
-        kinds = [kind for text in texts if isinstance(text, str) for kind in find_personal_data(text)]
+        kinds = [kind for text in texts if isinstance(text, str) for kind in look(text)]
         if kinds and checked.task.kind != "label":
             cases.append(f"{name}: {' and '.join(dict.fromkeys(kinds))} in the answer {_answer(answer)!r}")
     if not cases:
         return messages
     fix = "Mask both sides alike, or the model learns to invent them: ftkit task clean."
     text = f"{len(messages.cases)} message(s) and {len(cases)} answer(s) seem to hold some"
+    text += f"; {', '.join(own)} is taken as the house's own" if own else ""
     return Finding("personal data", False, text, fix, (*cases, *messages.cases))
 
 
@@ -287,8 +317,7 @@ def _check_variety(checked: Checked) -> Iterator[Finding]:
     """How varied the training messages are: bigrams and openings (first three words) that are not repeated."""
     bigrams: Counter[tuple[str, str]] = Counter()
     openings: Counter[tuple[str, ...]] = Counter()
-    for row in checked.rows["train"]:
-        own = split_words(row[checked.task.message])
+    for own in (split_words(text) for split, _, text in checked.messages() if split == "train"):
         bigrams.update(pairwise(own))
         openings[tuple(own[:3])] += 1
     if not bigrams:
@@ -316,15 +345,15 @@ def _check_special_tokens(checked: Checked, profile: Profile | None) -> Iterator
         own = sorted(load_tokenizer(profile.model).all_special_tokens, key=len, reverse=True)
         marks = re.compile("|".join([SPECIAL_TOKENS.pattern, *map(re.escape, own)]))
     cases = []
-    for split in SPLITS:
-        for number, row in enumerate(checked.rows[split], 1):
-            texts = {task.message: row[task.message], task.target: completion_text(task, row[task.target])}
-            held = [
-                f"{' '.join(sorted({*found}))} in {name}" for name, text in texts.items() if (found := marks.findall(text))
-            ]
-            cases += [f"{row.get('id', f'{split}, row {number}')}: {'; '.join(held)}"] if held else []
+    asked, answered = ("the user's turn", "the answer") if task.kind == "chat" else (task.message, task.target)
+    for (_, name, message), answer in zip(checked.messages(), checked.answers(), strict=True):
+        texts = {asked: message, answered: completion_text(task, answer)}
+        held = [
+            f"{' '.join(sorted({*found}))} in {where}" for where, text in texts.items() if (found := marks.findall(text))
+        ]
+        cases += [f"{name}: {'; '.join(held)}"] if held else []
     if cases:
-        text = f"{len(cases)} row(s) hold what looks like a control token of a model"
+        text = f"{len(cases)} {'turn' if task.kind == 'chat' else 'row'}(s) hold what looks like a control token of a model"
         fix = (
             "The kit reads them as text, in training, evaluation and demo; other programs may take them for control tokens. "
             "Look whether they belong there: chat logs are often saved with them."
@@ -430,6 +459,11 @@ def _check_lengths(checked: Checked, profile: Profile) -> Finding:
     from ftkit.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(profile.model)
+    try:
+        if checked.task.kind == "chat":
+            require_turns(tokenizer)
+    except KitError as error:
+        return Finding("lengths", True, f"not looked at: {error}", looked=False)
     rows = [(split, row) for split in SPLITS for row in checked.rows[split]]
     lengths = [len(example_ids(tokenizer, checked.task, row)) for _, row in rows]
     over = tuple(
@@ -441,4 +475,7 @@ def _check_lengths(checked: Checked, profile: Profile) -> Finding:
     text = f"{ordered[len(ordered) // 2]} tokens in the middle, {ordered[-1]} at most; {len(over)} over {profile.max_length}"
     aside = f"set them aside (ftkit task clean -p {profile.name})"
     fix = f"They would be refused: shorten them, {aside}, or take them (ftkit train --length {ordered[-1]})."
+    if checked.task.kind == "chat":
+        cut = f"They would be cut after the last answer that fits: or {aside}, or take them whole (--length {ordered[-1]})."
+        fix = cut if checked.task.too_long == "cut" else fix[:-1] + CUT
     return Finding("lengths", not over, text, fix, over, numbers={"tokens": lengths, "limit": profile.max_length})

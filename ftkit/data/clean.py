@@ -14,9 +14,12 @@ from typing import Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import dump, new_folder, write_jsonl
 from ftkit.common.profiles import Profile
+from ftkit.data.conversation.repair import changed_turns, house_contacts, repair_turns
+from ftkit.data.conversation.rows import at_turn, exchanges
+from ftkit.data.conversation.similar import repeats
 from ftkit.data.faults import REPAIRS, mask_personal_data, personal_values, repair_answer, repair_text
-from ftkit.data.similarity import similar_pairs
-from ftkit.data.task import SPLITS, Line, Row, Task, read_lines
+from ftkit.data.formats.own import Line, read_lines
+from ftkit.data.task import SPLITS, Row, Task
 from ftkit.data.values import Merges, find_merges, merge_answer, merge_task
 
 STEPS = {  # what `without` may name: the repairs of a message, and these
@@ -50,6 +53,7 @@ class Cleaned(dict[str, CleanSplit]):
 
     task: Task
     remarks: list[str] = field(default_factory=list)
+    kept: dict[str, int] = field(default_factory=dict)  # the house's own contacts, and in how many conversations they stand
 
 
 def clean_task(
@@ -82,9 +86,11 @@ def clean_task(
         rows = [line.row for line in lines["train"] if isinstance(line.row, dict)]
         merges = find_merges(task, rows, merge or {}, merge_spelling)
     new_task, remarks = merge_task(task, merges)
-    cleaned = Cleaned(new_task, remarks)
+    every = [line.row for split in SPLITS for line in lines[split] if isinstance(line.row, dict)]
+    own = house_contacts(row.get(task.message) for row in every) if task.kind == "chat" else {}
+    cleaned = Cleaned(new_task, remarks, own)
     for split in SPLITS:
-        cleaned[split] = _mend(new_task, lines[split], merges, without, too_long)
+        cleaned[split] = _mend(new_task, lines[split], merges, without, too_long, own)
     _set_copies_aside(new_task, cleaned, without)
     return cleaned
 
@@ -95,6 +101,7 @@ def _mend(
     merges: Merges,
     without: Collection[str],
     too_long: Callable[[Task, Row], str | None] | None,
+    own: Collection[str],
 ) -> CleanSplit:
     """Repair each row as far as that is safe, and set aside those that do not fit the task afterwards."""
     result = CleanSplit(lines=len(lines))
@@ -102,12 +109,14 @@ def _mend(
         row, done, problems = line.row, list[str](), list[str]()
         if isinstance(row, dict):
             row = dict(row)
-            if task.target in row:
+            if task.kind == "chat":
+                row[task.message], done = repair_turns(row.get(task.message), without, own)
+            elif task.target in row:
                 row[task.target], done = merge_answer(task, row[task.target], merges)
                 if "spelling" not in without:
                     row[task.target], also = repair_answer(task, row[task.target])
                     done = done + also
-            if isinstance(row.get(task.message), str):
+            if task.kind != "chat" and isinstance(row.get(task.message), str):
                 also, problems = _repair_message(task, row, without)
                 done = also + done
         problems = problems + task.problems(row) if row is not None else list(line.problems)
@@ -117,12 +126,19 @@ def _mend(
             result.rejected.append(_aside(line, "; ".join(problems)))
             continue
         if done:
-            before = {key: line.row[key] for key in (task.message, task.target) if line.row[key] != row[key]}
-            after = {key: row[key] for key in before}
+            changed = _changed(task, line.row, row)
+            before, after = ({key: pair[n] for key, pair in changed.items()} for n in (0, 1))
             result.log.append({**_where(line), "done": done, "before": before, "after": after})
         result.rows.append(row)
         result.sources.append(line)
     return result
+
+
+def _changed(task: Task, before: Row, after: Row) -> dict[str, tuple[Any, Any]]:
+    """{what: (before, after)} of the parts of a row that a repair changed: message and target, or turns."""
+    if task.kind == "chat":
+        return dict(changed_turns(before[task.message], after[task.message]))
+    return {key: (before[key], after[key]) for key in (task.message, task.target) if before[key] != after[key]}
 
 
 def _where(line: Line) -> dict[str, Any]:
@@ -141,7 +157,7 @@ def token_limit(profile: Profile) -> Callable[[Task, Row], str | None]:
     tokenizer = load_tokenizer(profile.model)
 
     def too_long(task: Task, row: Row) -> str | None:
-        n = len(example_ids(tokenizer, task, row))
+        n = len(example_ids(tokenizer, task, exchanges(task, [row])[0] if task.too_long == "cut" else row))
         text = f"it has {n:,} tokens as an example, profile {profile.name} takes {profile.max_length:,}"
         return text if n > profile.max_length else None
 
@@ -234,19 +250,19 @@ def _set_copies_aside(task: Task, cleaned: Cleaned, without: Collection[str]) ->
     names = [str(row.get("id") or f"row {i + 1}") for (_, i), row in zip(named, rows, strict=True)]
     reasons: dict[int, str] = {}
     equal: dict[tuple[int, str], list[int]] = {}  # {(the first of equal messages, split): its rows}
-    for pair in similar_pairs([row[task.message] for row in rows]):
+    for pair in repeats(task, rows):
         (first, _), (second, _) = named[pair.first], named[pair.second]
-        if pair.equal:
+        if pair.equal and (task.kind != "chat" or rows[pair.first][task.message] == rows[pair.second][task.message]):
             equal.setdefault((pair.first, first), [pair.first])
             equal.setdefault((pair.first, second), []).append(pair.second)
         if first != second and "leaks" not in without:
-            same = rows[pair.first][task.target] == rows[pair.second][task.target]
+            same = task.kind == "chat" or rows[pair.first][task.target] == rows[pair.second][task.target]
             other = "" if same or not pair.equal else ", with another answer: somebody must settle which is right"
-            reasons.setdefault(
-                pair.second, f"{'equals' if pair.equal else 'nearly equals'} {names[pair.first]} of the {first} split{other}"
-            )
+            what = f"turn {pair.turns[1]} " if any(pair.turns) else ""
+            what += f"{'equals' if pair.equal else 'nearly equals'} {at_turn(names[pair.first], pair.turns[0])}"
+            reasons.setdefault(pair.second, f"{what} of the {first} split{other}")
     for members in equal.values():
-        answers = {dump(rows[n][task.target]) for n in members}
+        answers = {dump(rows[n][task.message if task.kind == "chat" else task.target]) for n in members}
         if len(answers) > 1 and "contradictions" not in without:
             for n in members:
                 others = ", ".join(names[m] for m in members if rows[m][task.target] != rows[n][task.target])

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -41,6 +41,8 @@ def read_description(folder: Path, to_clean: bool = False) -> Task:
     form = table.pop("answer_form", "compact")
     if form not in list(ANSWER_FORMS):
         raise KitError(f"{path}: answer_form {form!r} is not one of {', '.join(ANSWER_FORMS)}.")
+    if table.get("kind") == "chat":
+        table = {"message": "messages", "system_prompt": "", **table}
     task = replace(_described(table, path), folder=folder, answer_form=ANSWER_FORMS[form])
     if problem := next(_contradictions(task, to_clean), None):
         raise KitError(f"{path}: {problem}.")
@@ -64,7 +66,8 @@ def _described(table: dict[str, Any], path: Path) -> Task:
         known = ", ".join(f.name for f in fields(Field if "fields" in fault["loc"] else Task) if f.name != "folder")
         raise KitError(f"{path}: {where} is no key that is known here. Known: {known}.")
     if fault["type"] == "literal_error":
-        raise KitError(f"{path}: {where} {fault['input']!r} is not one of {', '.join(KINDS)}.")
+        known = ", ".join(KINDS if where == "kind" else get_args(get_type_hints(Task)[where]))
+        raise KitError(f"{path}: {where} {fault['input']!r} is not one of {known}.")
     wanted = WANTED.get(fault["type"], fault["msg"].lower())
     raise KitError(f"{path}: {where} is {_as_toml(fault['input'])}, and should be {wanted}.")
 
@@ -82,6 +85,10 @@ def _contradictions(task: Task, to_clean: bool) -> Iterator[str]:
         yield f"max_message_characters is {task.max_message_characters}, and should be 1 or more"
     if not (task.message and task.target) or task.message == task.target:
         yield f"message {task.message!r} and target {task.target!r} should be two different fields of a row"
+    if task.max_turns < 2:
+        yield f"max_turns is {task.max_turns}, and should be 2 or more: a question and its answer"
+    if task.kind != "chat" and task.too_long != "refuse":
+        yield f'too_long "{task.too_long}" is for conversations, and this task is of kind {task.kind}'
     if task.kind == "json" and not task.fields:
         yield "a task of kind json needs [[fields]]"
     if task.kind == "label" and not task.labels:

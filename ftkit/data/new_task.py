@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ftkit.common.errors import KitError
 from ftkit.common.files import new_folder, write_jsonl
 from ftkit.data.columns import Values, as_text, guess_fields, guess_kind, is_missing, read_object
+from ftkit.data.conversation.similar import pairs_of
 from ftkit.data.formats.table import SMALLEST, Rejected, Table, set_aside, too_few
 from ftkit.data.prompt import prompt_text, training_example
-from ftkit.data.similarity import groups
-from ftkit.data.task import SPLITS, Field, Kind, Row, Task, labels_of
-from ftkit.data.values import odd_values
+from ftkit.data.similarity import linked
+from ftkit.data.task import SPLITS, Field, Kind, Row, Task
+from ftkit.data.values import labels_of, odd_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +65,7 @@ def make_task(
     left_out = [column for column in table.columns if column not in (message, *targets)]
     if left_out:
         remarks.append(f"columns left out: {', '.join(left_out)}")
-    splits = _split(task, good, held_out, seed, remarks)
+    splits = split_rows(task, good, held_out, seed, remarks)
     return NewTask(task, splits, sorted(rejected, key=lambda entry: entry["line"]), remarks)
 
 
@@ -154,12 +155,12 @@ def _prompt(kind: str, labels: tuple[str, ...], fields: tuple[Field, ...]) -> st
     return "Answer the message."
 
 
-def _split(task: Task, rows: list[Row], held_out: float, seed: int, remarks: list[str]) -> dict[str, list[Row]]:
+def split_rows(task: Task, rows: list[Row], held_out: float, seed: int, remarks: list[str]) -> dict[str, list[Row]]:
     """Stratified by label, near-duplicates together; a group of more than two per cent of all rows stays in training."""
     from sklearn.model_selection import train_test_split
 
     members: dict[int, list[Row]] = {}
-    for row, group in zip(rows, groups([row["message"] for row in rows]), strict=True):
+    for row, group in zip(rows, linked(pairs_of(task, rows), len(rows)), strict=True):
         members.setdefault(group, []).append(row)
     large = [group for group, some in members.items() if len(some) > max(2, 0.02 * len(rows))]
     if large:
@@ -211,7 +212,8 @@ def preview(new: NewTask, tokenizer: PreTrainedTokenizerBase | None = None, exam
             prompt = "\n".join(f"{turn['role']}: {turn['content']}" for turn in example["prompt"]) + "\nassistant: "
         if len(prompt) > 1200:
             prompt = f"{prompt[:600]}\n[... {len(prompt) - 1000:,} characters ...]\n{prompt[-400:]}"
-        parts.append(f"--- example {number}: the prompt ---\n{prompt}\n--- the completion ---\n{answer[:1200]}")
+        learned = "the last answer; every answer is learned" if new.task.kind == "chat" else "the completion"
+        parts.append(f"--- example {number}: the prompt ---\n{prompt}\n--- {learned} ---\n{answer[:1200]}")
     return "\n".join(parts)
 
 
@@ -220,7 +222,8 @@ def write_task(new: NewTask, source: str, folder: Path) -> None:
     import tomlkit
 
     task = new.task
-    keys = ("name", "title", "kind", "message", "target", "max_message_characters", "system_prompt")
+    own = ("max_turns",) if task.kind == "chat" else ("target",)
+    keys = ("name", "title", "kind", "message", *own, "max_message_characters", "system_prompt")
     table: dict[str, Any] = {key: getattr(task, key) for key in keys}
     if task.labels:
         table["labels"] = list(task.labels)

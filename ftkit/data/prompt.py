@@ -5,33 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ftkit.common.errors import KitError
+from ftkit.data.conversation.rows import chat_of
 from ftkit.data.task import Row, Task
-from ftkit.models.chat_template import answer_borders
+from ftkit.models.chat_template import answer_borders, chat_ids, inner_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Messages = list[dict[str, str]]
+Message = str | Messages  # what is asked: a text, or the turns of a conversation, the user's last
 
 
 # --- prompt and completion: used by training, evaluation and demo alike ---
 
 
-def chat_prompt(task: Task, message: str, told: bool = False, shots: Sequence[Row] = ()) -> Messages:
+def chat_prompt(task: Task, message: Message, told: bool = False, shots: Sequence[Row] = ()) -> Messages:
     """The chat that asks for an answer: system prompt and the message. Every prompt of the kit is made here.
+
+    In a `chat` task the message is the conversation so far: see `chat_of`.
 
     `told` adds the fields and their values to the system prompt: what the untouched base model gets, so that it has a
     fair chance. The tuned model learned them and is not told. `shots` are rows that are shown before the message, each
     with its answer (few-shot prompting).
     """
+    if task.kind == "chat":
+        return chat_of(task.system_prompt, message)
     system = task.system_prompt + ("\n" + describe_answer(task) if told else "")
     shown = [
         turn
         for row in shots
         for turn in (
-            {"role": "user", "content": row[task.message]},
-            {"role": "assistant", "content": completion_text(task, row[task.target])},
+            {"role": "user", "content": task.asked(row)},
+            {"role": "assistant", "content": completion_text(task, task.answered(row))},
         )
     ]
     return [{"role": "system", "content": system}, *shown, {"role": "user", "content": message}]
@@ -54,9 +59,9 @@ def completion_text(task: Task, answer: Any) -> str:
 
 def training_example(task: Task, row: Row) -> dict[str, Messages]:
     """A row as trl's SFTTrainer takes it: conversational `prompt` and `completion` (loss falls on the completion)."""
-    answer = completion_text(task, row[task.target])
+    answer = completion_text(task, task.answered(row))
     return {
-        "prompt": chat_prompt(task, row[task.message]),
+        "prompt": chat_prompt(task, task.asked(row)),
         "completion": [{"role": "assistant", "content": answer}],
     }
 
@@ -77,7 +82,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[i
 
     Special tokens come from the template alone: what looks like one in a message is encoded as the text that it is.
     """
-    return _ids(tokenizer, messages, add_generation_prompt=True)
+    return chat_ids(tokenizer, messages, add_generation_prompt=True)
 
 
 def answered_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer: str) -> tuple[list[int], list[int]]:
@@ -87,12 +92,12 @@ def answered_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, answer:
     the whole chat, unless tokens would join across the border or the template writes prompt or answer differently.
     """
     prompt, answered = prompt_ids(tokenizer, messages), [*messages, {"role": "assistant", "content": answer}]
-    whole = _ids(tokenizer, answered)
+    whole = chat_ids(tokenizer, answered)
     written = answer.strip() in tokenizer.apply_chat_template(answered, tokenize=False)  # some leave out thoughts
     if written and whole[: len(prompt)] == prompt:
         return prompt, whole[len(prompt) :]
     before, after = answer_borders(tokenizer)
-    return prompt, _inner_ids(tokenizer, before + answer, split_special_tokens=True) + _inner_ids(tokenizer, after)
+    return prompt, inner_ids(tokenizer, before + answer, split_special_tokens=True) + inner_ids(tokenizer, after)
 
 
 def begun_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, beginning: str) -> list[int]:
@@ -100,15 +105,16 @@ def begun_ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, beginning:
     prompt = prompt_ids(tokenizer, messages)
     if not beginning:
         return prompt
-    begun = _ids(tokenizer, [*messages, {"role": "assistant", "content": beginning}], continue_final_message=True)
+    begun = chat_ids(tokenizer, [*messages, {"role": "assistant", "content": beginning}], continue_final_message=True)
     if begun[: len(prompt)] == prompt:
         return begun
-    return prompt + _inner_ids(tokenizer, answer_borders(tokenizer)[0] + beginning, split_special_tokens=True)
+    return prompt + inner_ids(tokenizer, answer_borders(tokenizer)[0] + beginning, split_special_tokens=True)
 
 
 def example_ids(tokenizer: PreTrainedTokenizerBase, task: Task, row: Row) -> list[int]:
     """Token ids of a whole training example, prompt and completion: shape [length]."""
-    prompt, answer = answered_ids(tokenizer, chat_prompt(task, row[task.message]), completion_text(task, row[task.target]))
+    example = training_example(task, row)
+    prompt, answer = answered_ids(tokenizer, example["prompt"], example["completion"][0]["content"])
     return prompt + answer
 
 
@@ -123,19 +129,13 @@ def encoded_example(tokenizer: PreTrainedTokenizerBase, task: Task, row: Row) ->
     return {**example, "input_ids": prompt + answer, "completion_mask": mask, "length": len(mask)}
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, messages: Messages, **more: Any) -> list[int]:
-    """A chat's token ids; control tokens in its contents are text."""
-    try:
-        return tokenizer.apply_chat_template(messages, sanitize_control_tokens=True, return_dict=False, **more)
-    except ValueError as error:
-        raise KitError(f"A text holds a mark that this model's tokenizer cannot write as text: {error}.") from None
+def encoded_examples(tokenizer: PreTrainedTokenizerBase, task: Task, row: Row) -> list[dict[str, Any]]:
+    """What is trained on of a row: its `encoded_example`; of a conversation see `conversation.turns`."""
+    if task.kind == "chat":
+        from ftkit.data.conversation.turns import encoded_conversation
 
-
-def _inner_ids(tokenizer: PreTrainedTokenizerBase, text: str, **more: Any) -> list[int]:
-    """Token ids of a text as they are within a longer one: some tokenizers put a space before a text's beginning."""
-    line_end, ids = (tokenizer(part, add_special_tokens=False, **more)["input_ids"] for part in ("\n", "\n" + text))
-    inner = ids[: len(line_end)] == line_end
-    return ids[len(line_end) :] if inner else tokenizer(text, add_special_tokens=False, **more)["input_ids"]
+        return encoded_conversation(tokenizer, task, row)
+    return [encoded_example(tokenizer, task, row)]
 
 
 def parse_answer(task: Task, text: str) -> Any:

@@ -136,10 +136,14 @@ def _number(columns: Iterable[np.ndarray]) -> np.ndarray:
 
 def groups(messages: Sequence[str]) -> list[int]:
     """A group number for each message: messages that are linked by similarity, also over others, share it."""
+    return linked(similar_pairs(messages), len(messages))
+
+
+def linked(pairs: Sequence[Pair], n: int) -> list[int]:
+    """A group number for each of `n` things: those that pairs link, also over others, share it."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    pairs = similar_pairs(messages)
     ones, rows, columns = [True] * len(pairs), [p.first for p in pairs], [p.second for p in pairs]
-    links = coo_array((ones, (rows, columns)), shape=(len(messages), len(messages)))
+    links = coo_array((ones, (rows, columns)), shape=(n, n))
     return connected_components(links, directed=False)[1].tolist()

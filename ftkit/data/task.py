@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ftkit.common.errors import KitError
-from ftkit.common.files import digest, json_lines, read_text
+from ftkit.common.files import digest
 from ftkit.common.paths import expanded, kit_root
 from ftkit.data.answer_form import COMPACT, AnswerForm
+from ftkit.data.conversation.rows import asked_problem, row_problems
+from ftkit.data.formats.own import read_rows
 
 SPLITS = ("train", "validation", "test")
-Kind = Literal["json", "label", "text"]
+Kind = Literal["json", "label", "text", "chat"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FIELD_TYPES = ("choice", "integer", "number", "boolean", "pattern", "set", "string")
 CHECKED: Any = {"extra": "forbid", "strict": True}  # how pydantic reads the two classes from task.toml: nothing is converted
@@ -82,6 +83,8 @@ class Task:
     message: str = "message"
     target: str = "target"
     max_message_characters: int = 4000
+    max_turns: int = 20  # of a conversation
+    too_long: Literal["refuse", "cut"] = "refuse"  # a conversation with more tokens than a training takes
     labels: tuple[str, ...] = ()
     fields: tuple[Field, ...] = field(default=())
     answer_form: AnswerForm = COMPACT  # by name in task.toml: see `ANSWER_FORMS`
@@ -106,7 +109,8 @@ class Task:
             more = f"\n  ... and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise KitError("\n  ".join([f"{len(problems)} bad row(s):", *problems[:5]]) + more)
         if not rows:
-            raise KitError(f"{path} is empty: it needs one JSON object a line with {self.message!r} and {self.target!r}.")
+            and_target = "" if self.kind == "chat" else f" and {self.target!r}"
+            raise KitError(f"{path} is empty: it needs one JSON object a line with {self.message!r}{and_target}.")
         return rows
 
     def fingerprint(self) -> str:
@@ -120,8 +124,22 @@ class Task:
             raise KitError(f"{where}: {problem}.")
         return message
 
+    def asked(self, row: Row) -> Any:
+        """What a row asks: its message; of a conversation all turns before the last, a list."""
+        return row[self.message][:-1] if self.kind == "chat" else row[self.message]
+
+    def answered(self, row: Row) -> Any:
+        """The right answer of a row: its target; of a conversation the text of the last turn."""
+        return row[self.message][-1]["content"] if self.kind == "chat" else row[self.target]
+
     def message_problem(self, message: Any) -> str | None:
-        """What is wrong with a message, or None."""
+        """What is wrong with a message, or in a `chat` task with a conversation that ends on the user's turn; or None."""
+        return (
+            asked_problem(self, message) if self.kind == "chat" and isinstance(message, list) else self.text_problem(message)
+        )
+
+    def text_problem(self, message: Any) -> str | None:
+        """What is wrong with a text that the model reads, or None."""
         if not isinstance(message, str) or not message.strip():
             return "it must be text and not empty"
         if HALF_CHARACTER.search(message):
@@ -134,6 +152,8 @@ class Task:
         """Everything wrong with a row, one sentence each ("field ...: reason"); an empty list for a good row."""
         if not isinstance(row, dict):
             return ["the line must be a JSON object"]
+        if self.kind == "chat":
+            return row_problems(self, row)
         problems = [f"field {key!r}: it is missing" for key in (self.message, self.target) if key not in row]
         if self.message in row and (problem := self.message_problem(row[self.message])):
             problems.append(f"field {self.message!r}: {problem}")
@@ -146,7 +166,7 @@ class Task:
         if self.kind == "label":
             good = answer in self.labels
             return [] if good else [f"field {self.target!r}: {answer!r} is not one of {', '.join(self.labels)}"]
-        if self.kind == "text":
+        if self.kind in ("text", "chat"):
             good = isinstance(answer, str) and bool(answer.strip())
             return [] if good else [f"field {self.target!r}: it must be text and not empty"]
         if not isinstance(answer, dict):
@@ -205,42 +225,3 @@ def load_task(name: str | Path = "desk", to_clean: bool = False) -> Task:
     from ftkit.data.description import read_description  # pydantic takes a tenth of a second
 
     return read_description(find_task(name), to_clean)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a JSONL file: its number from 1, its text, the value in it, and what is wrong with it."""
-
-    number: int
-    text: str
-    row: Any
-    problems: tuple[str, ...] = ()
-
-    def sentences(self, path: Path) -> list[str]:
-        """Its problems as sentences: "file, line n, field ...: reason"."""
-        return [f"{path}, line {self.number}{', ' if p.startswith('field') else ': '}{p}" for p in self.problems]
-
-
-def read_lines(path: Path, task: Task) -> list[Line]:
-    """Read a JSONL file line by line, every line checked against the task; empty lines are skipped.
-
-    Raises `KitError` if the file is missing or not UTF-8.
-    """
-    return [
-        Line(number, text, row, (fault,) if fault else tuple(task.problems(row)))
-        for number, text, row, fault in json_lines(read_text(path))
-    ]
-
-
-def read_rows(path: Path, task: Task) -> tuple[list[Row], list[str]]:
-    """Read a JSONL file: the good rows, and a sentence ("file, line n, field ...: reason") for every fault of the others."""
-    lines = read_lines(path, task)
-    return [line.row for line in lines if not line.problems], [text for line in lines for text in line.sentences(path)]
-
-
-def labels_of(task: Task, rows: Sequence[Row]) -> dict[str, list[str]]:
-    """The closed fields of rows: {field: its value in each row}; of a `label` task {target: the labels}."""
-    if task.kind == "label":
-        return {task.target: [row[task.target] for row in rows]}
-    closed = [f.name for f in task.fields if f.type == "choice" and not f.nullable]
-    return {name: [row[task.target][name] for row in rows] for name in closed}

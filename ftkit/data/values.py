@@ -16,6 +16,14 @@ from ftkit.data.task import Row, Task
 Merges = dict[str, dict[str, str]]  # {field, or the target's name: {value: the value that it becomes}}
 
 
+def labels_of(task: Task, rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The closed fields of rows: {field: its value in each row}; of a `label` task {target: the labels}."""
+    if task.kind == "label":
+        return {task.target: [row[task.target] for row in rows]}
+    closed = [f.name for f in task.fields if f.type == "choice" and not f.nullable]
+    return {name: [row[task.target][name] for row in rows] for name in closed}
+
+
 def closed_values(task: Task) -> dict[str, tuple[str, ...]]:
     """The closed fields and the values that `task.toml` lists for each; of a `label` task {target: labels}."""
     if task.kind == "label":

@@ -48,7 +48,7 @@ def compare_merges(run: Run, limit: int | None = None, say: Say = print) -> Fide
     task = run.task
     available = task.rows("test")
     rows = available[:limit]
-    messages = [row[task.message] for row in rows]
+    messages = [task.asked(row) for row in rows]
     variants: dict[str, Variant] = {}
     reference: tuple[dict[str, Any], list[str]] | None = None
     for number, (key, name) in enumerate(VARIANTS.items(), start=1):

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from ftkit.common.errors import KitError
-from ftkit.data.prompt import Messages, chat_prompt, prompt_ids
+from ftkit.data.prompt import Message, Messages, chat_prompt, prompt_ids
 from ftkit.data.task import Task
 from ftkit.evaluation.stream import (
     Answer,
@@ -85,13 +85,13 @@ class Answerer:
         guards.require(guards.at_loading(run, model, tokenizer))
         return cls(run.task, model, tokenizer, run.profile.generation_batch, run.answer_tokens, worker)
 
-    def prompt(self, message: str, which: str) -> Messages:
+    def prompt(self, message: Message, which: str) -> Messages:
         """The chat for a message: the base model is told the fields in its prompt, the tuned one learned them."""
         _check_side(which)
         return chat_prompt(self.task, message, told=which == BASE)
 
     def answer(
-        self, messages: Sequence[str], which: str = TUNED, progress: Callable[[int, int], None] | None = None
+        self, messages: Sequence[Message], which: str = TUNED, progress: Callable[[int, int], None] | None = None
     ) -> list[str]:
         """Answer many messages, greedily, in batches of like length; the answers come back in the order of `messages`.
 
@@ -185,30 +185,32 @@ class Answerer:
             return logits.softmax(dim=-1)[:, list(tokens)].cpu().numpy()
 
     def log_probabilities(
-        self, sequences: Sequence[Sequence[int]], which: str = TUNED, skip: Sequence[int] | None = None
+        self, sequences: Sequence[Sequence[int]], which: str = TUNED, skip: Sequence[int] | None = None, masks: Any = None
     ) -> list[tuple[float, int]]:
         """How likely token sequences are: for each, the sum of the tokens' natural log probabilities, and their number.
 
         Each token is judged by all before it in its sequence. The first `skip[i]` tokens (left out: one, which nothing
-        stands before) are only read, not judged: a prompt, say. One sequence at a time, so no padding plays a part.
+        stands before) are only read, not judged: a prompt, say; or those with 0 in `masks[i]`. One sequence at a time, so
+        no padding plays a part.
         """
         _check_side(which)
-        starts = [1] * len(sequences) if skip is None else skip
-        pairs = zip(sequences, starts, strict=True)
-        return [self.worker.submit(self._log_probability, list(ids), max(1, start), which).result() for ids, start in pairs]
+        read = skip or [1] * len(sequences)
+        masks = masks or [[0] * n + [1] * (len(ids) - n) for ids, n in zip(sequences, read, strict=True)]
+        pairs = zip(sequences, masks, strict=True)
+        return [self.worker.submit(self._log_probability, list(ids), list(mask), which).result() for ids, mask in pairs]
 
-    def _log_probability(self, ids: list[int], start: int, which: str) -> tuple[float, int]:
-        """Sum of ln p of the tokens from `start` on, and their number; runs in the model's thread."""
-        if start >= len(ids):
+    def _log_probability(self, ids: list[int], mask: list[int], which: str) -> tuple[float, int]:
+        """Sum of ln p of the tokens with 1 in their mask, but for the first, and their number; in the model's thread."""
+        row, judge = torch.tensor([ids], device=self.model.device), torch.tensor(mask[1:], dtype=torch.bool)
+        if not judge.any():
             return 0.0, 0
-        row = torch.tensor([ids], device=self.model.device)
         with torch.inference_mode(), self._side(which, 1) as names:
-            logits = self.model(input_ids=row, use_cache=False, **names).logits[0, start - 1 : -1].float()
-        judged = row[0, start:]
+            logits = self.model(input_ids=row, use_cache=False, **names).logits[0, :-1][judge].float()
+        judged = row[0, 1:][judge]
         return -float(torch.nn.functional.cross_entropy(logits, judged, reduction="sum")), len(judged)
 
     def stream(
-        self, message: str, sides: Sequence[str] = (BASE, TUNED), time_limit: float | None = None
+        self, message: Message, sides: Sequence[str] = (BASE, TUNED), time_limit: float | None = None
     ) -> Iterator[dict[str, Answer]]:
         """Answer one message by both sides at once: yields {side: Answer} while they grow.
 

@@ -17,7 +17,8 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import size_mb
 from ftkit.data.check import fit_simple_model
 from ftkit.data.prompt import completion_text
-from ftkit.data.task import Row, Task, labels_of
+from ftkit.data.task import Row, Task
+from ftkit.data.values import labels_of
 from ftkit.evaluation.metrics import row_scores
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ftkit.data.prompt import answered_ids, begun_ids, completion_text, parse_answer
-from ftkit.data.task import Row, Task, labels_of
+from ftkit.data.task import Row, Task
+from ftkit.data.values import labels_of
 from ftkit.evaluation.answer import TUNED, Answerer
 from ftkit.evaluation.intervals import share_interval
 from ftkit.evaluation.metrics import closed_values, same

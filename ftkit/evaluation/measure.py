@@ -15,6 +15,7 @@ from ftkit.data.task import Row
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.baselines import CHOSEN_ON, Baseline, choose_shots, frozen_encoder, majority, shots, tfidf
 from ftkit.evaluation.constrained import ROOM, SchemaProcessor
+from ftkit.evaluation.conversations.measure import compare_chat_runs, evaluate_conversations
 from ftkit.evaluation.errors import calibration, confusions, slices, worst
 from ftkit.evaluation.forgetting import general_check, questions_digest
 from ftkit.evaluation.intervals import compare_scores, compare_shares
@@ -55,16 +56,20 @@ def evaluate(
     limit: int | None = None,
     quick: bool = False,
     constrained: bool = False,
+    own_history: bool = False,
 ) -> Evaluation:
     """Let base and tuned answer a split, score them, and save the evaluation and its page, `report.html`, in the run.
 
     Unless `quick`, baselines, the general check and the calibration are added. `constrained` adds both models under
-    constrained decoding (a `json` task). `limit` takes only the first so many rows of the split, recorded as `n`. All decode
-    greedily. Answers are kept in the run: a second call takes seconds, and an interrupted one goes on.
+    constrained decoding (a `json` task), `own_history` both after their own answers (a `chat` task). `limit` takes only the
+    first so many rows of the split, recorded as `n`. All decode greedily. Answers are kept in the run: a second call takes
+    seconds, and an interrupted one goes on.
     """
     task = run.task
     if run.record.task.fingerprint != task.fingerprint():
         say(f"Note: {task.folder.name} has changed since {run.name} was trained.")
+    if task.kind == "chat":
+        return evaluate_conversations(run, split, say, limit, own_history, None if quick else _forgetting)
     began = time.monotonic()
     measured = Measured(run, split, task.rows(split)[:limit], say)
     measured.side(BASE)
@@ -243,6 +248,8 @@ def compare_runs(first: Run, second: Run, split: str = "test", say: Say = print,
     task = second.task
     if first.task.folder.resolve() != task.folder.resolve():
         raise KitError(f"{first.name} is of the task {first.task.name}, {second.name} of {task.name}: nothing to compare.")
+    if task.kind == "chat":
+        return compare_chat_runs(first, second, split, say, limit)
     rows = task.rows(split)[:limit]
     scores = []
     for run in (first, second):

@@ -26,11 +26,12 @@ def write_report(run: Run, result: Evaluation) -> Path:
 
 def render_report(run: Run, result: Evaluation) -> str:
     """The page of a run's evaluation."""
+    what = "conversations" if result.kind == "chat" else "messages"
     part = f"the first {result.n} of {result.of}" if result.n < result.of else f"all {result.n}"
     return render(
         "evaluation/templates/report.html",
         title=f"Evaluation: {result.run}",
-        note=f"{result.task}, {part} messages of the {result.split} split, none of them used in training. Every model "
+        note=f"{result.task}, {part} {what} of the {result.split} split, none of them used in training. Every model "
         f"decodes greedily. Model: {run.profile.model}.",
         result=result,
         sentences=describe_evaluation(result),
@@ -73,11 +74,12 @@ def _draw_bars(result: Evaluation) -> str:
     axes.set_xlabel("% of messages (F1 in %), bars with 95 % intervals")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    exact = {}
+    main, shown = "exact match" if "exact match" in metrics else metrics[0], {}
     for name in ("tuned", "base"):
-        score = result.models[name].scores["exact match"]
-        exact[name] = f"{100 * score.value:.1f} ({show_interval(score.interval, '.0f')})"
-    return picture(figure, f"Exact match: base {exact['base']} %, tuned {exact['tuned']} %; the other metrics likewise.")
+        score = result.models[name].scores[main]
+        shown[name] = f"{100 * score.value:.1f} ({show_interval(score.interval, '.0f')})"
+    both = f"base {shown['base']} %, tuned {shown['tuned']} %"
+    return picture(figure, f"{main[:1].upper()}{main[1:]}: {both}; the other metrics likewise.")
 
 
 def _draw_calibration(calibration: Calibration) -> str:

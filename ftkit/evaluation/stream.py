@@ -16,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase,
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ftkit.common.errors import KitError
+from ftkit.data.conversation.rows import exchanges
 from ftkit.data.prompt import answered_ids, chat_prompt, completion_text
 from ftkit.data.task import Task
 
@@ -66,7 +67,8 @@ def encode_training_answers(
         rows = task.rows("train")[:most]
     except KitError:
         return []
-    pairs = ((chat_prompt(task, row[task.message]), completion_text(task, row[task.target])) for row in rows)
+    answered = exchanges(task, rows)
+    pairs = ((chat_prompt(task, task.asked(row)), completion_text(task, task.answered(row))) for row in answered)
     answers = [answered_ids(tokenizer, chat, text)[1] for chat, text in pairs]
     return [ids[: len(cut_at(ids, ends)) + 1] for ids in answers]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from rich import box
@@ -11,7 +12,10 @@ from ftkit.evaluation.answer import BASE, TUNED
 from ftkit.evaluation.intervals import describe_comparison
 from ftkit.runs.documents import Comparison, Evaluation, RunsCompared, show_interval
 
-ORDER = ("majority", "TF-IDF", "frozen encoder", "base", "few-shot", "base, constrained", "tuned, constrained", "tuned")
+ORDER = (
+    *("majority", "TF-IDF", "frozen encoder", "base", "few-shot", "base, constrained", "base, own history"),
+    *("tuned, constrained", "tuned, own history", "tuned"),
+)
 
 
 def in_order(models: Iterable[str]) -> list[str]:
@@ -23,14 +27,34 @@ def describe_evaluation(result: Evaluation) -> list[str]:
     """What an evaluation says, in plain words, a sentence each."""
     sentences = []
     for name, compared in result.comparisons.items():
-        whole, closed = (next((m for m in compared if m.endswith(end)), None) for end in ("exact match", "macro-F1"))
-        for metric in filter(None, (whole, closed)):
+        for metric in _spoken_of(compared):
             sentences.append(f"Against {name}, {metric}: {describe_comparison(compared[metric], (name, TUNED))}")
     if any(score.interval is None for model in result.models.values() for score in model.scores.values()):
         sentences.append(
             "A single message gives F1 and other scores that are no yes or no without an interval: measure more."
         )
-    return sentences + _describe_constrained(result) + _describe_forgetting(result)
+    return sentences + _describe_likelihood(result) + _describe_constrained(result) + _describe_forgetting(result)
+
+
+def _describe_likelihood(result: Evaluation) -> list[str]:
+    """How likely the right answers of conversations are to base and tuned."""
+    if (change := result.perplexity) is None:
+        return []
+    losses = (math.log(value) for value in (change.first, change.second))
+    bounds = f", 95 % interval {change.interval[0]:+.2f} to {change.interval[1]:+.2f}" if change.interval else ""
+    return [
+        f"Perplexity of the assistant's turns: {change.first:.2f} by base, {change.second:.2f} by tuned (difference "
+        f"{change.difference:+.2f}{bounds}; lower is better); loss {' and '.join(f'{loss:.3f}' for loss in losses)}."
+    ]
+
+
+def _spoken_of(metrics: Iterable[str]) -> list[str]:
+    """The metrics that are put into words: whole answers and the first closed field; of conversations, what was met."""
+    names = list(metrics)
+    expected = [name for name in names if name.endswith(" met")]
+    ends = ("exact match", "macro-F1") if not expected else ()
+    found = [next((name for name in names if name.endswith(end)), None) for end in ends]
+    return expected or [name for name in found if name] or names[:1]
 
 
 def _describe_constrained(result: Evaluation) -> list[str]:

@@ -104,6 +104,23 @@ def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(ends - {None})
 
 
+def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Chat, **more: Any) -> list[int]:
+    """A chat's token ids; control tokens in its contents are text. `KitError` where a tokenizer cannot write one as text."""
+    try:
+        return tokenizer.apply_chat_template(messages, sanitize_control_tokens=True, return_dict=False, **more)
+    except ValueError as error:
+        raise KitError(f"A text holds a mark that this model's tokenizer cannot write as text: {error}.") from None
+    except TemplateError as error:
+        raise KitError(f"The model's chat template refuses a chat of {len(messages)} turns: {error}.") from None
+
+
+def inner_ids(tokenizer: PreTrainedTokenizerBase, text: str, **more: Any) -> list[int]:
+    """Token ids of a text as they are within a longer one: some tokenizers put a space before a text's beginning."""
+    line_end, ids = (tokenizer(part, add_special_tokens=False, **more)["input_ids"] for part in ("\n", "\n" + text))
+    inner = ids[: len(line_end)] == line_end
+    return ids[len(line_end) :] if inner else tokenizer(text, add_special_tokens=False, **more)["input_ids"]
+
+
 # --- what is looked at ---
 
 

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from ftkit.common.errors import KitError
 from ftkit.common.files import replacing
 from ftkit.common.templates import render
+from ftkit.data.conversation.rows import chat_of
 from ftkit.models.catalog import licence_of
 from ftkit.models.find import public_name
 from ftkit.runs.documents import Evaluation, show_interval
@@ -69,7 +70,7 @@ def _values(run: Run, merged: bool) -> dict[str, Any]:
         "last_loss": _average_last_losses(run),
         "scores": _list_scores(run),
         "data_licence": _find_data_licence(task_folder),
-        "chat": [{"role": "system", "content": system}, {"role": "user", "content": "a message"}],
+        "chat": chat_of(system, "a message"),
         "answer_tokens": run.answer_tokens,
         "name": run.name,
     }

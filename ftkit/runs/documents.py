@@ -134,6 +134,8 @@ class Facts(Part):
     padding_loss_tokens: Count | None = Field(None, description="of these, tokens of padding: should be 0")
     rows_without_end: Count | None = Field(None, description="whole examples whose end token carries no loss")
     prompts_otherwise: Count | None = Field(None, description="prompts that are not what the model will be asked with")
+    answers: Count | None = Field(None, description="answers in the examples looked at; of conversations only")
+    answers_in_part: Count | None = Field(None, description="of these, answers that carry no loss somewhere: should be 0")
     base: Digest | None = Field(None, description="digest of the base's weights")
     loss: Literal["completion", "trl", "whole"] | None = Field(
         None,
@@ -290,7 +292,7 @@ class Slice(Part):
     value: Any
     n: Count
     small: bool = Field(description="fewer rows than say much")
-    exact_match: Share = Field(alias="exact match")
+    exact_match: Share = Field(alias="exact match", description="of conversations: turns that meet all that is expected")
     interval: Interval
     fields: dict[str, Share]
 
@@ -343,6 +345,9 @@ class Evaluation(MeasuredDocument):
     models: dict[str, ModelResult]
     comparisons: dict[str, dict[str, Comparison]] = Field(description="tuned minus each other model, by metric")
     few_shot: FewShot | None = None
+    perplexity: Comparison | None = Field(
+        None, description="of the assistant's turns that stand in the data, lower is better; `n` counts conversations"
+    )
     general: Forgetting | None = None
     confusions: dict[str, Confusion] = Field(description="of the tuned model, by closed field")
     slices: list[Slice]

@@ -66,15 +66,18 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
     batch = trainer.data_collator([dict(trainer.train_dataset[i]) for i in looked])
     counts: Counter[str] = Counter()
     for i in looked:
-        asked = prompt_ids(tokenizer, dataset[i]["prompt"])
         labels, ids = batch["labels"][i].tolist(), batch["input_ids"][i].tolist()
+        answers, otherwise = _answers(tokenizer, dataset[i], ids[: lengths[i]], ends)
         carries = [label != -100 for label in labels]
+        learned = [sum(carries[start:stop]) for start, stop in answers]
         counts["loss_tokens"] += sum(carries)
-        counts["prompt_loss_tokens"] += sum(carries[: len(asked)])
+        counts["prompt_loss_tokens"] += sum(carries[: lengths[i]]) - sum(learned)
         counts["padding_loss_tokens"] += sum(carries[lengths[i] :])
-        read = min(len(asked), lengths[i])
-        counts["prompts_otherwise"] += ids[:read] != asked[:read]
-        counts["rows_without_end"] += not cut[i] and not {*ends} & {*labels[len(asked) : lengths[i]]}
+        counts["prompts_otherwise"] += otherwise
+        counts["rows_without_end"] += not cut[i] and any(not {*ends} & {*labels[start:stop]} for start, stop in answers)
+        if "answers" in dataset.column_names:
+            counts["answers"] += len(answers)
+            counts["answers_in_part"] += sum(not all(carries[start : stop - 1]) for start, stop in answers)
     return Facts(
         chat_template=template,
         template_changes=changes,
@@ -87,7 +90,28 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
         padding_loss_tokens=counts["padding_loss_tokens"],
         rows_without_end=counts["rows_without_end"],
         prompts_otherwise=counts["prompts_otherwise"],
+        **{name: counts[name] for name in ("answers", "answers_in_part") if "answers" in counts},
     )
+
+
+def _answers(
+    tokenizer: PreTrainedTokenizerBase, example: dict[str, Any], ids: Sequence[int], ends: Sequence[int]
+) -> tuple[list[tuple[int, int]], bool]:
+    """Where an example's answers should be, (start, stop) each, and whether its prompts are other ids than they should be.
+
+    The prompts are made anew, as the model will be asked. In a conversation, of which the last `answers` turns are learned,
+    an answer goes up to its first end token; a single answer takes all that follows the prompt.
+    """
+    chat = [*example["prompt"], *example["completion"]]
+    places = [place for place, turn in enumerate(chat) if turn["role"] == "assistant"][-example.get("answers", 1) :]
+    spans, otherwise = [], False
+    for place in places:
+        asked = prompt_ids(tokenizer, chat[:place])
+        start = min(len(asked), len(ids))
+        otherwise |= list(ids[:start]) != asked[:start]
+        stops = (n + 1 for n in range(start, len(ids)) if ids[n] in ends) if "answers" in example else iter(())
+        spans.append((start, next(stops, len(ids))))
+    return spans, otherwise
 
 
 def template_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -181,6 +205,10 @@ def loss_mask(facts: Facts | None) -> Finding:
         return Finding(thing, False, text, fix, gate=True)
     if not every:
         return Finding(thing, False, "no token carries loss: nothing can be learned", "Look at the labels.", gate=True)
+    if facts.answers_in_part:
+        text = f"{facts.answers_in_part} of {facts.answers} answers carry loss in part, or not at all"
+        fix = "Mark every answer of a conversation: ftkit.data.conversation.turns.marked_turns does."
+        return Finding(thing, False, text, fix, gate=True)
     return Finding(thing, True, f"only answers carry loss: {every:,} tokens in {facts.rows} examples")
 
 

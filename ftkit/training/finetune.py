@@ -99,6 +99,8 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
     say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {data.task.name}{together}; run {run.name}")
     for change in template_changes(data.tokenizer):
         say(f"The model's chat template: {change}. The run and its exports keep it.")
+    for remark in data.remarks:
+        say(remark)
     plan = plan_training(profile, dataset["length"])
     say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile, data.tokenizer, say)

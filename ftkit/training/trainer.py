@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
-from ftkit.data.prompt import chat_prompt, encoded_example, prompt_ids
+from ftkit.data.conversation.turns import APART, CUT, cut_to_fit
+from ftkit.data.prompt import chat_prompt, encoded_examples, prompt_ids
 from ftkit.data.task import Row, Task
 from ftkit.models.chat_template import answer_end
 from ftkit.models.families import context_length, remarks, unfit_layers
@@ -32,22 +35,23 @@ from ftkit.training.proof import Proof, settle_loss, without_adapter
 def training_data(
     task: Task, tokenizer: PreTrainedTokenizerBase, profile: Profile, rows: Sequence[Row] | None = None
 ) -> Dataset:
-    """The training split as trl takes it, the token ids among its columns: see `encoded_example`.
+    """The training split as trl takes it, the token ids among its columns: see `encoded_examples`.
 
     `rows` are those of the split where they have been read already. Raises `KitError` naming the first row that is longer
     than the profile's `max_length`, or than the model reads at once, and their number: nothing is cut in silence.
     """
     rows = task.rows("train") if rows is None else rows
-    examples = [encoded_example(tokenizer, task, row) for row in rows]
+    by_row = [encoded_examples(tokenizer, task, row) for row in rows]
+    lengths = [max(example["length"] for example in examples) for examples in by_row]
     context = context_length(load_config(profile.model)) or profile.max_length
-    if over := [n for n, example in enumerate(examples) if example["length"] > min(profile.max_length, context)]:
-        n, longest = over[0], max(examples[n]["length"] for n in over)
+    if over := [n for n, length in enumerate(lengths) if length > min(profile.max_length, context)]:
+        n, longest = over[0], max(lengths[n] for n in over)
         way_on = f"profile {profile.name} takes {profile.max_length}. Shorten them, or: ftkit train --length {longest}"
         if longest > context:
-            way_on = f"{profile.model} reads {context} at once. Shorten them, or take a model that reads more."
-        size = f"{examples[n]['length']} tokens ({len(over)} such row(s)), but {way_on}"
+            way_on = f"{profile.model} reads {context} at once. Shorten them, or take a model that reads more"
+        size = f"{lengths[n]} tokens ({len(over)} such row(s)), but {way_on}{CUT if task.kind == 'chat' else ''}"
         raise KitError(f"{task.folder / 'train.jsonl'}, row {rows[n].get('id', n + 1)}: {size}")
-    return Dataset.from_list(examples)
+    return Dataset.from_list([example for examples in by_row for example in examples])
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class TrainingSet:
     dataset: Dataset
     longest_completion: int
     unseen_prompt: list[int]
+    remarks: Sequence[str] = ()  # what was done to rows on their way into the examples, for the log
 
 
 def prepare(task: Task, profile: Profile, rows: Mapping[str, Sequence[Row]] | None = None) -> TrainingSet:
@@ -72,16 +77,18 @@ def prepare(task: Task, profile: Profile, rows: Mapping[str, Sequence[Row]] | No
     """
     rows = rows or {split: task.rows(split) for split in ("train", "validation")}
     tokenizer = load_tokenizer(profile.model)
-    dataset = training_data(task, tokenizer, profile, rows["train"])
-    prompt = prompt_ids(tokenizer, chat_prompt(task, rows["validation"][0][task.message]))
-    return TrainingSet(task, profile, tokenizer, dataset, count_longest_completion(dataset, tokenizer), prompt)
+    train, remarks = cut_to_fit(tokenizer, task, rows["train"], profile.max_length)
+    dataset = training_data(task, tokenizer, profile, train)
+    remarks += [APART.format(len(dataset), len(train))] if len(dataset) > len(train) else []
+    prompt = prompt_ids(tokenizer, chat_prompt(task, task.asked(rows["validation"][0])))
+    return TrainingSet(task, profile, tokenizer, dataset, count_longest_completion(dataset, tokenizer), prompt, remarks)
 
 
 def count_longest_completion(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the longest training answer with its end: how long the tuned model must be let write."""
     end, columns = answer_end(tokenizer), dataset.select_columns(["input_ids", "completion_mask"])
-    answers = ([i for i, learned in zip(*row.values(), strict=True) if learned] for row in columns)
-    return max(1 + [*ids, end].index(end) for ids in answers)
+    runs = (run for row in columns for learned, run in groupby(zip(*row.values(), strict=True), itemgetter(1)) if learned)
+    return max(1 + [*(i for i, _ in run), end].index(end) for run in runs)
 
 
 def lora_config(profile: Profile, without: Sequence[str] = ()) -> LoraConfig:

@@ -89,6 +89,9 @@ def test_the_loss_view_marks_what_carries_loss_not_by_colour_alone():
     assert "&lt;|user|&gt;" in view.html and "2 of 4 tokens carry loss" in view.html
     with pytest.raises(ValueError):
         plots.loss_view(["a", "b"], [1])
+    talk = plots.loss_view(["Hi", "Yes", "<end>", "And?", "No", "<end>"], [-100, 1, 2, -100, 3, 2])
+    assert str(talk).splitlines()[:3] == ["4 of 6 tokens carry loss, in 2 places", "no loss 'Hi'", "LOSS    'Yes<end>'"]
+    assert "in 2 places: those in bold on orange" in talk.html
 
 
 def test_the_token_view_shows_spaces_and_keeps_the_text():

@@ -344,14 +344,42 @@ def test_a_zero_byte_sets_its_row_aside(tmp_path):
     ],
 )
 def test_what_is_no_question_and_answer_is_set_aside_with_the_reason(turns, reason):
-    table, _ = recognize(table_of([{"messages": TURNS}, {"messages": TURNS}, {"messages": turns}]))
+    table, _ = recognize(table_of([{"messages": TURNS}, {"messages": TURNS}, {"messages": turns}]), kind="text")
     assert len(table.rows) == 2 and reason in table.rejected[0]["reason"]
-    assert ("1 conversation(s) of several turns set aside" in "\n".join(table.remarks)) == (turns == TURNS * 2)
+    said = "1 of 3 conversations have several turns and are set aside: --kind chat takes all"
+    assert (said in table.remarks) == (turns == TURNS * 2)
 
 
 def test_only_conversations_of_several_turns_are_refused_with_their_number():
     with pytest.raises(KitError, match="The first: line 1: it has 2 questions"):
-        recognize(table_of([{"messages": TURNS * 2}] * 3))
+        recognize(table_of([{"messages": TURNS * 2}] * 3), kind="text")
+
+
+def test_conversations_of_several_turns_are_kept_whole():
+    system, long = {"role": "system", "content": "s"}, TURNS * 2
+    rows = [{"messages": [system, *turns], "topic": "t"} for turns in (long, TURNS, [*long, TURNS[0]], TURNS[:1])]
+    table, prompt = recognize(table_of(rows))
+    assert prompt == "s" and table.columns == ["messages"]
+    assert [row["messages"] for _, row in table.rows] == [long, TURNS, long]
+    assert table.rejected[0]["reason"] == "it has no answer of an assistant"
+    left = "1 conversation(s) end with a turn that nobody answers (line 3): that turn is left out"
+    kind = "kind chat: 2 of 3 conversations have several turns; --kind text makes a task of the others alone"
+    assert {left, kind, "columns left out: topic"} <= {*table.remarks}
+
+
+def test_conversations_keep_system_turns_that_differ_and_single_ones_can_be_told_to_be_a_chat():
+    rows = [{"messages": [{"role": "system", "content": s}, *TURNS]} for s in "st"]
+    table, prompt = recognize(table_of(rows), kind="chat")
+    assert prompt is None and [row["messages"][0]["content"] for _, row in table.rows] == ["s", "t"]
+    assert "2 different system prompts: each row's own stays its first turn" in table.remarks
+    with pytest.raises(KitError, match="holds no conversations: a task of kind chat is made of `messages`"):
+        recognize(table_of([{"text": "a", "label": "b"}] * 3), kind="chat")
+
+
+def test_few_conversations_of_several_turns_among_many_are_set_aside_with_the_way_on():
+    table, _ = recognize(table_of([{"messages": TURNS}] * 10 + [{"messages": TURNS * 2}]))
+    assert table.columns == ["message", "target"] and len(table.rejected) == 1
+    assert "1 of 11 conversations have several turns and are set aside: --kind chat takes all" in table.remarks
 
 
 def test_system_prompts_that_differ_stand_before_their_message():

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from ftkit.common.errors import KitError
 from ftkit.common.profiles import read_profiles
+from ftkit.data.formats.own import read_rows
 from ftkit.data.prompt import chat_prompt, completion_text, describe_answer, parse_answer, prompt_ids, training_example
-from ftkit.data.task import load_task, read_rows
+from ftkit.data.task import load_task
 from ftkit.models.load import load_tokenizer
 
 DESK = load_task("desk")

@@ -23,6 +23,10 @@ def export_task(task: Task, form: str, folder: Path) -> list[Path]:
     """
     if form not in EXPORTS:
         raise KitError(f"The form {form!r} is not one of {', '.join(EXPORTS)}.")
+    if task.kind == "chat" and form != "messages":
+        raise KitError(
+            f"A conversation has no place in {form}, which holds one question and one answer a row: --as messages."
+        )
     rows = {split: task.rows(split) for split in SPLITS}
     with new_folder(folder) as temporary:
         for split, some in rows.items():
@@ -36,8 +40,8 @@ def export_task(task: Task, form: str, folder: Path) -> list[Path]:
 
 
 def _messages(task: Task, row: Row) -> Row:
-    answer = {"role": "assistant", "content": completion_text(task, row[task.target])}
-    return {"messages": [*chat_prompt(task, row[task.message]), answer]}
+    answer = {"role": "assistant", "content": completion_text(task, task.answered(row))}
+    return {"messages": [*chat_prompt(task, task.asked(row)), answer]}
 
 
 def _alpaca(task: Task, row: Row) -> Row:

@@ -71,6 +71,11 @@ class Chat:
     system: str = ""
     turns: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether it ends with a question."""
+        return bool(self.turns) and self.turns[-1][0] == "user"
+
 
 class _NotTaken(Exception):
     """Why a row is set aside."""
@@ -80,70 +85,108 @@ class _NotTaken(Exception):
 Form = tuple[str, list[str], Callable[[Row], Chat]]
 
 
-def recognize(table: Table, shape: str = "auto") -> tuple[Table, str | None] | None:
+def recognize(table: Table, shape: str = "auto", kind: str | None = None) -> tuple[Table, str | None] | None:
     """Turn conversations or instructions into the columns `message` and `target`: (the table, a system prompt) or None.
 
     None means ordinary columns. The system prompt is what every row's system turn says; where they differ, a row's own
-    stands before its message. Conversations of more than one question are set aside with their number.
+    stands before its message. Where one conversation in ten or more has several turns (or `kind` is "chat"), the only
+    column is `messages`, for a task of kind `chat`; where fewer have, or another kind is told, these are set aside.
     Raises `KitError` if `shape` names a form that the columns do not have, or if no row is left.
     """
     if shape not in SHAPES:
         raise KitError(f"The shape {shape!r} is not one of {', '.join(SHAPES)}.")
-    if shape == "columns" or not table.rows:
+    if (shape == "columns" and kind != "chat") or not table.rows:
         return None
-    for kind, form_of in _FORMS:
-        if shape in ("auto", kind) and (form := form_of(table)):
-            return _convert(table, form)
+    for own_shape, form_of in _FORMS:
+        if shape in ("auto", own_shape) and (form := form_of(table)):
+            return _convert(table, form, kind)
+    if kind == "chat":
+        raise KitError(f"{table.source} holds no conversations: a task of kind chat is made of `messages`.")
     if shape != "auto":
         raise KitError(f"{table.source} has no {shape}: its columns are {', '.join(map(repr, table.columns))}.")
     return None
 
 
-def _convert(table: Table, form: Form) -> tuple[Table, str | None]:
+SEVERAL = 0.1  # share of conversations with several turns from which a task of kind chat is made
+
+
+def _convert(table: Table, form: Form, kind: str | None) -> tuple[Table, str | None]:
     how, columns, read = form
-    chats: list[tuple[int, Chat]] = []
-    rejected, long = list(table.rejected), 0
+    whole: list[tuple[int, Row, Chat]] = []
+    rejected, remarks = list(table.rejected), [*table.remarks, f"read as {how}"]
     for line, row in table.rows:
         try:
             chat = read(row)
             _check_turns(chat)
-            chats.append((line, chat))
+            whole.append((line, row, chat))
         except _NotTaken as reason:
-            long += "several turns" in str(reason)
             rejected.append(set_aside(line, str(reason), row))
-    remarks = [*table.remarks, f"read as {how}"]
-    if long:
-        remarks.append(f"{long:,} conversation(s) of several turns set aside: tasks of one question are made so far")
+    long = [entry for entry in whole if len(entry[2].turns) > 2]
+    several = f"{len(long):,} of {len(whole):,} conversations have several turns"
+    if kind == "chat" or (kind is None and whole and len(long) >= SEVERAL * len(whole)):
+        others = "; --kind text makes a task of the others alone" if len(long) < len(whole) else ""
+        as_told = "as told" if kind else several + others
+        remarks.append(f"kind chat: {as_told}")
+        chats, reader = [(line, chat) for line, _, chat in whole], _conversation
+    else:
+        if long:
+            remarks.append(f"{several} and are set aside: --kind chat takes all")
+        rejected += [set_aside(line, _several(chat), row) for line, row, chat in long]
+        chats, reader = [(line, chat) for line, _, chat in whole if len(chat.turns) == 2], _question
     if not chats:
         first = f" The first: {table.unit} {rejected[0]['line']}: {rejected[0]['reason']}." if rejected else ""
         raise KitError(f"{table.source}, {how}: no row of one question and one answer.{first}")
     if left_out := [column for column in table.columns if column not in columns]:
         remarks.append(f"columns left out: {', '.join(left_out)}")
+    if reader is _conversation and (open_ended := [line for line, chat in chats if chat.unanswered]):
+        remarks.append(
+            f"{len(open_ended):,} conversation(s) end with a turn that nobody answers ({table.unit} "
+            f"{', '.join(map(str, open_ended[:5]))}{' ...' if len(open_ended) > 5 else ''}): that turn is left out"
+        )
+    prompt = _common_system(chats, remarks, reader)
+    rows = [(line, reader(chat, prompt)) for line, chat in chats]
+    return Table(table.source, list(rows[0][1]), rows, rejected, remarks, table.unit, table.typed), prompt or None
+
+
+def _common_system(chats: list[tuple[int, Chat]], remarks: list[str], reader: Callable[[Chat, str], Row]) -> str:
+    """What every chat's system turn says, or nothing where they differ, with a remark on it."""
     systems = Counter(chat.system for _, chat in chats)
     prompt = next(iter(systems)) if len(systems) == 1 else ""
     if len(systems) > 1:
-        remarks.append(f"{len(systems):,} different system prompts: each row's own stands before its message")
+        where = "stands before its message" if reader is _question else "stays its first turn"
+        remarks.append(f"{len(systems):,} different system prompts: each row's own {where}")
     elif prompt:
         remarks.append("every row has one system prompt: it is the task's")
-    rows = []
-    for line, chat in chats:
-        (_, question), (_, answer) = chat.turns
-        own = chat.system if chat.system and not prompt else ""
-        rows.append((line, {"message": f"{own}\n\n{question}" if own else question, "target": answer}))
-    return Table(table.source, ["message", "target"], rows, rejected, remarks, table.unit, table.typed), prompt or None
+    return prompt
+
+
+def _question(chat: Chat, prompt: str) -> Row:
+    """A chat of one question and its answer as a row; its own system turn, where it is not the task's, stands before it."""
+    (_, question), (_, answer) = chat.turns
+    own = chat.system if chat.system and not prompt else ""
+    return {"message": f"{own}\n\n{question}" if own else question, "target": answer}
+
+
+def _conversation(chat: Chat, prompt: str) -> Row:
+    """A chat as a row of a task of conversations, up to its last answer."""
+    turns = chat.turns[:-1] if chat.unanswered else chat.turns
+    own = [("system", chat.system)] if chat.system and not prompt else []
+    return {"messages": [{"role": role, "content": text} for role, text in (*own, *turns)]}
 
 
 def _check_turns(chat: Chat) -> None:
-    """Raise `_NotTaken` unless a chat is one question and its answer."""
+    """Raise `_NotTaken` unless a chat is a question with its answer, or several."""
     roles = [role for role, _ in chat.turns]
-    if roles == ["user", "assistant"]:
-        return
     if "assistant" not in roles:
         raise _NotTaken("it has no answer of an assistant" if roles else "it is empty")
     if roles[0] == "assistant":
         raise _NotTaken("it does not begin with a question of the user")
+
+
+def _several(chat: Chat) -> str:
+    roles = [role for role, _ in chat.turns]
     questions, answers = roles.count("user"), roles.count("assistant")
-    raise _NotTaken(f"it has {questions} questions and {answers} answers: a conversation of several turns")
+    return f"it has {questions} questions and {answers} answers: a conversation of several turns"
 
 
 def _column(table: Table, names: str) -> str | None:

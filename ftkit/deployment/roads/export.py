@@ -78,7 +78,7 @@ def export(run: Run, to: str, folder: Path | None = None, verify: bool = True, s
 def compare_answers(run: Run, to: str, folder: Path, say: Say) -> Agreement:
     """Let the tuned model and the exported one answer the same test messages: shares that agree, and the speed of both."""
     task = run.task
-    messages = [row[task.message] for row in task.rows("test")[:MESSAGES]]
+    messages = [task.asked(row) for row in task.rows("test")[:MESSAGES]]
     texts, speed = {}, {}
     sides = {"tuned": lambda: load_tuned(run), "export": lambda: ROADS[to].load(run, folder)}
     for side, load in sides.items():

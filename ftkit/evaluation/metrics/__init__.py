@@ -45,7 +45,7 @@ def score(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, li
     Nothing a model writes is an error: what cannot be read counts as wrong.
     """
     answers = [parse_answer(task, text) for text in texts]
-    pairs = list(zip(answers, [row[task.target] for row in rows], strict=True))
+    pairs = list(zip(answers, [task.answered(row) for row in rows], strict=True))
     if task.kind != "json":
         return {"exact match": [same(answer, target) for answer, target in pairs]}
     scores = {
@@ -81,18 +81,18 @@ def _fits(task: Task, answer: Any) -> bool:
 def row_scores(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, list[bool] | list[float]]:
     """Each row's own score in every metric that is a mean over rows: yes/no as bool, shares as float from 0 to 1.
 
-    To the yes/no metrics of `score` come, for a `json` task, `<field> set F1` for each field of type set; for a `text` task
-    `chrF` and `ROUGE-L`.
+    To the yes/no metrics of `score` come, for a `json` task, `<field> set F1` for each field of type set; for a `text` or
+    `chat` task `chrF` and `ROUGE-L`.
     """
     scores: dict[str, list[bool] | list[float]] = dict(score(task, rows, texts))
-    targets = [row[task.target] for row in rows]
+    targets = [task.answered(row) for row in rows]
     if task.kind == "json":
         answers = [parse_answer(task, text) or {} for text in texts]
         for f in task.fields:
             if f.type == "set":
                 pairs = zip(answers, targets, strict=True)
                 scores[f"{f.name} set F1"] = [set_f1(answer.get(f.name), target[f.name]) for answer, target in pairs]
-    if task.kind == "text":
+    if task.kind in ("text", "chat"):
         for name, one in (("chrF", chrf), ("ROUGE-L", rouge_l)):
             scores[name] = [one(text.strip(), target) for text, target in zip(texts, targets, strict=True)]
     return scores
@@ -116,7 +116,7 @@ def closed_values(
     Both are arrays [n]; an answer that is none of the values has the place after the last. For macro-F1 and confusion
     matrices (sklearn.metrics.confusion_matrix takes the two arrays).
     """
-    targets = [row[task.target] for row in rows]
+    targets = [task.answered(row) for row in rows]
     answers = [parse_answer(task, text) for text in texts]
     if task.kind == "label":
         return {"macro-F1": _places(list(task.labels), targets, answers)}

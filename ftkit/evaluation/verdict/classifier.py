@@ -23,7 +23,8 @@ from transformers import (
 
 from ftkit.common.files import size_mb
 from ftkit.common.machine import detect_hardware, resolve_dtype
-from ftkit.data.task import Row, Task, labels_of
+from ftkit.data.task import Row, Task
+from ftkit.data.values import labels_of
 from ftkit.evaluation.baselines import Baseline, closed_answers
 from ftkit.models.encoder import BATCH, Encoder
 from ftkit.models.four_bit import weight_bytes

@@ -17,7 +17,8 @@ from ftkit import __version__
 from ftkit.common.console import Progress, Say, clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import size_mb
-from ftkit.data.task import Row, Task, labels_of
+from ftkit.data.task import Row, Task
+from ftkit.data.values import labels_of
 from ftkit.evaluation.answer import TUNED
 from ftkit.evaluation.baselines import Baseline, frozen_encoder, majority, nearest, tfidf
 from ftkit.evaluation.measure import Measured

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from ftkit.common.errors import KitError
 from ftkit.common.profiles import Choice
-from ftkit.data.task import labels_of, load_task
+from ftkit.data.task import load_task
+from ftkit.data.values import labels_of
 from ftkit.evaluation.intervals import compare_shares, share_interval
 from ftkit.evaluation.metrics import score
 from ftkit.evaluation.verdict.classifier import fine_tune
