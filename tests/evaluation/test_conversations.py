@@ -9,21 +9,23 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
+from ftkit.cli.main import app
 from ftkit.common.errors import KitError
 from ftkit.data.conversation.rows import exchanges
-from ftkit.data.prompt import prompt_ids
+from ftkit.data.prompt import example_ids, prompt_ids
 from ftkit.data.task import load_task
+from ftkit.deployment.roads.export import export
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.conversations.scores import FIRST, LATER, TURNS, WHOLE, ChatScores, worst_turns
 from ftkit.evaluation.measure import compare_runs, evaluate
 from ftkit.evaluation.tables import comparison_table, describe_evaluation, evaluation_table
 from ftkit.models.load import load_tokenizer
 from ftkit.runs import guards
-from ftkit.runs.run import Run, open_run
+from ftkit.runs.card import CARD
 from ftkit.training.finetune import train
 from ftkit.training.trainer import make_trainer, prepare
-from tests.cli.test_main import ftkit, refused
 from tests.conftest import trained_apart
 from tests.data.conversation.chats import write_chat_task
 
@@ -117,16 +119,18 @@ def first_answer_off(labels):
 
 
 def test_what_is_too_long_is_refused_with_the_way_on_or_cut(task, choice, tmp_path):
-    short = choice.profile.with_changes(max_length=150)
+    tokenizer = load_tokenizer(choice.profile.model)
+    limit = max(len(example_ids(tokenizer, task, exchanges(task, [row])[0])) for row in task.rows("train"))
+    short = choice.profile.with_changes(max_length=limit)
     with pytest.raises(KitError, match=r'row train-\d+: \d+ tokens .*ftkit train --length \d+; with too_long = "cut" in'):
         prepare(task, short)
     cutting = load_task(write_chat_task(tmp_path / "cutting", too_long="cut"))
     data = prepare(cutting, short)
     (remark,) = data.remarks
-    assert "conversation(s) of more than 150 tokens are cut after an answer" in remark
-    assert len(data.dataset) == 36 and max(data.dataset["length"]) <= 150
+    assert f"conversation(s) of more than {limit} tokens are cut after an answer" in remark
+    assert len(data.dataset) == 36 and max(data.dataset["length"]) <= limit
     with pytest.raises(KitError, match="tokens"):
-        prepare(cutting, choice.profile.with_changes(max_length=30))
+        prepare(cutting, choice.profile.with_changes(max_length=limit - 1))
 
 
 def test_where_a_template_writes_earlier_answers_differently_each_answer_is_an_example(task, choice, tiny_model, tmp_path):
@@ -176,26 +180,33 @@ def test_what_is_told_twice_is_as_likely_by_a_mask_as_by_its_parts(answerer, tas
     assert n == 5 and total == pytest.approx(sum(pieces), rel=1e-2)
 
 
+def ftkit(*arguments):
+    """A command in this process."""
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
 def test_generate_answers_conversations_of_a_file(run, task, tmp_path):
     rows = [{"id": n, "messages": row["messages"][:-1]} for n, row in enumerate(task.rows("test")[:3])]
     source, output = tmp_path / "asked.jsonl", tmp_path / "answered.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     done = ftkit("generate", run.folder, "--input", source, "--output", output)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     answered = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [{**row, "prediction": None} for row in rows] == [{**row, "prediction": None} for row in answered]
-    asked = rows[1]["messages"]
-    for turns, words in (
-        ([*asked, {"role": "assistant", "content": "a"}], f"turn {len(asked) + 1}: the last turn is the assistant's"),
-        ([asked[0], asked[0]], "turn 2: the user's turn stands after the user's"),
-        ([{"role": "user", "content": "x" * 20_000}], "turn 1: it has 20,000 characters"),
-        ([], "the conversation is empty"),
-    ):
-        source.write_text(json.dumps({"messages": turns}), encoding="utf-8")
+    assert all(isinstance(row.pop("prediction"), str) for row in answered) and answered == rows
+
+    def refused(row, words):
+        source.write_text(json.dumps(row), encoding="utf-8")
         bad = ftkit("generate", run.folder, "--input", source, "--output", tmp_path / "none.jsonl")
-        assert refused(bad, f"{source}, line 1, field 'messages'", words) and not (tmp_path / "none.jsonl").exists()
-    source.write_text('{"message": "Hello"}', encoding="utf-8")
-    assert refused(ftkit("generate", run.folder, "--input", source, "--output", output), "field 'messages': it is missing")
+        assert isinstance(bad.exception, KitError) and not (tmp_path / "none.jsonl").exists()
+        assert str(bad.exception).startswith(f"{source}, line 1, field 'messages': {words}")
+
+    asked = rows[1]["messages"]
+    ended = [*asked, {"role": "assistant", "content": "a"}]
+    refused({"messages": ended}, f"turn {len(ended)}: the last turn is the assistant's, and should be the user's")
+    refused({"messages": [asked[0], asked[0]]}, "turn 2: the user's turn stands after the user's")
+    refused({"messages": [{"role": "user", "content": "x" * 20_000}]}, "turn 1: it has 20,000 characters")
+    refused({"messages": []}, "the conversation is empty")
+    refused({"message": "Hello"}, "it is missing")
 
 
 # --- evaluation ---
@@ -292,21 +303,25 @@ def test_an_evaluation_of_conversations_is_told_and_shown(evaluation, run):
         and "topic: booking" in page
         and "turns met, %" in page
     )
-    card = (run.folder / "README.md").read_text(encoding="utf-8")
+    card = (run.folder / CARD).read_text(encoding="utf-8")
     assert "| conversations met |" in card and "You are the host." in card
     compared = compare_runs(run, run, say=lambda line: None)
     assert compared.metrics[TURNS].difference == 0 and comparison_table(compared).row_count == 8
 
 
+def test_an_export_answers_the_next_turns_like_the_run(run, task, tmp_path):
+    record = export(run, "adapter", tmp_path / "out", say=lambda line: None)
+    assert record.verification.n == 8 and record.verification.identical == 1
+
+
 def test_the_commands_take_conversations_or_say_why_not(run, task):
-    runs = {"FTKIT_RUNS": str(run.folder.parent)}
     for arguments, words in (
         (("evaluate", run.folder, "--constrained"), "--constrained is for tasks of kind json"),
         (("verdict", task.folder), "host is a task of conversations"),
         (("demo", run.folder), "holds conversations"),
         (("task", "add-feedback", task.folder, run.folder, "--in-place"), "holds conversations"),
     ):
-        assert refused(ftkit(*arguments, **runs), words)
-    assert open_run(run.folder).task.kind == "chat" and isinstance(run, Run)
-    shown = ftkit("doctor", run.folder, **runs)
-    assert "Traceback" not in shown.stderr and "[ok]  loss mask" in shown.stdout
+        refused = ftkit(*arguments)
+        assert isinstance(refused.exception, KitError) and words in str(refused.exception)
+    shown = ftkit("doctor", run.folder)
+    assert "[ok]  loss mask     only answers carry loss" in shown.output
