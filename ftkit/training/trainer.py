@@ -19,7 +19,7 @@ from ftkit.common.console import Say
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
-from ftkit.data.prompt import chat_prompt, encoded_example, prompt_ids
+from ftkit.data.prompt import encoded_example
 from ftkit.data.task import Row, Task
 from ftkit.models.chat_template import answer_end
 from ftkit.models.families import context_length, remarks, unfit_layers
@@ -52,9 +52,9 @@ def training_data(
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a training starts from, read once: the examples (see `training_data`), the tokenizer, and a prompt not in them.
+    """What a training starts from, read once: the examples (see `training_data`), the tokenizer, and the validation rows.
 
-    `longest_completion` is in tokens, with the end; `unseen_prompt` are the token ids of a validation message's prompt.
+    `longest_completion` is in tokens, with the end; nothing is learned from the rows that are `held_out`.
     """
 
     task: Task
@@ -62,7 +62,7 @@ class TrainingSet:
     tokenizer: PreTrainedTokenizerBase
     dataset: Dataset
     longest_completion: int
-    unseen_prompt: list[int]
+    held_out: Sequence[Row]
 
 
 def prepare(task: Task, profile: Profile, rows: Mapping[str, Sequence[Row]] | None = None) -> TrainingSet:
@@ -73,8 +73,8 @@ def prepare(task: Task, profile: Profile, rows: Mapping[str, Sequence[Row]] | No
     rows = rows or {split: task.rows(split) for split in ("train", "validation")}
     tokenizer = load_tokenizer(profile.model)
     dataset = training_data(task, tokenizer, profile, rows["train"])
-    prompt = prompt_ids(tokenizer, chat_prompt(task, rows["validation"][0][task.message]))
-    return TrainingSet(task, profile, tokenizer, dataset, count_longest_completion(dataset, tokenizer), prompt)
+    longest = count_longest_completion(dataset, tokenizer)
+    return TrainingSet(task, profile, tokenizer, dataset, longest, rows["validation"])
 
 
 def count_longest_completion(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
