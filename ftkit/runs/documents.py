@@ -223,7 +223,7 @@ class Glimpse(Part):
 
     step: Count = Field(description="0: the base, before the first step")
     seconds: Seconds = Field(description="since the training began, over all its parts")
-    row: str = Field(description="the id of the validation row")
+    row: str = Field(description="the id of the validation row; empty where rows have none")
     message: str
     target: str = Field(description="as the model should write it")
     answer: str = Field(description="as it wrote it; … at the end: cut off here")

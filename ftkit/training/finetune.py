@@ -51,7 +51,7 @@ def train(
     A run that was stopped midway, with the same data and profile, is taken up from its last checkpoint unless `fresh`.
     `say` gets the progress lines. `stop_after` ends after so many steps as if interrupted (for lessons and tests). `rows`
     are the task's, by split, where they have been read already. `asked` lets epochs, batch and rate follow the data (see
-    `schedule.follow_data`), with the options in it; left out, the profile's are taken as they are.
+    `schedule.follow_data`) and sets the time allowed (`budget`); left out, the profile's are taken as they are.
     Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
     """
     profile = choice.profile.with_changes(model=full_name(choice.profile.model))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from ftkit.common.console import Say, clock
+from ftkit.common.files import dump
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import is_first, world_size
@@ -44,7 +44,7 @@ class Progress(TrainerCallback):
         if is_first():
             for file, entries in ((LOG, self.run.log()), (GLIMPSES, self.run.glimpses())):
                 kept = [entry for entry in entries if checkpoint and entry.step <= step]
-                lines = "".join(json.dumps(entry.model_dump(exclude_none=True)) + "\n" for entry in kept)
+                lines = "".join(dump(entry.model_dump(exclude_none=True)) + "\n" for entry in kept)
                 if kept or file == LOG or (self.run.folder / file).exists():
                     (self.run.folder / file).write_text(lines, encoding="utf-8")
         if checkpoint:
@@ -86,7 +86,7 @@ class Progress(TrainerCallback):
         )
         if is_first():
             with (self.run.folder / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry.model_dump(exclude_none=True)) + "\n")
+                file.write(dump(entry.model_dump(exclude_none=True)) + "\n")
         rate, left = self._show(state, entry.loss)
         interval = max(1, state.max_steps // 12)
         due = state.global_step // interval > (state.global_step - args.logging_steps) // interval
@@ -119,9 +119,12 @@ class Progress(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         """Mark the checkpoint as whole."""
         if is_first():
-            looks = {"validation_seconds": self.validation_seconds, "glimpse_seconds": self.glimpse_seconds}
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            Mark(seconds=self.seconds, tokens=self.tokens, **looks).save(folder)
+            Mark(
+                seconds=self.seconds,
+                tokens=self.tokens,
+                validation_seconds=self.validation_seconds,
+                glimpse_seconds=self.glimpse_seconds,
+            ).save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def record(self, trainer: CompletionTrainer, loss: float, peak: float, kept: int | None = None) -> TrainingRecord:
         """What `run.json` keeps of a training that came to its end.

@@ -1,6 +1,5 @@
 """Looks at held-out rows during a training: what they measure, what they cost, and that they change nothing."""
 
-import itertools
 import json
 import random
 import shutil
@@ -23,6 +22,7 @@ from ftkit.training import looks
 from ftkit.training.finetune import last_checkpoint, train
 from ftkit.training.looks import FEWEST_ROWS, FORWARD, LOSS_SHARE, MOST_ANSWERED, MOST_ROWS, plan_answers, plan_losses
 from ftkit.training.loss import whole_loss
+from tests.conftest import TICKET
 
 
 @pytest.fixture
@@ -46,11 +46,6 @@ def same_weights(one, other):
 
 def quietly(*args, **more):
     return train(*args, say=lambda line: None, **more)
-
-
-def told(run):
-    """What the looks left, without the seconds."""
-    return run.validation_curve(), [glimpse.model_dump(exclude={"seconds"}) for glimpse in run.glimpses()]
 
 
 def test_looked_at_or_not_a_training_ends_the_same_to_the_last_bit(tiny_task, tiny_choice, runs, monkeypatch):
@@ -155,19 +150,26 @@ def test_a_timeline_tells_field_by_field_what_was_right(tiny_run, tiny_task, tmp
 
 def test_a_training_taken_up_looks_at_the_same_rows_and_keeps_the_best_adapter(tiny_task, tiny_choice, runs, monkeypatch):
     look_often(monkeypatch)
-    wild = Choice(tiny_choice.profile.with_changes(learning_rate=0.5), "a test")  # the last step is not the best
+    choice = Choice(tiny_choice.profile.with_changes(learning_rate=0.02, max_steps=24), "a test")
+    other = {"intent": "cancel", "urgency": "today", "guests": None, "day": None, "time": None, "allergens": []}
+    # whatever is learned beyond the ticket's form is wrong on the held-out rows: the last step is not the best
+    splits = (("train", TICKET), ("validation", other))
+    rows = {split: [{**row, "ticket": ticket} for row in tiny_task.rows(split)[:8]] for split, ticket in splits}
+    more = {"rows": rows, "asked": Asked(keep_best=True)}
     lines = []
-    whole = train(tiny_task, wild, say=lines.append, asked=Asked(keep_best=True))
+    whole = train(tiny_task, choice, say=lines.append, **more)
     curve = dict(whole.validation_curve())
     best = min(curve, key=curve.get)
-    assert best < 12 and whole.training.kept_step == best and whole.training.validation_loss == curve[best]
+    assert best < 24 and whole.training.kept_step == best and whole.training.validation_loss == curve[best]
     assert f"The adapter of step {best} is kept" in " ".join(lines) and f"that of step {best}" in card(whole)
-    half = quietly(tiny_task, wild, fresh=True, stop_after=best + 1, asked=Asked(keep_best=True))
+    half = quietly(tiny_task, choice, fresh=True, stop_after=best + 1, **more)
     saved = load_file(last_checkpoint(half) / "adapter_model.safetensors")
     kept = weights(whole)
     assert all(torch.equal(saved[name].to(weight.dtype), weight) for name, weight in kept.items())
-    again = quietly(tiny_task, wild, asked=Asked(keep_best=True))
-    assert again.folder == half.folder and told(again) == told(whole)
+    again = quietly(tiny_task, choice, **more)
+    assert again.folder == half.folder and dict(again.validation_curve()) == pytest.approx(curve, rel=1e-3)
+    shown = [[(glimpse.step, glimpse.row) for glimpse in run.glimpses()] for run in (whole, again)]
+    assert shown[0] == shown[1] and len(shown[0]) == 3 * (1 + len(curve))
     assert again.training.kept_step == best and same_weights(weights(again), kept)
 
 
@@ -184,12 +186,11 @@ def test_the_looks_planned_stay_under_their_share_of_the_work(seen, held_out):
         assert rows <= min(MOST_ROWS, held_out) and set(steps) <= set(checkpoints) and steps == sorted(steps)
         assert (not rows) == (not steps) and (not steps or steps[-1] == checkpoints[-1])
         assert not rows or rows == held_out or rows % FEWEST_ROWS == 0
-        assert len({after - before for before, after in itertools.pairwise(steps[:-1])}) <= 1
 
 
 def test_the_desk_is_looked_at_with_some_rows_and_a_long_training_with_all():
     rows, steps = plan_losses(2920, 64, [*range(100, 1460, 100), 1460])
-    assert rows >= 24 and len(steps) >= 7
+    assert rows == 24 and len(steps) == 7 and steps[0] == 100
     assert plan_losses(60_000, 64, list(range(100, 30_100, 100)))[0] == 64
     assert plan_losses(12, 64, [3, 6]) == (0, [])
 
@@ -204,11 +205,11 @@ def test_messages_are_answered_at_the_end_and_as_often_as_time_allows(first):
 
 
 def test_a_real_model_learns_the_same_with_looks_and_without(runs, monkeypatch):
-    """Four steps of the small real model: on processors with AVX512-BF16 a look could repack its 4-bit weights."""
+    """Six steps of the small real model: on processors with AVX512-BF16 a look could repack its 4-bit weights."""
     look_often(monkeypatch)
     task = load_task("desk")
     few = {split: random.Random(1).sample(task.rows(split), 8) for split in ("train", "validation")}
-    profile = read_profiles()["ci"].with_changes(max_steps=4, checkpoint_steps=2)
+    profile = read_profiles()["ci"].with_changes(max_steps=6, checkpoint_steps=3)
     monkeypatch.setattr(looks, "LONGEST", 8)
     looked = quietly(task, Choice(profile, "a test"), rows=few)
     monkeypatch.setattr(looks, "LOSS_SHARE", 0.0)
