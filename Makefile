@@ -8,7 +8,7 @@ FTKIT := $(VENV)/bin/ftkit
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  demo takes FRESH=1 (train anew), SHARE=1 (public link), PORT=number; all take FTKIT_PROFILE=cpu|ci|t4|big"
+	@echo "  demo takes FRESH=1 (train anew), MINUTES=15 (for the training), SHARE=1 (public link), PORT=number; all take FTKIT_PROFILE=cpu|ci|t4|big"
 
 # pip runs again only when the dependencies change; the stamp is written after both installs worked
 $(VENV)/.ready: pyproject.toml constraints.txt ftkit/models/catalog.toml Makefile
@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt ftkit/models/catalog.toml Makefil
 	@touch $@
 
 demo: $(VENV)/.ready  ## fine-tune, evaluate, serve the demo (a second call reuses the run)
-	$(FTKIT) demo --prepare $(if $(FRESH),--fresh) $(if $(SHARE),--share) $(if $(PORT),--port $(PORT))
+	$(FTKIT) demo --prepare $(if $(FRESH),--fresh) --minutes $(or $(MINUTES),15) $(if $(SHARE),--share) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.ready  ## all tests, the notebooks among them
 	$(VENV)/bin/python -m pytest $(ARGS)

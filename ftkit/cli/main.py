@@ -49,7 +49,9 @@ EpochsOption = Annotated[
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="examples a step; left out, the profile's, or fewer for few rows")
 ]
-MinutesOption = Annotated[float | None, typer.Option(min=0.1, help="the time allowed, as two quiet cores would take it")]
+MinutesOption = Annotated[
+    float | None, typer.Option(min=0.1, help="the time allowed on this machine; what it is enough for is said early on")
+]
 RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")]
 
 
@@ -103,6 +105,9 @@ def train(
     rate: Annotated[float | None, typer.Option(min=1e-9, help="learning rate at its highest")] = None,
     minutes: MinutesOption = None,
     length: Annotated[int | None, typer.Option(min=16, help="tokens of the longest row that is taken")] = None,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="keep the adapter with the lowest validation loss, not the last")
+    ] = False,
 ) -> None:
     """Fine-tune a model on a task. A training that was stopped is taken up where it was.
 
@@ -110,7 +115,7 @@ def train(
     asked for; what was chosen is said, and why.
     """
     changes = {key: value for key, value in (("model", model), ("max_length", length)) if value}
-    run = _train(task, profile, changes, fresh, Asked(epochs, steps, batch, rate, minutes))
+    run = _train(task, profile, changes, fresh, Asked(epochs, steps, batch, rate, minutes, keep_best))
     if run.task.kind == "chat":
         say_next("ftkit", "evaluate", run.name)
     else:
@@ -153,7 +158,8 @@ def plan(
 
     from ftkit.common.profiles import choose_profile
     from ftkit.data.task import load_task
-    from ftkit.training.plan import example_lengths, tabulate_plan
+    from ftkit.training.budget import forecast
+    from ftkit.training.plan import example_lengths, measure_matrix_rate, tabulate_plan
     from ftkit.training.schedule import follow_data
 
     if length and (epochs or minutes):
@@ -167,7 +173,10 @@ def plan(
         schedule = follow_data(wanted, lengths, Asked(epochs=epochs, batch=batch, minutes=minutes))
         settled = schedule.profile
         print("\n".join(schedule.reasons))
-    for part in tabulate_plan(settled, lengths, source):
+    rate = measure_matrix_rate()
+    if minutes:
+        print(forecast(minutes, settled, lengths, rate))
+    for part in tabulate_plan(settled, lengths, source, rate):
         Console().print(part)
 
 
@@ -344,6 +353,7 @@ def demo(
     share: Annotated[bool, typer.Option("--share", help="also make a public link (needs a network)")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="the port to serve on, or the next free one")] = 7860,
     profile: ProfileOption = None,
+    minutes: MinutesOption = None,
     auth: Annotated[
         str | None,
         typer.Option(
@@ -356,7 +366,7 @@ def demo(
     user, _, password = (auth or "").partition(":")
     if auth and not (user and password):
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
-    opened = _ready_run(profile, fresh) if run is None and (prepare or fresh) else open_named(run)
+    opened = _ready_run(profile, fresh, minutes) if run is None and (prepare or fresh) else open_named(run)
     if opened.task.kind == "chat":
         raise KitError(
             f"The page shows single messages; {opened.task.name} holds conversations: ftkit generate {opened.name}"
@@ -374,7 +384,7 @@ def demo(
     _serve(opened, port, share, (user, password) if auth else None)
 
 
-def _ready_run(profile: str | None, fresh: bool) -> Run:
+def _ready_run(profile: str | None, fresh: bool, minutes: float | None = None) -> Run:
     """The newest finished run of the desk with this profile; trained now if there is none, or if it should be `fresh`."""
     from ftkit.common.profiles import choose_profile
     from ftkit.data.task import load_task
@@ -385,6 +395,7 @@ def _ready_run(profile: str | None, fresh: bool) -> Run:
         return ready
     # in a process of its own: its memory and threads are gone before the demo starts
     arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
+    arguments += ["--minutes", str(minutes)] if minutes else []
     if code := _in_own_process(arguments):
         raise typer.Exit(code)
     return finished_run(*wanted) or open_named(None)  # not simply the newest: one taken up again may be older than others

@@ -63,13 +63,17 @@ class Profile:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of a training by option; it always wins. `batch` is in rows a step, `minutes` the time allowed."""
+    """What was asked of a training by option; it always wins. `batch` is in rows a step, `minutes` the time allowed.
+
+    `keep_best` takes the adapter of the checkpoint with the lowest validation loss, and not the last.
+    """
 
     epochs: float | None = None
     steps: int | None = None
     batch: int | None = None
     rate: float | None = None
     minutes: float | None = None
+    keep_best: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ftkit.common.figures import confusion_figure, figure_of, svg_of
+from ftkit.runs.timeline import show_stories, stories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ftkit.runs.run import Run
 
 
 STAGES = (
@@ -181,6 +184,8 @@ def count_bars(values: dict[str, int], axis: str) -> Picture:
 
 # --- lesson 03 ---
 
+FEW_POINTS = 20  # of a curve, up to which each is marked
+
 
 def code_levels(values: Sequence[float], levels: Sequence[float]) -> Picture:
     """How often weights, divided by the largest of their block, have each value; and a code's levels (lesson 03)."""
@@ -257,7 +262,8 @@ def loss_curves(
     figure, axes = figure_of(7, 3.4 if log else 3)
     styles = (("-", ORANGE), ("--", BLUE), (":", INK), ("-.", "#57534e"))
     for (name, points), (style, colour) in zip(curves.items(), styles, strict=False):
-        axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=2)
+        mark = "o" if len(points) <= FEW_POINTS else None  # each was a measurement of its own
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=2, marker=mark, markersize=4)
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(LogFormatter())
@@ -272,6 +278,14 @@ def loss_curves(
         for name, points in curves.items()
     )
     return _drawn(figure, f"{_sentence(axis)}. {ends}.")
+
+
+def timeline(run: Run) -> Marked:
+    """What the model answered to the same held-out messages while it learned, a table for each (lesson 03)."""
+    told = stories(run)
+    if not told:
+        return Marked("<p>This run keeps no answers from its training.</p>", "This run keeps no answers from its training.")
+    return Marked(show_stories(told), "\n".join(map(str, told)))
 
 
 def grouped_scores(groups: dict[str, dict[str, tuple[float, float, float]]], axis: str) -> Picture:

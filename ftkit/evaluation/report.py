@@ -12,6 +12,7 @@ from ftkit.common.templates import render
 from ftkit.evaluation.tables import describe_evaluation, in_order
 from ftkit.runs.documents import Calibration, Evaluation, show_interval
 from ftkit.runs.run import Run
+from ftkit.runs.timeline import show_stories, stories
 
 REPORT = "report.html"
 GREY, ORANGE = "#78716c", "#c2410c"
@@ -39,6 +40,8 @@ def render_report(run: Run, result: Evaluation) -> str:
         clock=clock,
         show_interval=show_interval,
         bars=_draw_bars(result),
+        losses=_draw_losses(run),
+        timeline=show_stories(stories(run)),
         confusions={
             field: picture(*confusion_figure(confusion.values, confusion.matrix, field))
             for field, confusion in result.confusions.items()
@@ -80,6 +83,28 @@ def _draw_bars(result: Evaluation) -> str:
         shown[name] = f"{100 * score.value:.1f} ({show_interval(score.interval, '.0f')})"
     both = f"base {shown['base']} %, tuned {shown['tuned']} %"
     return picture(figure, f"{main[:1].upper()}{main[1:]}: {both}; the other metrics likewise.")
+
+
+def _draw_losses(run: Run) -> str:
+    """The loss of the training, and beside it that on held-out rows where it was measured; nothing without a log."""
+    trained, held_out = run.loss_curve(), run.validation_curve()
+    if not trained:
+        return ""
+    figure, axes = figure_of(8, 3)
+    axes.plot(*zip(*trained, strict=True), color=GREY, linewidth=1, label="on training rows")
+    caption = (
+        f"Loss on training rows: {trained[0][1]:.3f} at step {trained[0][0]}, {trained[-1][1]:.3f} at step {trained[-1][0]}"
+    )
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), color=ORANGE, marker="o", label="on held-out rows")
+        axes.legend(frameon=False)
+        step, lowest = min(held_out, key=lambda pair: pair[1])
+        caption += (
+            f"; on held-out rows {held_out[-1][1]:.3f} at step {held_out[-1][0]}, the lowest {lowest:.3f} at step {step}"
+        )
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="step", ylabel="loss")
+    return picture(figure, f"{caption}.")
 
 
 def _draw_calibration(calibration: Calibration) -> str:

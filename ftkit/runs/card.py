@@ -64,6 +64,7 @@ def _values(run: Run, merged: bool) -> dict[str, Any]:
         "own_tokenizer": (run.adapter / "tokenizer_config.json").is_file(),
         "profile": profile,
         "training": run.training,
+        "budget": record.budget,
         "versions": record.versions,
         "machine": record.machine,
         "source": record.base_source,

@@ -120,6 +120,23 @@ class Machine(Part):
     processor: str
 
 
+class Budget(Part):
+    """The time that a training was allowed (`--minutes`), and what was settled once its speed was known."""
+
+    minutes: Annotated[float, Field(gt=0, description="allowed for the training's steps")]
+    whole: Count = Field(description="steps of the whole recipe")
+    steps: Count | None = Field(None, description="that are made; null: not settled yet")
+    seconds_per_step: Seconds | None = Field(None, description="as measured in the first steps")
+
+
+class LooksPlan(Part):
+    """At which steps a training is looked at, and on how many held-out rows."""
+
+    rows: Count = Field(description="validation rows whose loss is measured, the same at each look")
+    loss_at: list[Count] = Field(description="steps, each with a checkpoint")
+    answers_at: list[Count] = Field(description="steps at which held-out messages are answered, besides step 0")
+
+
 class Facts(Part):
     """What the guards saw before the first step, token by token in the first examples."""
 
@@ -159,6 +176,10 @@ class TrainingRecord(Part):
     trainable_parameters: Count = 0
     dtype: str = Field(description="bfloat16, float16 or float32: what products were computed in")
     longest_completion: Count = Field(0, description="tokens of the longest training answer, with its end")
+    validation_loss: float | None = Field(None, description="of the adapter that was kept, on held-out rows")
+    kept_step: Count | None = Field(None, description="the step whose adapter was kept (`--keep-best`); null: the last")
+    validation_seconds: Seconds = Field(0.0, description="of the seconds, those for the loss on held-out rows")
+    glimpse_seconds: Seconds = Field(0.0, description="of the seconds, those for answers to held-out messages")
 
 
 class RunRecord(Document):
@@ -177,6 +198,8 @@ class RunRecord(Document):
     versions: dict[str, str] = Field(description="Python and the packages that decide a result")
     machine: Machine
     guards: Facts | None = None
+    budget: Budget | None = Field(None, description="null: no time was set")
+    looks: LooksPlan | None = Field(None, description="null: not settled yet")
     training: TrainingRecord | None = None
 
 
@@ -191,6 +214,21 @@ class LogEntry(Part):
     learning_rate: float
     tokens: Count = Field(description="real tokens seen so far")
     seconds: Seconds = Field(description="since the training began, over all its parts")
+    validation_loss: float | None = Field(None, description="on held-out rows, at some checkpoints; not there: not looked")
+
+
+GLIMPSES = "glimpses.jsonl"
+
+
+class Glimpse(Part):
+    """A line of `glimpses.jsonl`: what the model answered to a held-out message while it learned."""
+
+    step: Count = Field(description="0: the base, before the first step")
+    seconds: Seconds = Field(description="since the training began, over all its parts")
+    row: str = Field(description="the id of the validation row; empty where rows have none")
+    message: str
+    target: str = Field(description="as the model should write it")
+    answer: str = Field(description="as it wrote it; … at the end: cut off here")
 
 
 class Mark(Document):
@@ -200,6 +238,26 @@ class Mark(Document):
 
     seconds: Seconds
     tokens: Count
+    validation_seconds: Seconds = 0.0
+    glimpse_seconds: Seconds = 0.0
+
+
+class Live(Document):
+    """How a training stands, written again with every line of the loss log, and removed when the run is finished."""
+
+    FILE: ClassVar[str] = "live.json"
+    CURE: ClassVar[str] = "Delete it; a training writes it again."
+
+    phase: Literal["training", "evaluating", "finished"]
+    step: Count
+    steps: Count = Field(description="that will be made, as far as known")
+    loss: float | None = Field(None, description="null: before the first line of the log")
+    validation_loss: float | None = Field(None, description="the last that was measured")
+    tokens_per_second: Annotated[float, Field(ge=0)] | None = None
+    seconds_left: Seconds | None = None
+    memory_mb: Megabytes = Field(description="the most so far, in MB (10^6 bytes)")
+    planned_mb: Megabytes = Field(description="the most as planned, in MB (10^6 bytes)")
+    threads: Count | None = Field(None, description="that compute on a CPU; null on a GPU")
 
 
 # --- evaluation.json ---
@@ -574,4 +632,6 @@ class Verdict(MeasuredDocument):
     advice: str = Field(description="the questions' advice in one sentence")
 
 
-DOCUMENTS: tuple[type[Document], ...] = (RunRecord, Evaluation, General, Fidelity, ExportRecord, Mark, Contender, Verdict)
+DOCUMENTS: tuple[type[Document], ...] = (
+    *(RunRecord, Evaluation, General, Fidelity, ExportRecord, Mark, Live, Contender, Verdict),
+)

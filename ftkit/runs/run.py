@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,10 +19,23 @@ from ftkit.common.paths import expanded, folder_name_problem, kit_root, runs_dir
 from ftkit.common.profiles import Profile
 from ftkit.data.task import Task, load_task
 from ftkit.models.find import find_model
-from ftkit.runs.documents import LOG, Evaluation, LogEntry, Machine, RunRecord, TaskOfRun, TrainingRecord, first_fault
+from ftkit.runs.documents import (
+    GLIMPSES,
+    LOG,
+    Evaluation,
+    Glimpse,
+    LogEntry,
+    Machine,
+    Part,
+    RunRecord,
+    TaskOfRun,
+    TrainingRecord,
+    first_fault,
+)
 
 REFERENCE = "reference"  # the name of the kit's own run
 SPARE = 4  # tokens that an answer may be longer than the longest in training
+Line = TypeVar("Line", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -121,16 +134,27 @@ class Run:
 
     def log(self) -> list[LogEntry]:
         """The loss log, an entry a line; half a line, which a killed process may leave, is passed over."""
-        path = self.folder / LOG
+        return self._lines(LOG, LogEntry)
+
+    def glimpses(self) -> list[Glimpse]:
+        """What the model answered to held-out messages while it learned, by step; empty where nobody looked."""
+        return self._lines(GLIMPSES, Glimpse)
+
+    def _lines(self, file: str, kind: type[Line]) -> list[Line]:
+        path = self.folder / file
         lines = read_text(path).splitlines() if path.is_file() else []
         try:
-            return [LogEntry.model_validate_json(line) for line in lines if line.endswith("}")]
+            return [kind.model_validate_json(line) for line in lines if line.endswith("}")]
         except ValidationError as error:
             raise KitError(f"{path}: a line is broken ({first_fault(error)}). {RunRecord.CURE}") from None
 
     def loss_curve(self) -> list[tuple[int, float]]:
         """The (step, loss) pairs of the loss log."""
         return [(entry.step, entry.loss) for entry in self.log()]
+
+    def validation_curve(self) -> list[tuple[int, float]]:
+        """The (step, loss) pairs of the looks at held-out rows; empty where nobody looked."""
+        return [(entry.step, entry.validation_loss) for entry in self.log() if entry.validation_loss is not None]
 
 
 def new_run(task: Task, profile: Profile, reason: str) -> Run:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 
-from ftkit.common.console import clock
+from ftkit.common.console import Say, clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import writing
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
 from ftkit.common.profiles import Asked, Choice
+from ftkit.data.prompt import chat_prompt, prompt_ids
 from ftkit.data.task import Row, Task
 from ftkit.models.adapter import load_adapter
 from ftkit.models.chat_template import template_changes
@@ -26,9 +27,11 @@ from ftkit.models.find import full_name, weights_digest
 from ftkit.models.load import load_model
 from ftkit.runs import guards
 from ftkit.runs.card import write_card
-from ftkit.runs.documents import Mark, TrainingRecord
+from ftkit.runs.documents import Live, Mark
 from ftkit.runs.run import Run, new_run, unfinished_run
-from ftkit.training.plan import Plan, describe_gap, plan_training
+from ftkit.training.budget import Pace
+from ftkit.training.looks import Looks
+from ftkit.training.plan import plan_training
 from ftkit.training.progress import Progress
 from ftkit.training.schedule import follow_data
 from ftkit.training.trainer import CompletionTrainer, TrainingSet, cast_adapter, make_trainer, prepare
@@ -38,7 +41,7 @@ def train(
     task: Task,
     choice: Choice,
     fresh: bool = False,
-    say: Callable[[str], None] = print,
+    say: Say = print,
     stop_after: int | None = None,
     rows: Mapping[str, Sequence[Row]] | None = None,
     asked: Asked | None = None,
@@ -48,7 +51,7 @@ def train(
     A run that was stopped midway, with the same data and profile, is taken up from its last checkpoint unless `fresh`.
     `say` gets the progress lines. `stop_after` ends after so many steps as if interrupted (for lessons and tests). `rows`
     are the task's, by split, where they have been read already. `asked` lets epochs, batch and rate follow the data (see
-    `schedule.follow_data`), with the options in it; left out, the profile's are taken as they are.
+    `schedule.follow_data`) and sets the time allowed (`budget`); left out, the profile's are taken as they are.
     Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
     """
     profile = choice.profile.with_changes(model=full_name(choice.profile.model))
@@ -61,7 +64,7 @@ def train(
         if is_first():
             say("\n".join(schedule.reasons))
     if not is_first():
-        theirs = _train(Run(Path(agree(None))), choice, data, lambda line: None, stop_after)
+        theirs = _train(Run(Path(agree(None))), choice, data, lambda line: None, stop_after, asked or Asked())
         part()
         return theirs
     stopped = None if fresh else unfinished_run(task, profile)
@@ -70,7 +73,7 @@ def train(
     run = stopped or new_run(task, profile, choice.reason)
     with _nothing_left_behind(run), run.claimed(), writing(run.folder):
         agree(str(run.folder))
-        run = _train(run, choice, data, say, stop_after)
+        run = _train(run, choice, data, say, stop_after, asked or Asked())
     part()
     return run
 
@@ -92,7 +95,7 @@ def _nothing_left_behind(run: Run) -> Iterator[None]:
         raise KitError(f"{model} cannot be trained here ({type(error).__name__}: {reason}). {look}") from error
 
 
-def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], None], stop_after: int | None) -> Run:
+def _train(run: Run, choice: Choice, data: TrainingSet, say: Say, stop_after: int | None, asked: Asked) -> Run:
     profile, dataset = choice.profile, data.dataset
     say(f"Profile {profile.name}: {choice.reason}.")
     together = f", {world_size()} processes together" if world_size() > 1 else ""
@@ -107,19 +110,24 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
     known = {"base": weights_digest(profile.model), "loss": trainer.proof.way if trainer.proof else None}
     facts = guards.what_is_learned(trainer, dataset).model_copy(update=known)
     guards.require(guards.at_start(facts, trainer, profile), say)
-    progress = Progress(run, profile, dataset, say, stop_after)
-    trainer.add_callback(progress)
+    progress = Progress(run, data, plan, say, stop_after)
+    pace = Pace(trainer, progress, asked.minutes)
+    looks = Looks(trainer, progress, pace, asked.keep_best)
+    for callback in (pace, looks, progress):  # in this order: what was measured is in the log of the same step
+        trainer.add_callback(callback)
     checkpoint = last_checkpoint(run)
     progress.start_at(checkpoint)
+    pace.take_up(checkpoint is not None)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop_after and trainer.state.global_step < trainer.state.max_steps:
         return run
-    peak = peak_memory_mb()
+    peak, kept = peak_memory_mb(), looks.take_best()
     finish(trainer, run, data)
     if not is_first():
         return run
-    record = _describe_training(trainer, data, progress, result.training_loss, plan, peak)
+    record = progress.record(trainer, result.training_loss, peak, kept)
     run.update(status="finished", guards=facts, training=record)
+    Live.path(run.folder).unlink(missing_ok=True)
     write_card(run)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     say(
@@ -130,28 +138,6 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
     )
     guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.loss_curve())], say)
     return run
-
-
-def _describe_training(
-    trainer: CompletionTrainer, data: TrainingSet, progress: Progress, loss: float, plan: Plan, peak: float
-) -> TrainingRecord:
-    """What `run.json` keeps of a training that came to its end; `peak` is in MB."""
-    log = progress.run.log()
-    return TrainingRecord(
-        steps=trainer.state.global_step,
-        examples=len(data.dataset),
-        loss=log[-1].loss if log else loss,
-        tokens=progress.tokens,
-        seconds=round(progress.seconds, 1),
-        tokens_per_second=round(progress.tokens / progress.seconds, 1),
-        peak_memory_mb=round(peak),
-        planned_memory_mb=round(plan.peak_mb),
-        memory_against_plan=describe_gap(round(plan.peak_mb), round(peak)),
-        processes=world_size(),
-        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        dtype=resolve_dtype(data.profile.dtype),
-        longest_completion=data.longest_completion,
-    )
 
 
 def finish(trainer: CompletionTrainer, run: Run, data: TrainingSet) -> None:
@@ -214,7 +200,7 @@ def check_saved_adapter(model: PeftModel, run: Run, data: TrainingSet) -> None:
     """Load the saved adapter over a fresh base: it must give the logits of the model in memory, or `KitError`."""
     profile = data.profile
     again = load_adapter(load_model(profile.model, profile.dtype), run.adapter)
-    ids = torch.tensor([data.unseen_prompt])
+    ids = torch.tensor([prompt_ids(data.tokenizer, chat_prompt(data.task, data.held_out[0][data.task.message]))])
     with torch.inference_mode():
         here, there = (m.eval()(ids.to(m.device)).logits[0, -1].float() for m in (model, again))
     if not torch.allclose(here, there, atol=1e-2, rtol=1e-2):

@@ -285,7 +285,7 @@ def example_lengths(task: Task, profile: Profile) -> tuple[list[int], str]:
     return lengths, f"{len(rows):,} examples of {task.name}, {min(lengths)} to {max(lengths)} tokens"
 
 
-def measure_matrix_rate(seconds: float = 0.5) -> float:
+def measure_matrix_rate(seconds: float = 1.0) -> float:
     """Measure the floating-point operations a second that this device does in a large 16-bit matrix product."""
     hardware = detect_hardware()
     dtype = getattr(torch, resolve_dtype("auto", hardware))
@@ -300,10 +300,9 @@ def measure_matrix_rate(seconds: float = 0.5) -> float:
     return 2 * 1024**3 * products / (time.monotonic() - began)
 
 
-def tabulate_plan(profile: Profile, lengths: Sequence[int], source: str) -> list[Any]:
-    """Put the plan by all three methods into tables and lines for the terminal."""
+def tabulate_plan(profile: Profile, lengths: Sequence[int], source: str, rate: float) -> list[Any]:
+    """Put the plan by all three methods into tables and lines for the terminal; `rate` as of `measure_matrix_rate`."""
     hardware, shape = detect_hardware(), model_shape(profile.model)
-    rate = measure_matrix_rate()
     plans = [plan_training(profile, lengths, method, shape, hardware, rate) for method in METHODS]
     title = f"{shape.name}: {shape.weights / 1e6:,.0f} million weights; batch {profile.batch_size}; {source}"
     grid = Table()

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ftkit.common.console import clock
-from ftkit.common.errors import KitError
 from ftkit.common.machine import Hardware, detect_hardware
 from ftkit.common.profiles import Asked, Profile, read_profiles
 from ftkit.training.plan import DEVICES, SHARE, Shape, model_shape, operations_per_token
@@ -19,7 +18,7 @@ ENOUGH = 300  # rows from which on the profile's own epochs are kept; fewer are 
 MOST_EPOCHS = 6  # the same rows are not repeated more often, however few there are: more has not been measured
 FEW_A_STEP = 2  # rows a step where there are few: many small steps teach more than few large ones (experiments/RECIPE.md)
 MINUTES_FOR_FEW = 10.0  # what repeating may take
-MINUTES = 30.0  # no training takes longer unasked
+MINUTES = 30.0  # no training takes longer unasked; what is asked for is kept to by this machine's own speed (budget.py)
 # FLOP/s that a training reaches: 500 tokens/s of the `cpu` profile on the two cores of the README. Not measured anew for
 # each training: the same command must choose the same schedule, or a training that was stopped could not be taken up.
 CPU_FLOPS = 2.6e11
@@ -47,12 +46,10 @@ def follow_data(
 ) -> Schedule:
     """Settle epochs, batch and learning rate for rows of these `lengths` (in tokens, one for each training row).
 
-    A profile that counts its steps (`max_steps`) is left as it is. Raises `KitError` where both the length of the training
-    and the time for it were asked for.
+    A profile that counts its steps (`max_steps`) is left as it is. Where minutes are asked for, nothing is cut here: the
+    training's first steps tell how much can be made in that time (`budget.Pace`).
     """
     asked, hardware = asked or Asked(), hardware or detect_hardware()
-    if asked.minutes and (asked.epochs or asked.steps):
-        raise KitError("--minutes looks for the epochs itself: leave out --epochs and --steps, or leave out --minutes.")
     shape = shape or model_shape(profile.model)
     settled, why = _as_asked(profile, asked)
     if not asked.rate:
@@ -63,7 +60,7 @@ def follow_data(
             settled = settled.with_changes(batch_size=FEW_A_STEP, gradient_accumulation=1)
         an_epoch = seconds_per_epoch(settled, lengths, shape, hardware)
         settled = _repeat_few(settled, len(lengths), an_epoch, asked, why) if few else _keep(settled, why)
-        settled = _keep_to_time(settled, len(lengths), an_epoch, asked.minutes or MINUTES, why)
+        settled = settled if asked.minutes else _keep_to_time(settled, len(lengths), an_epoch, why)
     steps = steps_of(settled, len(lengths))
     share = steps * settled.examples_per_step / len(lengths)
     seconds = share * seconds_per_epoch(settled, lengths, shape, hardware)
@@ -126,7 +123,7 @@ def _keep(profile: Profile, why: list[str]) -> Profile:
 def _repeat_few(profile: Profile, rows: int, an_epoch: float, asked: Asked, why: list[str]) -> Profile:
     """Few rows are seen more often; `an_epoch` in seconds."""
     wanted = round(2 * ENOUGH / rows, 1)
-    in_time = _two_digits(60 * (asked.minutes or MINUTES_FOR_FEW) / an_epoch)
+    in_time = MOST_EPOCHS if asked.minutes else _two_digits(60 * MINUTES_FOR_FEW / an_epoch)
     epochs = max(profile.epochs, min(wanted, MOST_EPOCHS, in_time))
     limit = f", at most {MOST_EPOCHS} times" if epochs == MOST_EPOCHS < wanted else ""
     limit = ", as far as time allows" if epochs < min(wanted, MOST_EPOCHS) else limit
@@ -137,16 +134,16 @@ def _repeat_few(profile: Profile, rows: int, an_epoch: float, asked: Asked, why:
     return profile.with_changes(epochs=float(epochs))
 
 
-def _keep_to_time(profile: Profile, rows: int, an_epoch: float, minutes: float, why: list[str]) -> Profile:
-    """No more epochs than `minutes` allow; below one epoch, a part of the rows drawn at random."""
-    if profile.epochs * an_epoch <= 60 * minutes:
+def _keep_to_time(profile: Profile, rows: int, an_epoch: float, why: list[str]) -> Profile:
+    """No more epochs than `MINUTES` allow; below one epoch, a part of the rows drawn at random."""
+    if profile.epochs * an_epoch <= 60 * MINUTES:
         return profile
-    epochs = _two_digits(60 * minutes / an_epoch)
+    epochs = _two_digits(60 * MINUTES / an_epoch)
     part = f"all rows {epochs:g} times" if epochs >= 1 else f"{epochs * rows:,.0f} of the rows, drawn at random, once"
     whole = profile.epochs * an_epoch
     why.append(
-        f"Time: {profile.epochs:g} epochs would take some {clock(whole)}, {minutes:g} minutes are allowed: the model sees "
-        f"{part}. --minutes {math.ceil(whole / 60)} allows all."
+        f"Time: {profile.epochs:g} epochs would take some {clock(whole)}; unasked no training takes longer than {MINUTES:g} "
+        f"minutes. The model sees {part}. --minutes {math.ceil(whole / 60)} allows all, where the machine is as fast."
     )
     return profile.with_changes(epochs=epochs)
 

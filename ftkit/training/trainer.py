@@ -22,7 +22,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.conversation.turns import APART, CUT, cut_to_fit
-from ftkit.data.prompt import chat_prompt, encoded_examples, prompt_ids
+from ftkit.data.prompt import encoded_examples
 from ftkit.data.task import Row, Task
 from ftkit.models.chat_template import answer_end
 from ftkit.models.families import context_length, remarks, unfit_layers
@@ -56,9 +56,9 @@ def training_data(
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a training starts from, read once: the examples (see `training_data`), the tokenizer, and a prompt not in them.
+    """What a training starts from, read once: the examples (see `training_data`), the tokenizer, and the validation rows.
 
-    `longest_completion` is in tokens, with the end; `unseen_prompt` are the token ids of a validation message's prompt.
+    `longest_completion` is in tokens, with the end; nothing is learned from the rows that are `held_out`.
     """
 
     task: Task
@@ -66,7 +66,7 @@ class TrainingSet:
     tokenizer: PreTrainedTokenizerBase
     dataset: Dataset
     longest_completion: int
-    unseen_prompt: list[int]
+    held_out: Sequence[Row]
     remarks: Sequence[str] = ()  # what was done to rows on their way into the examples, for the log
 
 
@@ -80,8 +80,8 @@ def prepare(task: Task, profile: Profile, rows: Mapping[str, Sequence[Row]] | No
     train, remarks = cut_to_fit(tokenizer, task, rows["train"], profile.max_length)
     dataset = training_data(task, tokenizer, profile, train)
     remarks += [APART.format(len(dataset), len(train))] if len(dataset) > len(train) else []
-    prompt = prompt_ids(tokenizer, chat_prompt(task, task.asked(rows["validation"][0])))
-    return TrainingSet(task, profile, tokenizer, dataset, count_longest_completion(dataset, tokenizer), prompt, remarks)
+    longest = count_longest_completion(dataset, tokenizer)
+    return TrainingSet(task, profile, tokenizer, dataset, longest, rows["validation"], remarks)
 
 
 def count_longest_completion(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -14,10 +14,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from ftkit.common.processes import is_first, world_size
-from ftkit.common.profiles import Choice, read_profiles
+from ftkit.common.profiles import Asked, Choice, read_profiles
 from ftkit.data.task import load_task
+from ftkit.training import looks
 from ftkit.training.finetune import train
 
+looks.LOSS_SHARE = looks.ANSWER_SHARE = 50.0  # held-out rows are looked at at every step
+looks.WORTH_WATCHING = 1
 task, model, batch = load_task(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 profile = read_profiles()["ci"].with_changes(
     model=model,
@@ -29,7 +32,7 @@ profile = read_profiles()["ci"].with_changes(
     gradient_accumulation=1,
     dtype="float32",
 )
-run = train(task, Choice(profile, "a test"), fresh=True)
+run = train(task, Choice(profile, "a test"), fresh=True, asked=Asked(minutes=30.0, keep_best=True))
 if is_first():
     print(f"RUN {run.folder}\\n", end="", flush=True)  # a line in one piece: two processes write at once
 print(f"WORLD {world_size()}\\n", end="", flush=True)
@@ -67,6 +70,11 @@ def test_two_processes_train_as_one_with_twice_the_batch(eight_rows, tiny_model,
     assert len(losses[0]) == 6
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert two.log()[-1].tokens == one.log()[-1].tokens
+    curves = [dict(run.validation_curve()) for run in (two, one)]  # the first process looks, the others wait
+    assert list(curves[0]) == list(curves[1]) == [3, 4, 5, 6]
+    assert list(curves[0].values()) == pytest.approx(list(curves[1].values()), rel=2e-2)
+    assert len(two.glimpses()) == len(one.glimpses()) == 3 * 5
+    assert two.record.budget.steps == 6 and (two.training.kept_step or 6) == min(curves[0], key=curves[0].get)
 
 
 def test_one_process_agrees_with_itself():
