@@ -157,6 +157,7 @@ class TrainingRecord(Part):
     trainable_parameters: Count = 0
     dtype: str = Field(description="bfloat16, float16 or float32: what products were computed in")
     longest_completion: Count = Field(0, description="tokens of the longest training answer, with its end")
+    threads: list[Count] = Field([], description="the numbers of threads in the loss log, where a CPU computed")
 
 
 class RunRecord(Document):
@@ -189,6 +190,7 @@ class LogEntry(Part):
     learning_rate: float
     tokens: Count = Field(description="real tokens seen so far")
     seconds: Seconds = Field(description="since the training began, over all its parts")
+    threads: Count | None = Field(None, description="that computed this step; null on a GPU")
 
 
 class Mark(Document):

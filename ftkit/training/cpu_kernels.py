@@ -14,9 +14,11 @@ import torch
 from bitsandbytes.functional import dequantize_blockwise
 from peft import PeftModel
 from peft.tuners.lora.bnb import Linear4bit
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, TrainerCallback
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from ftkit.common.threads import look, take_all
 
 NAME = "ftkit_cpu"
 PACKED = "packing_format_for_cpu"  # bitsandbytes marks weights so that it has rearranged for inference
@@ -151,6 +153,22 @@ def _forward_adapted(layer: Any, x: torch.Tensor, *args: Any, **more: Any) -> to
         return type(layer).forward(layer, x)
     with torch.autocast("cpu", enabled=False):
         return LoraProduct.apply(x, a.weight, b.weight, linear.weight, layer.scaling[name])
+
+
+class FollowLoad(TrainerCallback):
+    """Between steps and small steps: as many threads as other programs leave; all of them again after the training."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Look at the load."""
+        look()
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        """Look at the load."""
+        look()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Take all threads."""
+        take_all()
 
 
 def is_used(device: str) -> bool:

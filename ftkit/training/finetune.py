@@ -19,6 +19,7 @@ from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
 from ftkit.common.profiles import Asked, Choice
+from ftkit.common.threads import describe_threads, following_load
 from ftkit.data.task import Row, Task
 from ftkit.models.adapter import load_adapter
 from ftkit.models.chat_template import template_changes
@@ -68,7 +69,7 @@ def train(
     if stopped:
         say(f"Taking up {stopped.name}, which was stopped midway (--fresh starts anew).")
     run = stopped or new_run(task, profile, choice.reason)
-    with _nothing_left_behind(run), run.claimed(), writing(run.folder):
+    with _nothing_left_behind(run), run.claimed(), writing(run.folder), following_load():
         agree(str(run.folder))
         run = _train(run, choice, data, say, stop_after)
     part()
@@ -100,7 +101,7 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
     for change in template_changes(data.tokenizer):
         say(f"The model's chat template: {change}. The run and its exports keep it.")
     plan = plan_training(profile, dataset["length"])
-    say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
+    say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most. Threads: {describe_threads()}.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile, data.tokenizer, say)
     known = {"base": weights_digest(profile.model), "loss": trainer.proof.way if trainer.proof else None}
     facts = guards.what_is_learned(trainer, dataset).model_copy(update=known)
@@ -149,6 +150,7 @@ def _describe_training(
         trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         dtype=resolve_dtype(data.profile.dtype),
         longest_completion=data.longest_completion,
+        threads=sorted({entry.threads for entry in log if entry.threads}),
     )
 
 

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from ftkit.common.console import clock
 from ftkit.common.processes import is_first, world_size
 from ftkit.common.profiles import Profile
+from ftkit.common.threads import in_words, shared
 from ftkit.runs.documents import LOG, LogEntry, Mark
 from ftkit.runs.run import Run
 
@@ -64,6 +65,7 @@ class Progress(TrainerCallback):
             learning_rate=float(logs["learning_rate"]),
             tokens=self.tokens,
             seconds=round(self.seconds, 2),
+            threads=shared().now if args.use_cpu else None,
         )
         if is_first():
             with (self.run.folder / LOG).open("a", encoding="utf-8") as file:
@@ -75,7 +77,7 @@ class Progress(TrainerCallback):
             left = (state.max_steps - state.global_step) * self.tokens_per_step / max(1e-9, rate)
             self.say(
                 f"  step {state.global_step:4d} of {state.max_steps}   loss {entry.loss:.3f}   "
-                f"{rate:4.0f} tokens/s   {clock(left)} left"
+                f"{rate:4.0f} tokens/s   {clock(left)} left{in_words()}"
             )
 
     def on_save(self, args, state, control, **kwargs):
