@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 from benchmarks.documents import FOLDER, CpuResults
+from benchmarks.interference import busy
 from ftkit.common.errors import KitError
 from ftkit.common.machine import describe_machine
 from ftkit.common.profiles import read_profiles
@@ -40,9 +40,24 @@ LEVERS = {  # lever: what taking it out, or putting it in, was expected to do to
 }
 
 
+OLDER = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}  # no AVX-512, and no bfloat16 with it
+PROCESSORS: dict[str, dict[str, Any]] = {  # how the recipe is computed: what is different from this machine's own way
+    "bfloat16": {},
+    "bfloat16, one core": {"environment": {"OMP_NUM_THREADS": "1"}},
+    "float32, AVX2": {"environment": OLDER},
+    "float32, AVX2, one core": {"environment": OLDER | {"OMP_NUM_THREADS": "1"}},
+    "float32, AVX2, layers of PyTorch and peft": {"environment": OLDER | {"FTKIT_FAST_KERNELS": "0"}},
+    "float32, AVX-512": {"dtype": "float32"},
+}
+
+
 def run(name: str, timeout: float = 900, **settings: Any) -> dict[str, Any]:
-    """One measurement in a process of its own; raises `KitError` with its last words if it fails."""
-    environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    """One measurement in a process of its own; raises `KitError` with its last words if it fails.
+
+    `environment` among the settings holds variables for the process.
+    """
+    given = settings.get("environment", {})
+    environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", **given)
     command = [sys.executable, "-m", "benchmarks.measure", name, json.dumps(settings)]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=Path(__file__).parents[1]
@@ -54,17 +69,6 @@ def run(name: str, timeout: float = 900, **settings: Any) -> dict[str, Any]:
     figures = {k: v for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     print(f"  {name} {json.dumps(settings)}: {json.dumps(figures)}", flush=True)
     return {"given": settings, **result}
-
-
-@contextlib.contextmanager
-def busy(processes: int) -> Iterator[None]:
-    """So many processes that take a core each, until the block ends."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for other in others:
-            other.kill()
 
 
 def in_pairs(plain: Sequence[dict[str, Any]], kit: Sequence[dict[str, Any]], rate: str) -> dict[str, Any]:
@@ -158,7 +162,25 @@ def growth(_: int) -> dict[str, Any]:
     return results
 
 
-PARTS = {"training": training, "levers": levers, "generation": generation, "stream": stream, "growth": growth}
+def processors(rounds: int, steps: int = 24) -> dict[str, Any]:
+    """The recipe as processors without bfloat16, or with one core, compute it: this one, kept from what it could do."""
+    results: dict[str, list] = {name: [] for name in PROCESSORS}
+    for seed in range(rounds):
+        for name, settings in PROCESSORS.items():
+            given = {"steps": steps, "sample": steps, "seed": seed, "roofline": False}
+            results[name].append(run("kit_training", **given, **settings))
+    return {"steps": steps, "ways": results}
+
+
+PARTS = {
+    "training": training,
+    "levers": levers,
+    "generation": generation,
+    "stream": stream,
+    "growth": growth,
+    "processors": processors,
+}
+APART = "interference"  # in a file of its own
 
 
 def saved_results() -> dict[str, Any]:
@@ -169,13 +191,19 @@ def saved_results() -> dict[str, Any]:
 def main() -> None:
     """Measure the parts asked for, save after each, and write the page."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure; all if left out")
+    parser.add_argument(
+        "--only", nargs="*", choices=[*PARTS, APART], default=[*PARTS, APART], help="parts to measure; all if left out"
+    )
     parser.add_argument("--pairs", type=int, default=5, help="pairs, or rounds, of each part")
     parser.add_argument("--lever", nargs="*", choices=LEVERS, default=[], help="of the part levers, only these")
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="measure beside N processes that take a core each")
     parser.add_argument("--report", action="store_true", help="only write BENCHMARKS.md from the saved figures")
     options = parser.parse_args()
     for name in [] if options.report else options.only:
+        if name == APART:
+            command = [sys.executable, "-m", f"benchmarks.{APART}", "--fresh", "--rounds", str(options.pairs)]
+            subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+            continue
         print(f"{name}: {PARTS[name].__doc__}", flush=True)
         with busy(options.busy):
             result = PARTS[name](options.pairs, **({"only": options.lever} if name == "levers" else {}))

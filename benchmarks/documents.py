@@ -153,6 +153,13 @@ class Growth(Section):
     method: list[Training]
 
 
+class Processors(Section):
+    """The recipe as other processors compute it, by this one: round by round."""
+
+    steps: Count
+    ways: dict[str, list[Training]]
+
+
 class CpuResults(Document):
     """What `make bench` measured: a part each, with its machine."""
 
@@ -164,6 +171,7 @@ class CpuResults(Document):
     generation: Generation | None = None
     stream: Stream | None = None
     growth: Growth | None = None
+    processors: Processors | None = None
 
 
 class LeverRounds(Part):
@@ -196,6 +204,45 @@ class GpuResults(Document):
 
     machine: MeasuredOn
     shapes: dict[str, dict[str, Training | Failure]] = Field({})
+
+
+class UnderLoad(Part):
+    """What was computed beside so many programs that take a core each."""
+
+    busy: Count
+    follows: bool = Field(description="whether the number of threads followed the load; else all, all the time")
+    seconds: Seconds
+    tokens: Count
+    tokens_per_second: float
+    threads: Count = Field(description="at the end")
+
+
+class Followed(Part):
+    """A load that changed, and the number of threads that followed it."""
+
+    before: Count = Field(description="busy programs")
+    after: Count
+    threads: Count = Field(description="at the end")
+    seconds: Seconds | None = Field(description="until the number of threads had changed; null: it had not")
+
+
+class ComesAndGoes(Part):
+    """A load that came and went."""
+
+    part: Literal["training", "stream"]
+    changes: list[Followed]
+
+
+class InterferenceResults(Document):
+    """Training and stream beside other programs, round by round: each has every state once."""
+
+    FILE: ClassVar[str] = "interference.json"
+    CURE: ClassVar[str] = "Measure again: python -m benchmarks.interference --fresh"
+
+    machine: MeasuredOn
+    training: list[list[UnderLoad]] = Field([])
+    stream: list[list[UnderLoad]] = Field([])
+    comes_and_goes: list[ComesAndGoes] = Field([], alias="comes and goes")
 
 
 class Waits(Part):

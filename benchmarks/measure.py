@@ -51,7 +51,7 @@ PLAIN_BATCH = 8  # examples a step of the plain recipe
 
 def profile_of(settings: dict[str, Any]) -> Profile:
     """The cpu profile with the changes that a measurement asks for."""
-    names = ("batch_size", "gradient_accumulation", "rank", "alpha", "seed", "max_length", "model")
+    names = ("batch_size", "gradient_accumulation", "rank", "alpha", "seed", "max_length", "model", "dtype")
     changes = {key: settings[key] for key in names if key in settings}
     if "batch_size" in settings:
         changes.setdefault("gradient_accumulation", 1)
@@ -171,6 +171,7 @@ def kit_training(**settings: Any) -> dict[str, Any]:
             peft_config=None if full else lora_config(profile),
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(kernels.FollowLoad())
         if not full:
             cast_adapter(trainer.model, torch.bfloat16 if "bf16 adapter" in extra else torch.float32)
         if fast and "adapter layers" not in without:

@@ -13,14 +13,17 @@ from benchmarks.documents import (
     Failure,
     Generation,
     Growth,
+    InterferenceResults,
     LeverRounds,
     Levers,
     LossAt,
     OnceMore,
+    Processors,
     Section,
     Stream,
     Training,
     TrainingPairs,
+    UnderLoad,
 )
 from ftkit.common.files import replacing
 from ftkit.common.paths import kit_root
@@ -53,7 +56,7 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def where_measured(section: Section | LeverRounds) -> str:
+def where_measured(section: Section | LeverRounds | InterferenceResults) -> str:
     """Where and when a part was measured, and what else the machine did if that is known."""
     m = section.machine
     state = "" if m.busy is None else f" beside {m.busy} busy processes" if m.busy else ", quiet"
@@ -256,6 +259,88 @@ settings; the largest gap is {max(gaps):.0%}. These trainings are short. In a lo
 {where_measured(result)}"""
 
 
+def interference_section(result: InterferenceResults) -> str:
+    """Training and stream beside busy programs, with threads that follow the load and with all of them."""
+    rows = []
+    for name, rounds in (("training", result.training), ("the demo's stream", result.stream)):
+        for busy in (0, 1, 2):
+            follows, fixed = (of_state(rounds, busy, whether) for whether in (True, False))
+            shares = [share_of_quiet(rounds, busy, whether) for whether in (True, False)]
+            beside = f"beside {busy}" if busy else "quiet"
+            speeds = [f"{statistics.median(each.tokens_per_second for each in some):,.0f}" for some in (follows, fixed)]
+            kept = [f"{statistics.median(some):.0%} ({min(some):.0%} to {max(some):.0%})" if busy else "" for some in shares]
+            rows.append((f"{name}, {beside}", speeds[0], kept[0], speeds[1], kept[1]))
+    quiet = {
+        name: [
+            a.tokens_per_second / b.tokens_per_second
+            for a, b in zip(*(of_state(rounds, 0, w) for w in (True, False)), strict=True)
+        ]
+        for name, rounds in (("training", result.training), ("the stream", result.stream))
+    }
+    changes = [change for each in result.comes_and_goes for change in each.changes]
+    came, went = ([c.seconds for c in changes if (c.after > c.before) == up] for up in (True, False))
+    heads = ["tokens/s, median of the rounds", "following", "of its quiet speed", "all threads", "of its quiet speed"]
+    return f"""## Beside other programs
+
+Measured by `python -m benchmarks.interference`. A busy program is a loop that takes a core. *Following*: the number of threads follows the load,
+as in every training, evaluation and demo of the kit (`ftkit/common/threads.py`); *all threads*: as before, and as `FTKIT_THREADS` or
+`OMP_NUM_THREADS` ask. {len(result.training)} rounds of training and {len(result.stream)} of the stream (base and tuned at once), each with every state in an order of its own,
+{result.training[0][0].seconds:.0f} and {result.stream[0][0].seconds:.0f} seconds a state or a little more. Each begins with all threads: the time until fewer are taken is part of it.
+
+{markdown_table(heads, rows)}
+
+On a quiet machine following costs nothing that shows: {" and ".join(f"{statistics.median(r):.2f} times the speed of all threads in {name} ({spread(r)})" for name, r in quiet.items())}.
+A load that came was followed within {_within(came)}, one that went within {_within(went)} ({len(came)} and {len(went)} changes).
+
+{where_measured(result)}"""
+
+
+def of_state(rounds: Sequence[Sequence[UnderLoad]], busy: int, follows: bool) -> list[UnderLoad]:
+    """What was measured in one state, round by round."""
+    return [state for states in rounds for state in states if (state.busy, state.follows) == (busy, follows)]
+
+
+def share_of_quiet(rounds: Sequence[Sequence[UnderLoad]], busy: int, follows: bool) -> list[float]:
+    """What is left of the quiet speed of the same way and round."""
+    pairs = zip(of_state(rounds, busy, follows), of_state(rounds, 0, follows), strict=True)
+    return [beside.tokens_per_second / quiet.tokens_per_second for beside, quiet in pairs]
+
+
+def _within(seconds: Sequence[float | None]) -> str:
+    known = [each for each in seconds if each is not None]
+    missed = len(seconds) - len(known)
+    return f"{max(known):.1f} s" + (f" (but {missed} not at all)" if missed else "")
+
+
+def processors_section(result: Processors) -> str:
+    """The recipe in float32 and on one core."""
+    own = result.ways["bfloat16"]
+    rows = []
+    for name, runs in result.ways.items():
+        speed, of_own = (
+            median_of(runs, "tokens_per_second"),
+            [a.tokens_per_second / b.tokens_per_second for a, b in zip(runs, own, strict=True)],
+        )
+        rows.append(
+            (
+                name,
+                f"{speed:,.0f}",
+                f"{statistics.median(of_own):.2f} ({spread(of_own)})",
+                f"{median_of(runs, 'peak_memory_mb'):,.0f}",
+            )
+        )
+    heads = ["median of the rounds", "real tokens/s", "of bfloat16's speed", "peak memory, MB"]
+    return f"""## Processors without bfloat16, and one core
+
+The recipe's training, {result.steps} steps with batches of 2, {len(own)} rounds, as other processors would compute it: this one was kept from AVX-512 (`ATEN_CPU_CAPABILITY=avx2
+ONEDNN_MAX_CPU_ISA=AVX2`, which the kit heeds when it chooses float32 or bfloat16), or from its second core (`OMP_NUM_THREADS=1`). A real older
+processor also has another clock and other caches: read the ratios.
+
+{markdown_table(heads, rows)}
+
+{where_measured(result)}"""
+
+
 def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     """Write the page from the saved figures."""
     results = CpuResults.load(folder)
@@ -266,6 +351,8 @@ def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
         (generation_section, results.generation),
         (stream_section, results.stream),
         (growth_section, results.growth),
+        (interference_section, InterferenceResults.load(folder) if InterferenceResults.exists(folder) else None),
+        (processors_section, results.processors),
     )
     head = """# Benchmarks
 

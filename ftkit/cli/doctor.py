@@ -11,6 +11,7 @@ from ftkit.common.errors import Finding, KitError
 from ftkit.common.machine import detect_hardware
 from ftkit.common.paths import cache_dir, kit_root
 from ftkit.common.profiles import choose_profile
+from ftkit.common.threads import describe_threads
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port
 from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
 from ftkit.models.find import find_model
@@ -23,7 +24,7 @@ NEEDED_MEMORY_GB = 6
 
 def examine() -> Iterator[Finding]:
     """Look at everything, one finding at a time; a check that itself fails is a finding too."""
-    for check in (_python, _torch, _device, _bitsandbytes, _model, _disk, _port, _versions):
+    for check in (_python, _torch, _device, _threads, _bitsandbytes, _model, _disk, _port, _versions):
         try:
             yield check()
         except Exception as error:  # whatever is broken here, the other lines still help
@@ -58,6 +59,10 @@ def _device() -> Finding:
     text = f"{hardware.name}, {hardware.memory:.0f} GB; profile {choice.profile.name}: {choice.reason}"
     fix = f"Training needs a machine with {NEEDED_MEMORY_GB} GB; with less, close all other programs and try."
     return Finding("device", hardware.memory >= NEEDED_MEMORY_GB, text, fix)
+
+
+def _threads() -> Finding:
+    return Finding("threads", True, describe_threads())
 
 
 def _bitsandbytes() -> Finding:

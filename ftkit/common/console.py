@@ -6,6 +6,8 @@ import shlex
 import time
 from collections.abc import Callable
 
+from ftkit.common.threads import in_words
+
 Say = Callable[[str], None]  # where a line for people goes, such as `print`
 
 
@@ -29,7 +31,8 @@ class Progress:
     def __call__(self, done: int, of: int) -> None:
         """Say that `done` of `of` are done, and how long the others will take at this pace."""
         left = (time.monotonic() - self.began) / done * (of - done)
-        self.say(f"  {self.head}{done} of {of} {self.verb}" + (f", {clock(left)} left" if done < of else ""))
+        left_in_words = f", {clock(left)} left" if done < of else ""
+        self.say(f"  {self.head}{done} of {of} {self.verb}{left_in_words}{in_words()}")
 
 
 def say_next(*command: object) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 
+KNOWS_BF16 = ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10")  # in the values of ONEDNN_MAX_CPU_ISA that allow bfloat16
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -40,7 +42,8 @@ def detect_hardware() -> Hardware:
 def resolve_dtype(dtype: str, hardware: Hardware | None = None) -> str:
     """Turn a profile's `dtype` into "bfloat16", "float16" or "float32".
 
-    "auto" is bfloat16 only where it is multiplied natively: CUDA capability 8.0 and later, CPUs with AVX512-BF16 or AMX.
+    "auto" is bfloat16 only where it is multiplied natively: CUDA capability 8.0 and later, CPUs with AVX512-BF16 or AMX,
+    unless a variable keeps torch (`ATEN_CPU_CAPABILITY`) or oneDNN (`ONEDNN_MAX_CPU_ISA`) from their instructions.
     """
     if dtype in ("bfloat16", "float16", "float32"):
         return dtype
@@ -53,6 +56,9 @@ def resolve_dtype(dtype: str, hardware: Hardware | None = None) -> str:
         return "bfloat16" if hardware.capability >= (8, 0) else "float16"
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+    native = native and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or "ALL"
+    native = native and any(word in limit.upper() for word in KNOWS_BF16)
     return "bfloat16" if native else "float32"
 
 

@@ -26,6 +26,7 @@ from ftkit.data.prompt import (
     prompt_text,
 )
 from ftkit.data.task import Row, Task
+from ftkit.training.cpu_kernels import FollowLoad
 from ftkit.training.trainer import CompletionTrainer, make_trainer, sft_config
 
 Spoil = Callable[[SFTTrainer], None]
@@ -73,6 +74,7 @@ class Workbench:
         config = sft_config(settings, self.folder / "checkpoints", resolve_dtype(settings.dtype))
         trainer = CompletionTrainer(model=model.float(), args=config, train_dataset=data, processing_class=self.tokenizer)
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(FollowLoad())
         trainer.add_callback(LossPrinter())
         return _finish(trainer)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
-from ftkit.common.sample_size import rows_needed, widest_half
 from ftkit.data.conversation.check import check_conversations
 from ftkit.data.conversation.repair import house_contacts, without_contacts
 from ftkit.data.conversation.rows import at_turn, said
@@ -28,6 +29,7 @@ from ftkit.data.task import SPLITS, Row, Task
 from ftkit.data.values import alike, closed_values, find_missing, labels_of, values_of
 
 FOLDS = 5
+DISAGREE = 0.3  # share of examples that only one of two models gets right; 33 % at 75 and 85 % right with unrelated mistakes
 DIFFERENCE = 0.1  # between two models, that a test split should be able to show
 UNLIKELY = 0.1  # a label's probability, by a model that has not seen the row, below which it is shown
 
@@ -479,3 +481,20 @@ def _check_lengths(checked: Checked, profile: Profile) -> Finding:
         cut = f"They would be cut after the last answer that fits: or {aside}, or take them whole (--length {ordered[-1]})."
         fix = cut if checked.task.too_long == "cut" else fix[:-1] + CUT
     return Finding("lengths", not over, text, fix, over, numbers={"tokens": lengths, "limit": profile.max_length})
+
+
+def rows_needed(difference: float, disagree: float = DISAGREE, power: float = 0.8, level: float = 0.05) -> int:
+    """Examples from which a paired test finds a difference of two shares (0 to 1) with this probability, `power`.
+
+    `disagree` is the share of the examples that only one of the two models gets right. Connor, Sample size for testing
+    differences in proportions for the paired-sample design, Biometrics 43 (1987), for McNemar's test at `level`, two-sided.
+    """
+    disagree = max(disagree, difference)
+    z_level, z_power = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(power)
+    return math.ceil((z_level * math.sqrt(disagree) + z_power * math.sqrt(disagree - difference**2)) ** 2 / difference**2)
+
+
+def widest_half(n: int, level: float = 0.05) -> float:
+    """Half the width of Wilson's interval of a share of `n` examples where it is widest: half of them yes (Wilson 1927)."""
+    z = NormalDist().inv_cdf(1 - level / 2)
+    return z / (2 * math.sqrt(n + z**2))

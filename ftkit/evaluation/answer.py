@@ -16,15 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import (
-    BatchEncoding,
-    Cache,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import BatchEncoding, Cache, LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
+from ftkit.common import threads
 from ftkit.common.errors import KitError
 from ftkit.data.prompt import Message, Messages, chat_prompt, prompt_ids
 from ftkit.data.task import Task
@@ -75,7 +69,9 @@ class Answerer:
 
     def __post_init__(self) -> None:
         self.ends = end_tokens(self.model, self.tokenizer)
-        self.model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
+        head = self.model.get_output_embeddings()
+        head.register_forward_pre_hook(_make_contiguous)
+        head.register_forward_pre_hook(threads.look)  # before each token: does the machine still have cores for all threads?
 
     @classmethod
     def of_run(cls, run: Run) -> Answerer:

@@ -180,6 +180,7 @@ class TrainingRecord(Part):
     kept_step: Count | None = Field(None, description="the step whose adapter was kept (`--keep-best`); null: the last")
     validation_seconds: Seconds = Field(0.0, description="of the seconds, those for the loss on held-out rows")
     glimpse_seconds: Seconds = Field(0.0, description="of the seconds, those for answers to held-out messages")
+    threads: list[Count] = Field([], description="the numbers of threads in the loss log, where a CPU computed")
 
 
 class RunRecord(Document):
@@ -215,6 +216,7 @@ class LogEntry(Part):
     tokens: Count = Field(description="real tokens seen so far")
     seconds: Seconds = Field(description="since the training began, over all its parts")
     validation_loss: float | None = Field(None, description="on held-out rows, at some checkpoints; not there: not looked")
+    threads: Count | None = Field(None, description="that computed this step; null on a GPU")
 
 
 GLIMPSES = "glimpses.jsonl"

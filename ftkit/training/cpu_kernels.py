@@ -14,13 +14,16 @@ import torch
 from bitsandbytes.functional import dequantize_blockwise
 from peft import PeftModel
 from peft.tuners.lora.bnb import Linear4bit
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, TrainerCallback
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from ftkit.common.threads import look, take_all
 
 NAME = "ftkit_cpu"
 PACKED = "packing_format_for_cpu"  # bitsandbytes marks weights so that it has rearranged for inference
 SPECIAL = ("softcap", "s_aux", "position_bias", "alibi", "cache")  # what some families add to attention, left to theirs
+DTYPES = (torch.bfloat16, torch.float32)  # what the kit's own products are computed in
 LONGEST = 512  # tokens; beyond, the scores [batch, heads, length, length] that are kept would cost more than they save
 
 
@@ -51,8 +54,8 @@ def _blocked(length: int, dtype: torch.dtype) -> torch.Tensor:
 def register() -> str:
     """Make the attention known to transformers and return its name for `model.set_attn_implementation`.
 
-    It is used where it is right and fast: in training on a CPU, in bfloat16, up to `LONGEST` tokens, when every position may
-    see all before it (no padding on the left, no cache). Everything else goes to `sdpa` as before.
+    It is used where it is right and fast: in training on a CPU, up to `LONGEST` tokens, in one of `DTYPES`, when every
+    position may see all before it (no padding on the left, no cache). Everything else goes to `sdpa` as before.
     """
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -73,7 +76,7 @@ def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, 
         plain and not settings.get("dropout") and settings.get("is_causal", getattr(module, "is_causal", True)) is not False
     )
     plain = plain and key.shape == value.shape and key.shape[2:] == query.shape[2:]
-    if not (plain and 1 < length <= LONGEST and query.dtype == torch.bfloat16 and query.device.type == "cpu"):
+    if not (plain and 1 < length <= LONGEST and query.dtype in DTYPES and query.device.type == "cpu"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     scaling = settings.get("scaling") or query.shape[-1] ** -0.5
     with torch.autocast("cpu", enabled=False):
@@ -96,7 +99,7 @@ def dequantize_weight(weight: Any) -> torch.Tensor:
 class LoraProduct(torch.autograd.Function):
     """y = x W' + s (x A') B', with W in 4 bits and not trained; ' is the transpose.
 
-    x [..., in] in bfloat16, A [rank, in] and B [out, rank] in bfloat16 or float32, multiplied in bfloat16; y [..., out].
+    x [..., in] in bfloat16 or float32; A [rank, in] and B [out, rank] in that or float32, multiplied in x's; y [..., out].
     With g the gradient of y and h = s g B, backwards: x gets g W + h A; A gets h' x; B gets s g' (x A'). The adapter's
     part is added by the product itself, in place: peft and autograd copy, scale and add in six passes over memory.
     """
@@ -130,8 +133,8 @@ class LoraProduct(torch.autograd.Function):
 def speed_up_adapters(model: PeftModel) -> int:
     """Let the 4-bit LoRA layers of a model compute in one step while it trains on a CPU; returns how many.
 
-    A layer does so where it is right: bfloat16 (the adapter may be kept in float32), one plain adapter, no dropout, not
-    merged. Everything else, evaluation included, goes peft's way as before.
+    A layer does so where it is right: one of `DTYPES` (the adapter may be kept in float32), one plain adapter, no dropout,
+    not merged. Everything else, evaluation included, goes peft's way as before.
     """
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     for layer in layers:
@@ -145,12 +148,29 @@ def _forward_adapted(layer: Any, x: torch.Tensor, *args: Any, **more: Any) -> to
     if not (plain and name in layer.lora_A and isinstance(layer.lora_dropout[name], torch.nn.Identity)):
         return type(layer).forward(layer, x, *args, **more)
     a, b, linear = layer.lora_A[name], layer.lora_B[name], layer.base_layer
-    fits = x.device.type == "cpu" and x.dtype == linear.compute_dtype == torch.bfloat16
-    fits = fits and a.weight.dtype == b.weight.dtype and a.weight.dtype in (torch.bfloat16, torch.float32)
+    fits = x.device.type == "cpu" and x.dtype == linear.compute_dtype and x.dtype in DTYPES
+    fits = fits and a.weight.dtype == b.weight.dtype and a.weight.dtype in (x.dtype, torch.float32)
+    fits = fits and linear.weight.quant_state.dtype == x.dtype
     if not fits or linear.bias is not None or b.bias is not None or getattr(linear.weight.quant_state, PACKED, False):
         return type(layer).forward(layer, x)
     with torch.autocast("cpu", enabled=False):
         return LoraProduct.apply(x, a.weight, b.weight, linear.weight, layer.scaling[name])
+
+
+class FollowLoad(TrainerCallback):
+    """Between steps and small steps: as many threads as other programs leave; all of them again after the training."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Look at the load."""
+        look()
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        """Look at the load."""
+        look()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Take all threads."""
+        take_all()
 
 
 def is_used(device: str) -> bool:

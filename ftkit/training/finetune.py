@@ -19,6 +19,7 @@ from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
 from ftkit.common.profiles import Asked, Choice
+from ftkit.common.threads import describe_threads, following_load
 from ftkit.data.prompt import chat_prompt, prompt_ids
 from ftkit.data.task import Row, Task
 from ftkit.models.adapter import load_adapter
@@ -71,7 +72,7 @@ def train(
     if stopped:
         say(f"Taking up {stopped.name}, which was stopped midway (--fresh starts anew).")
     run = stopped or new_run(task, profile, choice.reason)
-    with _nothing_left_behind(run), run.claimed(), writing(run.folder):
+    with _nothing_left_behind(run), run.claimed(), writing(run.folder), following_load():
         agree(str(run.folder))
         run = _train(run, choice, data, say, stop_after, asked or Asked())
     part()
@@ -105,7 +106,7 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Say, stop_after: in
     for remark in data.remarks:
         say(remark)
     plan = plan_training(profile, dataset["length"])
-    say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most.")
+    say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most. Threads: {describe_threads()}.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile, data.tokenizer, say)
     known = {"base": weights_digest(profile.model), "loss": trainer.proof.way if trainer.proof else None}
     facts = guards.what_is_learned(trainer, dataset).model_copy(update=known)

@@ -14,6 +14,7 @@ from ftkit.common.files import dump
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import is_first, world_size
+from ftkit.common.threads import in_words, shared
 from ftkit.runs.documents import GLIMPSES, LOG, Live, LogEntry, Mark, TrainingRecord
 from ftkit.runs.run import Run
 from ftkit.training.plan import Plan, describe_gap
@@ -83,6 +84,7 @@ class Progress(TrainerCallback):
             tokens=self.tokens,
             seconds=round(self.seconds, 2),
             validation_loss=looked,
+            threads=shared().now if args.use_cpu else None,
         )
         if is_first():
             with (self.run.folder / LOG).open("a", encoding="utf-8") as file:
@@ -94,7 +96,7 @@ class Progress(TrainerCallback):
             held_out = "" if looked is None else f", validation {looked:.3f}"
             self.say(
                 f"  step {state.global_step:4d} of {state.max_steps}   loss {entry.loss:.3f}{held_out}   "
-                f"{rate:4.0f} tokens/s   {clock(left)} left"
+                f"{rate:4.0f} tokens/s   {clock(left)} left{in_words()}"
             )
 
     def _show(self, state, loss: float | None = None) -> tuple[float, float]:
@@ -151,4 +153,5 @@ class Progress(TrainerCallback):
             kept_step=kept,
             validation_seconds=round(self.validation_seconds, 1),
             glimpse_seconds=round(self.glimpse_seconds, 1),
+            threads=sorted({entry.threads for entry in log if entry.threads}),
         )

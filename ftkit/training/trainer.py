@@ -140,11 +140,7 @@ def sft_config(profile: Profile, folder: Path, dtype: str) -> SFTConfig:
 
 
 def make_trainer(
-    folder: Path,
-    dataset: Dataset,
-    profile: Profile,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    say: Say = print,
+    folder: Path, dataset: Dataset, profile: Profile, tokenizer: PreTrainedTokenizerBase | None = None, say: Say = print
 ) -> CompletionTrainer:
     """Build the trainer: 4-bit base, a new LoRA adapter, and the loss on completion tokens only.
 
@@ -170,6 +166,7 @@ def make_trainer(
         peft_config=lora_config(profile, unfit_layers(model)),
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(kernels.FollowLoad())
     cast_adapter(trainer.model, torch.float32)  # trl makes it bfloat16, which rounds small updates away
     if fast:
         kernels.speed_up_adapters(trainer.model)

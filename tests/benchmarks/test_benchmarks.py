@@ -1,17 +1,20 @@
 import json
 import re
+import statistics
 import subprocess
 import sys
 
 import psutil
 import pytest
 
-from benchmarks import gpu, report
-from benchmarks.__main__ import LEVERS, PARTS, busy, in_pairs
-from benchmarks.documents import FOLDER, CpuResults, GpuResults, LoadResults, LossAt, OnceMore
+from benchmarks import gpu, interference, report
+from benchmarks.__main__ import LEVERS, PARTS, in_pairs
+from benchmarks.documents import FOLDER, CpuResults, GpuResults, InterferenceResults, LoadResults, LossAt, OnceMore
+from benchmarks.interference import Course, busy
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.paths import kit_root
+from ftkit.common.threads import Threads
 
 RESULTS = CpuResults.load(FOLDER)
 
@@ -57,6 +60,39 @@ def test_busy_processes_end_with_the_measurement():
         assert len(others) == 2
     psutil.wait_procs(others, timeout=10)
     assert not any(other.is_running() and other.status() != psutil.STATUS_ZOMBIE for other in others)
+
+
+def test_a_course_goes_through_its_states_and_stops_what_it_started(monkeypatch):
+    controller = Threads(2, 2)
+    monkeypatch.setattr(interference, "shared", lambda: controller)
+    before, course = set(psutil.Process().children()), Course([(0, True), (1, True), (0, False)], seconds=0.0, apart=False)
+    tokens = 0
+    while course.after(tokens):
+        tokens += 10
+        controller.now = 2 - course.state[0]
+        course.watch()
+    assert [(state.busy, state.follows, state.tokens) for state in course.done] == [
+        (0, True, 10),
+        (1, True, 10),
+        (0, False, 10),
+    ]
+    assert [(change.before, change.after, change.threads) for change in course.followed] == [(0, 1, 1), (1, 0, 2)]
+    assert all(change.seconds is not None for change in course.followed)
+    assert set(psutil.Process().children()) == before
+
+
+def test_beside_other_programs_enough_of_the_speed_is_left():
+    if not InterferenceResults.exists(FOLDER):
+        pytest.skip("not measured yet: python -m benchmarks.interference")
+    measured = InterferenceResults.load(FOLDER)
+    for name, rounds, beside_one in (("training", measured.training, 0.6), ("stream", measured.stream, 0.55)):
+        assert len(rounds) >= 5, name
+        for busy_programs, least in ((1, beside_one), (2, 0.35)):
+            assert statistics.median(report.share_of_quiet(rounds, busy_programs, True)) >= least, (name, busy_programs)
+        quiet = zip(*(report.of_state(rounds, 0, follows) for follows in (True, False)), strict=True)
+        assert statistics.median(a.tokens_per_second / b.tokens_per_second for a, b in quiet) > 0.97, name
+    changes = [change for each in measured.comes_and_goes for change in each.changes]
+    assert len(changes) >= 8 and all(change.seconds is not None and change.seconds <= 10 for change in changes)
 
 
 def test_pairs_have_their_ratios_and_equal_answers():

@@ -52,6 +52,8 @@ def test_bfloat16_only_where_it_is_native(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *a, **k: True)
     assert resolve_dtype("auto", T4) == "float16"
     assert resolve_dtype("auto", A100) == "bfloat16"
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     for native, dtype in ((True, "bfloat16"), (False, "float32")):
         for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
             monkeypatch.setattr(torch.cpu, test, lambda native=native: native, raising=False)
@@ -59,6 +61,18 @@ def test_bfloat16_only_where_it_is_native(monkeypatch):
     assert resolve_dtype("float32", H200) == "float32"
     with pytest.raises(KitError, match="int8"):
         resolve_dtype("int8", CPU)
+
+
+@pytest.mark.parametrize(
+    ("capability", "limit", "dtype"),
+    [("AVX512", "", "bfloat16"), ("AVX512", "AVX2", "float32"), ("AVX512", "avx512_core_bf16", "bfloat16"),
+     ("AVX512", "ALL", "bfloat16"), ("AVX2", "ALL", "float32"), ("DEFAULT", "ALL", "float32")],
+)  # fmt: skip
+def test_a_limit_on_the_instructions_is_heeded(monkeypatch, capability, limit, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert resolve_dtype("auto", CPU) == dtype
 
 
 def test_a_profile_inherits_and_the_later_value_wins():

@@ -81,18 +81,22 @@ def test_it_is_used_in_training_and_not_where_it_would_be_wrong(tiny_model, monk
     assert not used
 
 
-@pytest.fixture
-def with_adapter(tiny_model, tiny_choice):
-    """The tiny model in 4-bit with a bfloat16 adapter whose B is not zero: then A has gradients too."""
+def adapted(place, profile, dtype):
+    """A model in 4-bit with an adapter of this dtype whose B is not zero: then A has gradients too."""
     from peft import get_peft_model
 
     torch.manual_seed(0)
-    model = get_peft_model(load_model(str(tiny_model), "bfloat16"), lora_config(tiny_choice.profile)).train()
-    cast_adapter(model, torch.bfloat16)
+    model = get_peft_model(load_model(str(place), dtype), lora_config(profile)).train()
+    cast_adapter(model, getattr(torch, dtype))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
     return model
+
+
+@pytest.fixture
+def with_adapter(tiny_model, tiny_choice):
+    return adapted(tiny_model, tiny_choice.profile, "bfloat16")
 
 
 def adapter_layers(model):
@@ -142,6 +146,23 @@ def test_a_training_step_with_all_of_it_gives_pefts_loss_and_gradients(with_adap
     assert len(gradients) == 2 * 7 * base.config.num_hidden_layers
     for name, gradient in gradients.items():
         assert (ours[name] - gradient).norm() / gradient.norm().clamp(min=1e-6) < 0.06, name
+
+
+def test_in_float32_it_is_all_used_and_nothing_but_rounding_differs(tiny_model, tiny_choice, monkeypatch):
+    model, used = adapted(tiny_model, tiny_choice.profile, "float32"), []
+    base = model.get_base_model()
+    loss, gradients = loss_and_gradients(base, inputs())
+    kernels.speed_up_adapters(model)
+    base.set_attn_implementation(kernels.register())
+    for name in ("causal_attention", "dequantize_weight"):
+        real = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *args, real=real, name=name: used.append(name) or real(*args))
+    same, ours = loss_and_gradients(base, inputs())
+    layers = base.config.num_hidden_layers
+    assert used.count("causal_attention") == layers and used.count("dequantize_weight") > 7 * layers
+    torch.testing.assert_close(same, loss, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        assert (ours[name] - gradient).norm() / gradient.norm().clamp(min=1e-6) < 1e-4, name
 
 
 def test_the_adapted_layer_goes_pefts_way_where_its_own_would_be_wrong(with_adapter, monkeypatch):

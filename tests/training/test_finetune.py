@@ -61,6 +61,7 @@ def test_the_run_records_what_it_was_made_from_and_what_it_measured(tiny_run, ti
     assert measured.tokens_per_second > 0 and measured.peak_memory_mb > 100 and measured.seconds > 0
     steps = [entry.step for entry in tiny_run.log()]
     assert steps == [4, 8, 12]
+    assert measured.threads == sorted({entry.threads for entry in tiny_run.log()}) and min(measured.threads) >= 1
     assert measured.tokens == tiny_run.log()[-1].tokens == sum(training_lengths(tiny_task, tiny_choice))
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ftkit.common.sample_size import rows_needed, widest_half
+from ftkit.data.check import rows_needed, widest_half
 from ftkit.evaluation.intervals import compare_shares, wilson_interval
 
 
