@@ -205,7 +205,7 @@ def evaluate(
     _evaluate(opened, split, limit, {"quick": quick, "constrained": constrained, "own_history": own_history})
 
 
-def _evaluate(run: Run, split: str, limit: int | None, ways: dict[str, bool]) -> None:
+def _evaluate(run: Run, split: str, limit: int | None, ways: dict[str, Any]) -> None:
     from rich.console import Console
 
     from ftkit.evaluation.measure import evaluate as run_evaluation

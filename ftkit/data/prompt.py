@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ftkit.data.conversation.rows import chat_of
 from ftkit.data.task import Row, Task
@@ -39,7 +39,7 @@ def chat_prompt(task: Task, message: Message, told: bool = False, shots: Sequenc
             {"role": "assistant", "content": completion_text(task, task.answered(row))},
         )
     ]
-    return [{"role": "system", "content": system}, *shown, {"role": "user", "content": message}]
+    return [{"role": "system", "content": system}, *shown, {"role": "user", "content": cast(str, message)}]
 
 
 def describe_answer(task: Task) -> str:

@@ -78,7 +78,7 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
         if "answers" in dataset.column_names:
             counts["answers"] += len(answers)
             counts["answers_in_part"] += sum(not all(carries[start : stop - 1]) for start, stop in answers)
-    return Facts(
+    facts = Facts(
         chat_template=template,
         template_changes=changes,
         end_tokens=ends,
@@ -90,8 +90,8 @@ def what_is_learned(trainer: SFTTrainer, dataset: Dataset, rows: int = ROWS) -> 
         padding_loss_tokens=counts["padding_loss_tokens"],
         rows_without_end=counts["rows_without_end"],
         prompts_otherwise=counts["prompts_otherwise"],
-        **{name: counts[name] for name in ("answers", "answers_in_part") if "answers" in counts},
     )
+    return facts.model_copy(update={name: counts[name] for name in ("answers", "answers_in_part") if "answers" in counts})
 
 
 def _answers(

@@ -62,7 +62,7 @@ def repair_turns(turns: Any, without: Collection[str] = (), own: Collection[str]
 
 def _mask(text: str, personal: dict[str, str]) -> str:
     for said in sorted(personal, key=len, reverse=True):
-        text = re.sub(re.escape(said), lambda _, mask=personal[said]: mask, text, flags=re.IGNORECASE)
+        text = personal[said].join(re.split(re.escape(said), text, flags=re.IGNORECASE))
     return text
 
 
