@@ -23,8 +23,9 @@ def describe_evaluation(result: Evaluation) -> list[str]:
     """What an evaluation says, in plain words, a sentence each."""
     sentences = []
     for name, compared in result.comparisons.items():
-        whole, closed = (next((m for m in compared if m.endswith(end)), None) for end in ("exact match", "macro-F1"))
-        for metric in filter(None, (whole, closed)):
+        ends = ("exact match", "macro-F1", "chrF")
+        first = (next((m for m in compared if m.endswith(end)), None) for end in ends)
+        for metric in filter(None, (*first, *(m for m in compared if m.endswith(" kept")))):
             sentences.append(f"Against {name}, {metric}: {describe_comparison(compared[metric], (name, TUNED))}")
     if any(score.interval is None for model in result.models.values() for score in model.scores.values()):
         sentences.append(
