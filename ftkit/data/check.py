@@ -17,6 +17,7 @@ from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
 from ftkit.common.sample_size import rows_needed, widest_half
 from ftkit.data.faults import find_cut_off, find_foreign, find_markup, find_personal_data, repair_answer, split_words
+from ftkit.data.kept import check_kept
 from ftkit.data.prompt import completion_text, example_ids
 from ftkit.data.similarity import similar_pairs
 from ftkit.data.task import SPLITS, Line, Row, Task, labels_of, read_lines
@@ -95,6 +96,7 @@ def check_task(
     yield from _check_rare(checked)
     yield from _check_size(checked)
     yield from check_similarity(checked)
+    yield from check_kept(task, [row for split in SPLITS for row in checked.rows[split]])
     named = checked.messages()
     yield _check_messages("markup", named, find_markup, "no HTML, no mail signatures", "hold HTML or a mail signature")
     yield _check_personal_data(checked)

@@ -85,7 +85,7 @@ class Task:
     max_message_characters: int = 4000
     labels: tuple[str, ...] = ()
     fields: tuple[Field, ...] = field(default=())
-    kept: dict[str, tuple[Entry, ...]] = field(default_factory=dict, hash=False)  # see `ftkit.evaluation.metrics.kept`
+    kept: dict[str, tuple[Entry, ...]] = field(default_factory=dict, hash=False)  # see `ftkit.data.kept`
     kept_in_message: dict[str, tuple[Entry, ...]] = field(default_factory=dict, hash=False)
     answer_form: AnswerForm = COMPACT  # by name in task.toml: see `ANSWER_FORMS`
 

@@ -13,11 +13,11 @@ from markupsafe import Markup, escape
 
 from ftkit.common.errors import KitError
 from ftkit.common.templates import ENVIRONMENT, render
+from ftkit.data.kept import check_answer
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Task
 from ftkit.evaluation.answer import TUNED
 from ftkit.evaluation.metrics import same
-from ftkit.evaluation.metrics.kept import check_answer
 from ftkit.evaluation.report import render_report
 from ftkit.evaluation.saved_answers import load_evaluation, read_answers
 from ftkit.evaluation.stream import Answer

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ftkit.data.kept import check_answer, things_in
 from ftkit.data.prompt import answered_ids, begun_ids, completion_text, parse_answer
 from ftkit.data.task import Row, Task, labels_of
 from ftkit.evaluation.answer import TUNED, Answerer
 from ftkit.evaluation.intervals import share_interval
 from ftkit.evaluation.metrics import closed_values, same
-from ftkit.evaluation.metrics.kept import check_answer, things_in
 from ftkit.runs.documents import Calibration, CertaintyGroup, Confusion, Slice, WrongAnswer
 
 SMALL = 30  # rows; a share of fewer says little

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ftkit.common.errors import KitError
+from ftkit.data.kept import kept_scores
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Field, Row, Task
-from ftkit.evaluation.metrics.kept import kept_scores
 
 NAMES = ("json_fields", "label_scores", "text_scores", "reference_perplexity")
 Statistic = Callable[[np.ndarray], np.ndarray]  # indices of rows [..., k] -> scores [...]

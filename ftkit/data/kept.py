@@ -1,4 +1,4 @@
-"""What an answer must keep, whatever its words: numbers, allergens, a *not*; found by the rules of the task (lesson 04).
+"""What an answer must keep, whatever its words: numbers, allergens, a *not*; found by the rules of the task (lesson 02).
 
 A task of kind `text` names the things under `[kept]` in its `task.toml`, each with regular expressions. They are matched
 between word borders, upper and lower case alike, accents as they are. A list of expressions stands for one thing, which the
@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from ftkit.common.errors import Finding
 from ftkit.data.description import UNCLEAR
-from ftkit.data.task import Entry, Task
+from ftkit.data.task import Entry, Row, Task
+
+WRONG_AT_MOST = 0.02  # of the answers that a rule can judge: a rule finds a few that are right
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Check:
         """The check in a few words, for people."""
         if not self.known:
             return f"{self.name}: cannot be checked here"
-        parts = [f"{', '.join(self.missing)} missing"] if self.missing else []
-        parts += [f"{', '.join(self.added)} not wanted"] if self.added else []
+        wrong = {"missing": self.missing, "not wanted": self.added}
+        parts = [f"{', '.join(f'“{thing}”' for thing in things)} {word}" for word, things in wrong.items() if things]
         return f"{self.name}: {'; '.join(parts)}" if parts else f"{self.name} kept"
 
 
@@ -95,3 +98,15 @@ def _check(task: Task, name: str, answer: str, target: str | None, message: str 
         return Check(name, known=False)
     held = Counter(things_in(answer, task.kept[name]))
     return Check(name, tuple((wanted - held).elements()), tuple((held - wanted).elements()))
+
+
+def check_kept(task: Task, rows: Sequence[Row]) -> Iterator[Finding]:
+    """How many answers hold what the rules find in their messages, a finding for each kind of thing."""
+    for name in task.kept_in_message:
+        checks = [(row, _check(task, name, row[task.target], None, row[task.message])) for row in rows]
+        known = [(row, check) for row, check in checks if check.known]
+        cases = [f"{row.get('id', '')} {check.in_words()}: {row[task.message]!r}" for row, check in known if not check.kept]
+        agree, unknown = len(known) - len(cases), len(rows) - len(known)
+        text = f"{agree:,} of {len(known):,} answers hold what their message says; {unknown:,} cannot be judged by rule"
+        fix = "Read the others. A rule also points at right ones, such as those with a typing error in the message."
+        yield Finding(name, len(cases) <= WRONG_AT_MOST * len(known), text, fix, tuple(cases), looked=bool(known))
