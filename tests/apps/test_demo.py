@@ -23,7 +23,9 @@ from ftkit.data.task import load_task
 from ftkit.deployment.feedback import FeedbackFile
 from ftkit.deployment.gatekeeper import free_port
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.measure import evaluate
 from ftkit.evaluation.stream import Answer
+from ftkit.evaluation.tables import describe_evaluation
 from tests.conftest import TICKET, trained_apart
 
 FTKIT = [sys.executable, "-m", "ftkit.cli"]
@@ -232,6 +234,14 @@ def test_a_text_is_shown_as_it_is_and_corrected_by_writing_another(other_page):
         client.predict(message, text, "corrected", " ", True, api_name="/feedback")
     client.predict(message, text, "corrected", "Until nine.", True, api_name="/feedback")
     assert json.loads(FeedbackFile.of(run).path.read_text(encoding="utf-8"))["target"] == "Until nine."
+    measured = evaluate(run, quick=True, say=lambda line: None)
+    assert (
+        measured.models[TUNED].scores["numbers kept"].value == 1 and measured.models[TUNED].scores["names kept"].value == 0
+    )
+    assert measured.comparisons[BASE]["names kept"].n == 12
+    for file in ("report.html", "model_card.md"):
+        assert "names kept" in (run.folder / file).read_text(encoding="utf-8")
+    assert any("names kept: " in sentence for sentence in describe_evaluation(measured))
 
 
 # --- what strangers may do ---
