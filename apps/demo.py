@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,10 @@ class Exchange:
         except gr.Error as error:  # told in the page; what gradio makes of an error leaves the page as it stood
             yield self.refuse(error.message)
             return
-        words = ". ".join(f"{SIDES[side]}: {describe_answer(task, answers[side])}" for side in (TUNED, BASE))
+        target = self.targets.get(message)
+        words = ". ".join(f"{SIDES[s]}: {describe_answer(task, answers[s], target, message)}" for s in (TUNED, BASE))
         kept = {"message": message, "answer": answers[TUNED]}
-        shown = _columns(task, answers, self.targets.get(message), "cut off at the length limit", True)
+        shown = _columns(task, answers, target, "cut off at the length limit", True, message)
         yield [*shown, escape_html(words), kept]
 
     def answer(self, message: str) -> Iterator[dict[str, dict]]:
@@ -148,16 +150,9 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
     task = answerer.task
     rows = task.rows("test")
     exchange = Exchange(answerer, rows)
-    message = gr.Textbox(
-        label="Message",
-        lines=3,
-        max_lines=8,
-        max_length=task.max_message_characters,
-        placeholder="Write a message, or take an example below",
-        elem_id="message",
-    )
-    button = gr.Button("Answer", variant="primary", elem_id="answer")
-    outputs = _answer_columns(task)
+    with gr.Row() if task.kind == "text" else nullcontext():  # a text stands beside its answers
+        message, button = _question(task)
+        outputs = _answer_columns(task)
     words = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
     changed = [*outputs, words, answered]
     begun = gr.on([button.click, message.submit], lambda: exchange.begin(), None, changed, queue=False, **QUIET)
@@ -179,17 +174,31 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
     return [begun, asked]
 
 
+def _question(task: Task) -> tuple[gr.Textbox, gr.Button]:
+    """Where a message is written, and the button that sends it."""
+    with gr.Column(min_width=300, elem_id="question"):
+        message = gr.Textbox(
+            label="Message",
+            lines=3,
+            max_lines=8,
+            max_length=task.max_message_characters,
+            placeholder="Write a message, or take an example below",
+            elem_id="message",
+        )
+        return message, gr.Button("Answer", variant="primary", elem_id="answer")
+
+
 def _answer_columns(task: Task) -> list[Any]:
-    """Card, text and measures for each side, side by side."""
-    outputs = []
-    with gr.Row():
+    """Card, text and measures for each side: side by side, or one below the other where both stand beside the message."""
+    outputs, is_text = [], task.kind == "text"
+    with gr.Column(min_width=300, elem_id="texts") if is_text else gr.Row():
         for side, heading in SIDES.items():
             with gr.Column(min_width=300, elem_id=side):
                 gr.Markdown(f"### {heading}")
                 card = gr.HTML(answer_card(task, Answer("")), apply_default_css=False, elem_id=f"{side}-card")
                 measures = gr.Markdown(elem_id=f"{side}-measures", min_height=24)
                 label = f"{heading.split(':')[0]}, as written"
-                text = gr.Textbox(label=label, lines=3, interactive=False, elem_id=f"{side}-text")
+                text = gr.Textbox(label=label, lines=3, interactive=False, elem_id=f"{side}-text", visible=not is_text)
                 outputs += [card, text, measures]
     return outputs
 
@@ -205,7 +214,9 @@ def _answers(answerer: Answerer, message: str) -> Iterator[dict[str, Answer]]:
         raise gr.Error("The model failed at this message. Try another one.", print_exception=False) from None
 
 
-def _columns(task: Task, answers: dict[str, Answer], target: Any, state: str, ended: bool = False) -> list[str]:
+def _columns(
+    task: Task, answers: dict[str, Answer], target: Any, state: str, ended: bool = False, message: str | None = None
+) -> list[str]:
     """Card, raw text and measures for each side; `state` says how it stands with an answer that is not finished."""
     shown = []
     for side in SIDES:
@@ -213,7 +224,7 @@ def _columns(task: Task, answers: dict[str, Answer], target: Any, state: str, en
         state_ = "finished" if answer.finished else f"stopped after {SECONDS} s" if answer.timed_out else state
         speed = f" · {answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds and answer.tokens else ""
         measures = f"{state_} · {answer.seconds:.1f} s · {answer.tokens} tokens{speed}" if answer.seconds else state_
-        card = answer_card(task, replace(answer, finished=answer.finished or ended), target)
+        card = answer_card(task, replace(answer, finished=answer.finished or ended), target, message)
         shown += [card, answer.text, measures]
     return shown
 
@@ -258,7 +269,7 @@ class Feedback:
     def filled(self, last: dict[str, Any] | None) -> list[Any]:
         """The form for the last answer: message, card, verdict, consent, result, and a value for each input."""
         answer = last["answer"] if last else Answer(TUNED)
-        card = answer_card(self.task, replace(answer, finished=True)) if last else ""
+        card = answer_card(self.task, replace(answer, finished=True), message=last["message"]) if last else ""
         return [last["message"] if last else "", card, None, False, "", *fill_form(self.task, answer.text)]
 
     def keep(

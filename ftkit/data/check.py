@@ -24,6 +24,7 @@ from ftkit.data.conversation.similar import repeats
 from ftkit.data.conversation.turns import CUT, require_turns
 from ftkit.data.faults import find_cut_off, find_foreign, find_markup, find_personal_data, repair_answer, split_words
 from ftkit.data.formats.own import Line, read_lines
+from ftkit.data.kept import check_kept
 from ftkit.data.prompt import completion_text, example_ids
 from ftkit.data.task import SPLITS, Row, Task
 from ftkit.data.values import alike, closed_values, find_missing, labels_of, values_of
@@ -115,6 +116,7 @@ def check_task(
     yield from _check_size(checked)
     yield from check_similarity(checked)
     yield from check_conversations(task, checked.names(), checked.every())
+    yield from check_kept(task, [row for split in SPLITS for row in checked.rows[split]])
     named = checked.messages()
     yield _check_messages("markup", named, find_markup, "no HTML, no mail signatures", "hold HTML or a mail signature")
     yield _check_personal_data(checked)

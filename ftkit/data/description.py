@@ -16,7 +16,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import read_text
 from ftkit.common.paths import folder_name_problem
 from ftkit.data.answer_form import ANSWER_FORMS
-from ftkit.data.task import FIELD_TYPES, KINDS, Field, Task
+from ftkit.data.task import FIELD_TYPES, KINDS, Entry, Field, Task
 
 READER = TypeAdapter(Task)
 WANTED = {
@@ -25,7 +25,10 @@ WANTED = {
     "bool_type": "true or false",
     "tuple_type": "a list in [ ]",
     "dataclass_type": "a table, begun by [[fields]]",
+    "dict_type": "a table of lists",
 }
+KEPT = ("kept", "kept_in_message")
+UNCLEAR = "?"  # begins an entry of `[kept_in_message]`: after its expressions the rule cannot tell
 
 
 def read_description(folder: Path, to_clean: bool = False) -> Task:
@@ -57,6 +60,8 @@ def _described(table: dict[str, Any], path: Path) -> Task:
         return READER.validate_json(json.dumps({"folder": "", **table}, default=lambda value: {"date": str(value)}))
     except ValidationError as error:
         fault = error.errors()[0]
+    if fault["loc"][:1] in [(key,) for key in KEPT]:
+        raise KitError(f"{path}: {_fault_of_kept(fault)}.")
     parts = (str(part + 1) if isinstance(part, int) else part for part in fault["loc"])
     where = " ".join("[[fields]]" if part == "fields" else part for part in parts)
     where = where.removesuffix(" int")  # which of the types of `minimum` was tried
@@ -70,6 +75,16 @@ def _described(table: dict[str, Any], path: Path) -> Task:
         raise KitError(f"{path}: {where} {fault['input']!r} is not one of {known}.")
     wanted = WANTED.get(fault["type"], fault["msg"].lower())
     raise KitError(f"{path}: {where} is {_as_toml(fault['input'])}, and should be {wanted}.")
+
+
+def _fault_of_kept(fault: Any) -> str:
+    """What is wrong with the types under `[kept]` or `[kept_in_message]`."""
+    key, *below = fault["loc"]
+    if not below:
+        return f"[{key}] is {_as_toml(fault['input'])}, and should be a table of lists"
+    place = f"[{key}] {below[0]}" + (f", entry {below[1] + 1}" if len(below) > 1 else "")
+    wanted = "an expression in quotes, or a list of them" if len(below) > 1 else "a list in [ ]"
+    return f"{place}: {_as_toml(fault['input'])} should be {wanted}"
 
 
 def _as_toml(value: Any) -> str:
@@ -94,6 +109,7 @@ def _contradictions(task: Task, to_clean: bool) -> Iterator[str]:
     if task.kind == "label" and not task.labels:
         yield "a task of kind label needs labels = [...]"
     yield from _faults_of_values("labels", task.labels, to_clean)
+    yield from _faults_of_kept(task)
     if twice := _first_twice([f.name for f in task.fields]):
         yield f"[[fields]] holds the name {twice[0]!r} twice"
     for number, f in enumerate(task.fields, 1):
@@ -115,6 +131,35 @@ def _faults_of_field(f: Field, to_clean: bool) -> Iterator[str]:
         re.compile(f.pattern)
     except (re.error, RecursionError, OverflowError) as error:
         yield f"pattern {f.pattern!r} is no regular expression ({error})"
+
+
+def _faults_of_kept(task: Task) -> Iterator[str]:
+    """What is to be kept in a text: things with a name and expressions; in a message only things that have a rule."""
+    if (task.kept or task.kept_in_message) and task.kind != "text":
+        yield f"[kept] is for texts, and this task is of kind {task.kind}"
+    if unknown := [name for name in task.kept_in_message if name not in task.kept]:
+        known = ", ".join(task.kept) or "nothing"
+        yield f"[kept_in_message] has {unknown[0]!r}, which [kept] has not; there is {known}"
+    for key, table in zip(KEPT, (task.kept, task.kept_in_message), strict=True):
+        for name, entries in table.items():
+            if not name.strip() or not entries:
+                yield f"[{key}] {name!r} should have a name, and one expression or more"
+            for number, entry in enumerate(entries, 1):
+                yield from (f"[{key}] {name}, entry {number}: {fault}" for fault in _faults_of_entry(entry, key))
+
+
+def _faults_of_entry(entry: Entry, key: str) -> Iterator[str]:
+    words = [entry] if isinstance(entry, str) else list(entry)
+    if key == "kept_in_message" and words[:1] == [UNCLEAR]:
+        del words[0]
+    if not words or not all(word.strip() for word in words):
+        yield "it is empty"
+    for word in words:
+        try:
+            if re.compile(f"(?:{word})").search(""):
+                yield f"{word!r} fits an empty text too: it would be found everywhere"
+        except (re.error, RecursionError, OverflowError) as error:
+            yield f"{word!r} is no regular expression ({error})"
 
 
 def _faults_of_values(key: str, values: Sequence[str], to_clean: bool) -> Iterator[str]:

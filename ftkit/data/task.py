@@ -22,6 +22,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FIELD_TYPES = ("choice", "integer", "number", "boolean", "pattern", "set", "string")
 CHECKED: Any = {"extra": "forbid", "strict": True}  # how pydantic reads the two classes from task.toml: nothing is converted
 Row = dict[str, Any]
+Entry = str | tuple[str, ...]  # of `[kept]`: an expression, or several words for one thing
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a lone surrogate: no text in UTF-8 has one
 
 
@@ -87,6 +88,8 @@ class Task:
     too_long: Literal["refuse", "cut"] = "refuse"  # a conversation with more tokens than a training takes
     labels: tuple[str, ...] = ()
     fields: tuple[Field, ...] = field(default=())
+    kept: dict[str, tuple[Entry, ...]] = field(default_factory=dict, hash=False)  # see `ftkit.data.kept`
+    kept_in_message: dict[str, tuple[Entry, ...]] = field(default_factory=dict, hash=False)
     answer_form: AnswerForm = COMPACT  # by name in task.toml: see `ANSWER_FORMS`
 
     @cached_property

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from ftkit.common.errors import KitError
 from ftkit.common.templates import ENVIRONMENT, render
+from ftkit.data.kept import check_answer
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Task
 from ftkit.evaluation.answer import TUNED
@@ -40,11 +41,11 @@ def _render(template: str, /, **values: Any) -> str:
     return PAGES.get_template(f"deployment/templates/{template}.html").render(values)
 
 
-def answer_card(task: Task, answer: Answer, target: Any = None) -> str:
+def answer_card(task: Task, answer: Answer, target: Any = None, message: str | None = None) -> str:
     """An answer as HTML for people, by the task's kind, with what does not fit marked, and the difference from `target`.
 
-    `json`: a row a field. `label`: the label with the model's own probability. `text`: the text. Everything that the model
-    or a guest wrote is escaped.
+    `json`: a row a field. `label`: the label with the model's own probability. `text`: the text and, once it is whole, marks
+    for what it should have kept of the `message`. Everything that the model or a guest wrote is escaped.
     """
     if not answer.text:
         empty = answer.finished or answer.timed_out
@@ -53,7 +54,8 @@ def answer_card(task: Task, answer: Answer, target: Any = None) -> str:
     if task.kind == "label":
         return _label_card(task, answer, value, target)
     if task.kind == "text":
-        return _render("card", form="text", text=value, target=target)
+        checks = check_answer(task, value, target, message) if answer.finished else []
+        return _render("card", form="text", text=value, target=target, checks=checks)
     if value is None:
         return no_card("No ticket: the answer holds no JSON object." if answer.finished else "No ticket yet …")
     wrong = task.field_problems(value)
@@ -83,13 +85,13 @@ def _label_card(task: Task, answer: Answer, label: str, target: Any) -> str:
     return _render("card", form="label", text=label, note=note, share=share)
 
 
-def describe_answer(task: Task, answer: Answer) -> str:
-    """An answer as one sentence, for a screen reader: said once, when the answer is there."""
+def describe_answer(task: Task, answer: Answer, target: Any = None, message: str | None = None) -> str:
+    """An answer as one sentence, for a screen reader: said once, when the answer is there. A text's checks come after it."""
     value = parse_answer(task, answer.text)
     if not answer.text:
         return "no answer"
     if task.kind != "json":
-        return str(value)
+        return "; ".join([str(value), *(check.in_words() for check in check_answer(task, str(value), target, message))])
     if value is None:
         return "no ticket, text only"
     return ", ".join(
@@ -134,7 +136,8 @@ def list_wrong_answers(run: Run, task: Task) -> tuple[list[dict[str, Any]], int]
 def _list_wrong_fields(task: Task, text: str, target: Any) -> list[str]:
     value = parse_answer(task, text)
     if task.kind != "json":
-        return [] if same(value, target) else [str(target)] if task.kind == "label" else ["text"]
+        lost = [check.name for check in check_answer(task, value, target) if not check.kept]
+        return [] if same(value, target) else [str(target)] if task.kind == "label" else lost or ["wording"]
     if value is None or not isinstance(target, dict):
         return ["no object"]
     wrong = [name for name in target if name not in value or not same(value[name], target[name])]

@@ -185,12 +185,13 @@ def choose_shots(
     """The number of examples that helps most on validation rows, and the score of each number.
 
     `ask(k, messages)` gives the base model's answers after `k` examples. The score is the mean over fields of the share
-    that is right (a `json` task), else the share of exact matches; between equal scores the smaller number wins.
+    that is right (a `json` task), the mean chrF (a `text` task), else the share of exact matches; between equal scores the
+    smaller number wins.
     """
     if not ks:
         raise KitError("There is no number of examples to choose from.")
     rows = validation[:CHOSEN_ON]
-    names = [f.name for f in task.fields] if task.kind == "json" else ["exact match"]
+    names = [f.name for f in task.fields] if task.kind == "json" else ["chrF" if task.kind == "text" else "exact match"]
     scores = {}
     for k in ks:
         by_metric = row_scores(task, rows, ask(k, [row[task.message] for row in rows]))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ftkit.data.kept import check_answer, things_in
 from ftkit.data.prompt import answered_ids, begun_ids, completion_text, parse_answer
 from ftkit.data.task import Row, Task
 from ftkit.data.values import labels_of
@@ -37,12 +38,13 @@ def confusions(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[st
 
 
 def slices(task: Task, rows: Sequence[Row], scores: Mapping[str, Sequence[float]]) -> list[Slice]:
-    """The scores of parts of the rows: by difficulty and trap (where rows have them), length, and the first closed field.
+    """The scores of parts of the rows: by difficulty, trap and topic (where rows have them), length, the first closed field.
 
-    Fewer than `SMALL` rows are marked as small. Three lengths hold a third of the rows each.
+    Fewer than `SMALL` rows are marked as small. Three lengths hold a third of the rows each. Where a task wants things kept
+    in a text, each kind of them makes a part: the rows whose right answer holds some.
     """
     parts: dict[str, list[Any]] = {}
-    for key in ("difficulty", "trap"):
+    for key in ("difficulty", "trap", "topic"):
         if any(row.get(key) for row in rows):
             parts[key] = [row.get(key) for row in rows]
     lengths = np.array([len(row[task.message]) for row in rows])
@@ -51,32 +53,34 @@ def slices(task: Task, rows: Sequence[Row], scores: Mapping[str, Sequence[float]
     parts["length"] = [names[int(place)] for place in np.searchsorted(third, lengths)]
     for name, labels in list(labels_of(task, rows).items())[:1]:
         parts[name] = labels
-    fields = [f.name for f in task.fields]
-    scored = []
+    groups: list[tuple[str, Any, list[int]]] = []
     for by, values in parts.items():
         order = names if by == "length" else sorted({value for value in values if value is not None})
-        for value in order:
-            of = [i for i, own in enumerate(values) if own == value]
-            if of:
-                right = [bool(scores["exact match"][i]) for i in of]
-                scored.append(
-                    Slice(
-                        by=by,
-                        value=value,
-                        n=len(of),
-                        small=len(of) < SMALL,
-                        exact_match=sum(right) / len(of),
-                        interval=share_interval(right),
-                        fields={name: float(np.mean([scores[name][i] for i in of])) for name in fields},
-                    )
-                )
-    return scored
+        groups += [(by, value, [i for i, own in enumerate(values) if own == value]) for value in order]
+    for name, entries in task.kept.items():
+        groups.append(("holds", name, [i for i, row in enumerate(rows) if things_in(row[task.target], entries)]))
+    fields = [*(f.name for f in task.fields), *(f"{name} kept" for name in task.kept)]
+    return [_slice(by, value, of, scores, fields) for by, value, of in groups if of]
+
+
+def _slice(by: str, value: Any, of: list[int], scores: Mapping[str, Sequence[float]], fields: Sequence[str]) -> Slice:
+    right = [bool(scores["exact match"][i]) for i in of]
+    return Slice(
+        by=by,
+        value=value,
+        n=len(of),
+        small=len(of) < SMALL,
+        exact_match=sum(right) / len(of),
+        interval=share_interval(right),
+        fields={name: float(np.mean([scores[name][i] for i in of])) for name in fields},
+    )
 
 
 def worst(task: Task, rows: Sequence[Row], texts: Sequence[str], n: int = WORST) -> list[WrongAnswer]:
     """The rows with the most fields wrong, the worst first.
 
-    No answer at all is the worst; of equals the shorter message comes first: it had less to mislead.
+    No answer at all is the worst; of equals the shorter message comes first: it had less to mislead. Of a text, the things
+    that it should have kept count as fields.
     """
     answers = []
     for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
@@ -87,6 +91,7 @@ def worst(task: Task, rows: Sequence[Row], texts: Sequence[str], n: int = WORST)
             wrong += [name for name in values if name not in target]
         else:
             wrong = [] if same(answer, target) else [task.target]
+            wrong += [check.name for check in check_answer(task, answer, target) if not check.kept]
         if wrong:
             answers.append(
                 WrongAnswer(

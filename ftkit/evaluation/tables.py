@@ -49,12 +49,13 @@ def _describe_likelihood(result: Evaluation) -> list[str]:
 
 
 def _spoken_of(metrics: Iterable[str]) -> list[str]:
-    """The metrics that are put into words: whole answers and the first closed field; of conversations, what was met."""
+    """The metrics that are put into words: whole answers, the first closed field, what was kept; of conversations what was met."""
     names = list(metrics)
     expected = [name for name in names if name.endswith(" met")]
-    ends = ("exact match", "macro-F1") if not expected else ()
+    ends = ("exact match", "macro-F1", "chrF") if not expected else ()
     found = [next((name for name in names if name.endswith(end)), None) for end in ends]
-    return expected or [name for name in found if name] or names[:1]
+    kept = [name for name in names if name.endswith(" kept")]
+    return expected or [*filter(None, found), *kept] or names[:1]
 
 
 def _describe_constrained(result: Evaluation) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from ftkit.runs.documents import (
     first_fault,
 )
 
-REFERENCE = "reference"  # the name of the kit's own run
+REFERENCE = "reference"  # the name of the kit's own run; of its other tasks' runs it is "reference-TASK"
 SPARE = 4  # tokens that an answer may be longer than the longest in training
 Line = TypeVar("Line", bound=Part)
 
@@ -68,8 +69,8 @@ class Run:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is the kit's own run and not one of yours."""
-        return self.name == REFERENCE and self.folder.parent == runs_dir()
+        """Whether it is one of the kit's own runs and not one of yours."""
+        return _shipped(self.name) is not None and self.folder.parent == runs_dir()
 
     @property
     def profile(self) -> Profile:
@@ -224,13 +225,21 @@ def passed_over(run: Run) -> list[str]:
     return sentences
 
 
-def reference_run() -> Run | None:
-    """The run that the kit ships, for those who have none yet; None where it was left out.
+def _shipped(name: str) -> Run | None:
+    """The run that the kit ships under a name: "reference" lies in `data/reference_run`, others in `data/reference_TASK`."""
+    if not re.fullmatch(rf"{REFERENCE}(-\w+)?", name):
+        return None
+    run = Run(kit_root() / "data" / ("reference_run" if name == REFERENCE else name.replace("-", "_")))
+    return run if name == REFERENCE or RunRecord.exists(run.folder) else None
 
-    It is copied to `runs/reference` at first use, and again where the kit brings a newer one; what is added, is added there.
+
+def reference_run(name: str = REFERENCE) -> Run | None:
+    """A run that the kit ships, for those who have none yet; None where there is none of that name.
+
+    It is copied to `runs/NAME` at first use, and again where the kit brings a newer one; what is added, is added there.
     """
-    shipped, copy = Run(kit_root() / "data" / "reference_run"), Run(runs_dir() / REFERENCE)
-    if not RunRecord.exists(shipped.folder):
+    shipped, copy = _shipped(name), Run(runs_dir() / name)
+    if shipped is None or not RunRecord.exists(shipped.folder):
         return None
     if RunRecord.exists(copy.folder) and copy.record.created != shipped.record.created:
         shutil.rmtree(copy.folder)
@@ -243,8 +252,8 @@ def reference_run() -> Run | None:
 def open_run(name: str | Path | None = None, unfinished: bool = False) -> Run:
     """Open a run: a folder, a name under `runs/`, or (left out) the newest finished one, and without one the kit's own.
 
-    The kit's own is also had by its name, "reference". `KitError` if there is no such run, or it is not finished (unless
-    `unfinished` ones are wanted too).
+    The kit's own are also had by their names, "reference" and, of its other tasks, "reference-TASK". `KitError` if there is
+    no such run, or it is not finished (unless `unfinished` ones are wanted too).
     """
     if name is None:
         finished = [run for run in all_runs() if run.finished and not run.is_reference]
@@ -252,7 +261,7 @@ def open_run(name: str | Path | None = None, unfinished: bool = False) -> Run:
         if own is None:
             raise KitError(f"There is no finished run in {runs_dir()} yet. Make one: ftkit train")
         return own
-    if name == REFERENCE and (reference := reference_run()):
+    if str(name).startswith(REFERENCE) and (reference := reference_run(str(name))):
         return reference
     folder = next((p for p in (expanded(name), runs_dir() / str(name)) if RunRecord.exists(p)), None)
     if folder is None:

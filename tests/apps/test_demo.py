@@ -23,7 +23,9 @@ from ftkit.data.task import load_task
 from ftkit.deployment.feedback import FeedbackFile
 from ftkit.deployment.gatekeeper import free_port
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
+from ftkit.evaluation.measure import evaluate
 from ftkit.evaluation.stream import Answer
+from ftkit.evaluation.tables import describe_evaluation
 from tests.conftest import TICKET, trained_apart
 
 FTKIT = [sys.executable, "-m", "ftkit.cli"]
@@ -165,6 +167,9 @@ def other_page(request, demo, tiny_task_folder, tiny_choice, ending_model, tmp_p
     labels = 'labels = ["book", "cancel", "question"]\n' if kind == "label" else ""
     settings = f'name = "{task.name}"\nkind = "{kind}"\nsystem_prompt = "You are the desk."\n{labels}'
     settings += 'message = "message"\ntarget = "answer"\n'
+    settings += (
+        "[kept]\nnumbers = ['\\d+']\nnames = ['full']\n[kept_in_message]\nnumbers = ['\\d+']\n" if kind == "text" else ""
+    )
     (task / "task.toml").write_text(settings, encoding="utf-8")
     for split in ("train", "validation", "test"):
         rows = [json.loads(line) for line in (tiny_task_folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -215,8 +220,13 @@ def test_a_text_is_shown_as_it_is_and_corrected_by_writing_another(other_page):
     assert measures.startswith("finished")
     assert text == "We are <b>full</b>, sorry."
     assert "We are &lt;b&gt;full&lt;/b&gt;, sorry." in card and "&lt;b&gt;full" in said and "test split" not in card
+    assert "against the message" in card and "numbers kept" in card and "names: cannot be checked here" in card
+    assert "numbers: “12” missing" in as_page(page, message + " For 12.")[1]  # said aloud as well
     marked = as_page(page, message)[0][TUNED][0]
     assert "The test split says" in marked and "We are closed." in marked
+    assert "against the right answer" in marked and "names: “full” not wanted" in marked
+    filled = next(each.fn for each in page.fns.values() if each.name == "filled")  # the same marks stand beside the form
+    assert "numbers: “7” missing" in filled({"message": "7?", "answer": Answer(TUNED, text, finished=True)})[1]
     form = [each for each in page.get_config_file()["components"] if each["props"].get("label") == "The right answer"]
     assert [each["type"] for each in form] == ["textbox"]
     client = Client(page.local_url, verbose=False)
@@ -224,6 +234,13 @@ def test_a_text_is_shown_as_it_is_and_corrected_by_writing_another(other_page):
         client.predict(message, text, "corrected", " ", True, api_name="/feedback")
     client.predict(message, text, "corrected", "Until nine.", True, api_name="/feedback")
     assert json.loads(FeedbackFile.of(run).path.read_text(encoding="utf-8"))["target"] == "Until nine."
+    measured = evaluate(run, quick=True, say=lambda line: None)
+    scores = measured.models[TUNED].scores
+    assert scores["numbers kept"].value == 1 and scores["names kept"].value < 0.2  # nearly all answers say "full"
+    assert measured.comparisons[BASE]["names kept"].n == 12
+    for file in ("report.html", "model_card.md"):
+        assert "names kept" in (run.folder / file).read_text(encoding="utf-8")
+    assert any("names kept: " in sentence for sentence in describe_evaluation(measured))
 
 
 # --- what strangers may do ---

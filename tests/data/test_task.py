@@ -117,6 +117,7 @@ def test_a_broken_task_folder_is_one_clear_error(broken_task, name, content, mes
 
 
 LABEL = 'name = "a"\nkind = "label"\nsystem_prompt = "b"\nlabels = ["x", "y"]\n'
+TEXT = 'name = "a"\nkind = "text"\nsystem_prompt = "b"\n'
 JSON = 'name = "a"\nkind = "json"\nsystem_prompt = "b"\n[[fields]]\nname = "f"\n'
 
 
@@ -154,6 +155,22 @@ JSON = 'name = "a"\nkind = "json"\nsystem_prompt = "b"\n[[fields]]\nname = "f"\n
         (JSON + 'type = "choice"\nvalues = ["a", "a"]', "[[fields]] 1, 'f': values holds 'a' twice"),
         (JSON + 'type = "string"\n[[fields]]\nname = "f"\ntype = "string"', "[[fields]] holds the name 'f' twice"),
         (JSON.replace('"f"', '""') + 'type = "string"', "[[fields]] 1, '': name is empty"),
+        (LABEL + '[kept]\nnumbers = ["x"]', "[kept] is for texts, and this task is of kind label"),
+        (TEXT + "kept = 3", "[kept] is 3, and should be a table of lists"),
+        (TEXT + "[kept]\nnumbers = 3", "[kept] numbers: 3 should be a list in [ ]"),
+        (
+            TEXT + "[kept]\nnumbers = [['a'], 3]",
+            "[kept] numbers, entry 2: 3 should be an expression in quotes, or",
+        ),
+        (TEXT + "[kept]\nnumbers = [['a', 3]]", "[kept] numbers, entry 1"),
+        (TEXT + "[kept]\nnumbers = []", "[kept] 'numbers' should have a name, and one expression or more"),
+        (TEXT + "[kept]\nnumbers = ['(']", "[kept] numbers, entry 1: '(' is no regular expression ("),
+        (TEXT + "[kept]\nnumbers = ['a', ['b', 'c*']]", "[kept] numbers, entry 2: 'c*' fits an empty text too"),
+        (TEXT + "[kept]\nnumbers = [[]]", "[kept] numbers, entry 1: it is empty"),
+        (TEXT + "[kept]\nnumbers = ['a', ' ']", "[kept] numbers, entry 2: it is empty"),
+        (TEXT + "[kept]\nnumbers = [['?', 'a']]", "[kept] numbers, entry 1: '?' is no regular expression"),
+        (TEXT + "[kept]\nnumbers = ['a']\n[kept_in_message]\nx = ['a']", "has 'x', which [kept] has not; there is numbers"),
+        (TEXT + "[kept]\nn = ['a']\n[kept_in_message]\nn = [['?']]", "[kept_in_message] n, entry 1: it is empty"),
     ],
 )
 def test_a_wrong_key_is_named_with_what_is_there_and_what_should_be(tmp_path, text, words):

@@ -97,3 +97,10 @@ def test_the_number_of_shots_is_the_one_that_helps_most_and_of_equals_the_smalle
     assert k == 4 and scores[4] == scores[8] == pytest.approx(0.75) and scores[2] == pytest.approx(0.25)
     with pytest.raises(KitError):
         choose_shots(DESK, rows, ask, ks=())
+
+
+def test_for_texts_the_number_of_examples_is_chosen_by_chrf():
+    task = Task(folder=DESK.folder, name="t", kind="text", system_prompt="")
+    rows = [{"message": "a", "target": "Mesa 4, sin huevo."}] * 3
+    k, scores = choose_shots(task, rows, lambda k, messages: [{2: "", 4: "Mesa 4, sin nada.", 8: "Mesa"}[k]] * len(messages))
+    assert k == 4 and scores[2] == 0 < scores[8] < scores[4] < 1

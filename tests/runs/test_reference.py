@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
 from ftkit.common.profiles import Choice, choose_profile, read_profiles
 from ftkit.data.task import load_task
@@ -55,6 +56,26 @@ def test_who_has_no_run_gets_a_copy_of_the_kits(no_runs, tiny_run):
     assert not (open_run().folder / "note.txt").exists()
     (no_runs / tiny_run.name).symlink_to(tiny_run.folder)
     assert open_run().name == tiny_run.name  # one's own comes first
+
+
+@pytest.mark.parametrize(
+    "path", sorted((kit_root() / "data").glob("reference_*/run.json")), ids=lambda path: path.parent.name
+)
+def test_each_run_that_the_kit_ships_opens_by_its_name_and_fits_its_task(path, no_runs):
+    name = path.parent.name.replace("reference_run", REFERENCE).replace("_", "-")
+    run = open_run(name)
+    assert run.is_reference and run.folder == no_runs / name
+    assert run.record.task.fingerprint == run.task.fingerprint() and run.is_evaluated
+    assert (run.adapter / "adapter_model.safetensors").stat().st_size < 12e6
+    card = (run.folder / "model_card.md").read_text(encoding="utf-8")
+    assert write_card(run).read_text(encoding="utf-8") == card and f"`ftkit generate {name} " in card
+
+
+def test_a_name_like_those_of_the_kits_runs_is_an_ordinary_name(no_runs, tiny_run):
+    with pytest.raises(KitError, match="reference-mine is not a run"):
+        open_run("reference-mine")
+    (no_runs / "reference-mine").symlink_to(tiny_run.folder)
+    assert open_run("reference-mine").name == "reference-mine" and not open_run("reference-mine").is_reference
 
 
 def test_the_reference_run_is_not_taken_for_a_training_of_ones_own(no_runs):

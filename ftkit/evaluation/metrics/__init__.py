@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ftkit.common.errors import KitError
+from ftkit.data.kept import kept_scores
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Field, Row, Task
 
@@ -39,15 +40,13 @@ def load(name: str) -> Any:
 def score(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[str, list[bool]]:
     """Score answers row by row: {metric: a yes or no for each row}.
 
-    For a `json` task: `valid JSON` (there is an object in the text), `fits the task` (all fields,
-    allowed values), one metric a field (equal to the target's), `exact match` (the whole object equal).
-    For other kinds: `exact match`.
-    Nothing a model writes is an error: what cannot be read counts as wrong.
+    All have `exact match`; a `json` task `valid JSON` (an object in the text), `fits the task` (all fields, allowed values)
+    and a metric a field (equal to the target's); a text what `kept` says. What cannot be read counts as wrong, no error.
     """
     answers = [parse_answer(task, text) for text in texts]
     pairs = list(zip(answers, [task.answered(row) for row in rows], strict=True))
     if task.kind != "json":
-        return {"exact match": [same(answer, target) for answer, target in pairs]}
+        return {"exact match": [same(answer, target) for answer, target in pairs]} | kept_scores(task, pairs)
     scores = {
         "valid JSON": [answer is not None for answer in answers],
         "fits the task": [_fits(task, answer) for answer in answers],
@@ -87,11 +86,9 @@ def row_scores(task: Task, rows: Sequence[Row], texts: Sequence[str]) -> dict[st
     scores: dict[str, list[bool] | list[float]] = dict(score(task, rows, texts))
     targets = [task.answered(row) for row in rows]
     if task.kind == "json":
-        answers = [parse_answer(task, text) or {} for text in texts]
-        for f in task.fields:
-            if f.type == "set":
-                pairs = zip(answers, targets, strict=True)
-                scores[f"{f.name} set F1"] = [set_f1(answer.get(f.name), target[f.name]) for answer, target in pairs]
+        pairs = list(zip([parse_answer(task, text) or {} for text in texts], targets, strict=True))
+        for f in (f for f in task.fields if f.type == "set"):
+            scores[f"{f.name} set F1"] = [set_f1(answer.get(f.name), target[f.name]) for answer, target in pairs]
     if task.kind in ("text", "chat"):
         for name, one in (("chrF", chrf), ("ROUGE-L", rouge_l)):
             scores[name] = [one(text.strip(), target) for text, target in zip(texts, targets, strict=True)]

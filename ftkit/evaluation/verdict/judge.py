@@ -23,7 +23,7 @@ from ftkit.evaluation.verdict.power import rows_to_tell_apart
 from ftkit.evaluation.verdict.rule import BASE, FEW_SHOT, MAJORITY, NEAREST, QLORA, SIMPLEST_FIRST, decide
 from ftkit.models.encoder import Encoder
 from ftkit.runs.documents import Contender, Cost, CurvePoint, Doubling, Machine, Question, Standing, Verdict
-from ftkit.runs.run import Run, all_runs, reference_run
+from ftkit.runs.run import REFERENCE, Run, all_runs, reference_run
 
 WRITERS = (MAJORITY, NEAREST, BASE, FEW_SHOT, QLORA)  # who can give a whole answer
 ALL_CLOSED = "all closed fields"
@@ -81,7 +81,7 @@ def run_of(task: Task, choice: Choice) -> Run | None:
     wanted = task.fingerprint()
     runs = [run for run in all_runs() if run.finished and not run.is_reference]
     if task.folder.parent == kit_root() / "data":
-        runs += filter(None, [reference_run()])
+        runs += filter(None, map(reference_run, (REFERENCE, f"{REFERENCE}-{task.folder.name}")))
     fitting = (run for run in runs if run.record.task.fingerprint == wanted)
     return next((run for run in fitting if choice.profile.name == "ci" or run.profile.name != "ci"), None)
 
