@@ -49,7 +49,7 @@ def _describe_likelihood(result: Evaluation) -> list[str]:
 
 
 def _spoken_of(metrics: Iterable[str]) -> list[str]:
-    """The metrics that are put into words: whole answers, the first closed field, what was kept; of conversations what was met."""
+    """The metrics that are put into words: whole answers, the first closed field, what is kept; of chats what is met."""
     names = list(metrics)
     expected = [name for name in names if name.endswith(" met")]
     ends = ("exact match", "macro-F1", "chrF") if not expected else ()
