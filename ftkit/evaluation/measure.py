@@ -38,6 +38,7 @@ from ftkit.runs.documents import (
     RunsCompared,
 )
 from ftkit.runs.run import Run, adapter_digest
+from ftkit.training.give_way import give_way_at_each_pass
 
 FEW_SHOT, TFIDF, MAJORITY, FROZEN = "few-shot", "TF-IDF", "majority", "frozen encoder"
 ABOUT = {
@@ -119,7 +120,7 @@ class Measured:
         self.run, self.split, self.rows, self.say = run, split, rows, say
         self.task, self.profile = run.task, run.profile
         self.messages = [row[self.task.message] for row in rows]
-        self.answerer = Answerer.of_run(run)
+        self.answerer = give_way_at_each_pass(Answerer.of_run(run))
         self.texts: dict[str, list[str]] = {}
         self.models: dict[str, ModelResult] = {}
         self.chosen: FewShot | None = None
@@ -130,8 +131,7 @@ class Measured:
         answerer = self.answerer
         name = f"{which}, constrained" if fits else which
         most = answerer.max_new_tokens * (ROOM if fits else 1)
-        settings = self._settings(which, chat_prompt(self.task, "", told=which == BASE))
-        settings |= {"constrained": fits, "most": most}
+        settings = self._settings(which, answerer.prompt("", which)) | {"constrained": fits, "most": most}
         vocabulary = answerer.model.config.vocab_size
         fitting = partial(SchemaProcessor, self.task, answerer.tokenizer, vocabulary=vocabulary) if fits else None
 

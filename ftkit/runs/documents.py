@@ -189,6 +189,40 @@ class LogEntry(Part):
     learning_rate: float
     tokens: Count = Field(description="real tokens seen so far")
     seconds: Seconds = Field(description="since the training began, over all its parts")
+    validation_loss: float | None = Field(None, description="on the line of a checkpoint, of up to 64 validation rows")
+    threads: Count | None = Field(None, description="that computed the step, on a CPU")
+
+
+GLIMPSES = "glimpses.jsonl"
+
+
+class Glimpse(Part):
+    """A line of `glimpses.jsonl`: how the model answered a held-out message at a checkpoint; step 0 is the base."""
+
+    step: Count
+    seconds: Seconds = Field(description="since the training began, over all its parts")
+    row: str = Field(description="id of the validation row")
+    message: str
+    target: str = Field(description="the right answer, as text")
+    answer: str = Field(description="as the model wrote it")
+
+
+class Live(Document):
+    """How a training stands now; removed when it is finished."""
+
+    FILE: ClassVar[str] = "live.json"
+    CURE: ClassVar[str] = "It is written again by the next training."
+
+    phase: Literal["training", "evaluating", "finished"]
+    step: Count
+    steps: Count
+    loss: float
+    validation_loss: float | None = None
+    tokens_per_second: Annotated[float, Field(ge=0)]
+    seconds_left: Seconds
+    memory_mb: Megabytes = Field(description="held now, in MB (10^6 bytes)")
+    planned_mb: Megabytes = Field(description="planned at most, in MB (10^6 bytes)")
+    threads: Count | None = None
 
 
 class Mark(Document):
@@ -569,4 +603,6 @@ class Verdict(MeasuredDocument):
     advice: str = Field(description="the questions' advice in one sentence")
 
 
-DOCUMENTS: tuple[type[Document], ...] = (RunRecord, Evaluation, General, Fidelity, ExportRecord, Mark, Contender, Verdict)
+DOCUMENTS: tuple[type[Document], ...] = (
+    *(RunRecord, Live, Evaluation, General, Fidelity, ExportRecord, Mark, Contender, Verdict),
+)

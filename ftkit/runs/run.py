@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,9 +19,22 @@ from ftkit.common.paths import expanded, folder_name_problem, kit_root, runs_dir
 from ftkit.common.profiles import Profile
 from ftkit.data.task import Task, load_task
 from ftkit.models.find import find_model
-from ftkit.runs.documents import LOG, Evaluation, LogEntry, Machine, RunRecord, TaskOfRun, TrainingRecord, first_fault
+from ftkit.runs.documents import (
+    GLIMPSES,
+    LOG,
+    Evaluation,
+    Glimpse,
+    LogEntry,
+    Machine,
+    Part,
+    RunRecord,
+    TaskOfRun,
+    TrainingRecord,
+    first_fault,
+)
 
 REFERENCE = "reference"  # the name of the kit's own run
+Line = TypeVar("Line", bound=Part)  # of a file of JSON lines
 SPARE = 4  # tokens that an answer may be longer than the longest in training
 
 
@@ -121,10 +134,17 @@ class Run:
 
     def log(self) -> list[LogEntry]:
         """The loss log, an entry a line; half a line, which a killed process may leave, is passed over."""
-        path = self.folder / LOG
+        return self._lines(LOG, LogEntry)
+
+    def glimpses(self) -> list[Glimpse]:
+        """How the model answered some held-out messages at each checkpoint; none in a run that kept no such answers."""
+        return self._lines(GLIMPSES, Glimpse)
+
+    def _lines(self, name: str, kind: type[Line]) -> list[Line]:
+        path = self.folder / name
         lines = read_text(path).splitlines() if path.is_file() else []
         try:
-            return [LogEntry.model_validate_json(line) for line in lines if line.endswith("}")]
+            return [kind.model_validate_json(line) for line in lines if line.endswith("}")]
         except ValidationError as error:
             raise KitError(f"{path}: a line is broken ({first_fault(error)}). {RunRecord.CURE}") from None
 
@@ -248,6 +268,12 @@ def finished_run(task: Task, profile: Profile) -> Run | None:
 def unfinished_run(task: Task, profile: Profile) -> Run | None:
     """The newest run with the same data and profile that was stopped midway and that no process is training; or None."""
     return next((run for run in _runs_of(task, profile) if not run.finished and not run.is_claimed), None)
+
+
+def claimed_run(task: Task) -> Run | None:
+    """The newest run of a task's data that a process is training now; None if there is none."""
+    same = (run for run in all_runs() if run.record.task.fingerprint == task.fingerprint())
+    return next((run for run in same if not run.finished and run.is_claimed), None)
 
 
 def _runs_of(task: Task, profile: Profile) -> Iterator[Run]:

@@ -28,6 +28,7 @@ from ftkit.runs import guards
 from ftkit.runs.card import write_card
 from ftkit.runs.documents import Mark, TrainingRecord
 from ftkit.runs.run import Run, new_run, unfinished_run
+from ftkit.training.give_way import GiveWay
 from ftkit.training.plan import Plan, describe_gap, plan_training
 from ftkit.training.progress import Progress
 from ftkit.training.schedule import follow_data
@@ -106,6 +107,7 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
     facts = guards.what_is_learned(trainer, dataset).model_copy(update=known)
     guards.require(guards.at_start(facts, trainer, profile), say)
     progress = Progress(run, profile, dataset, say, stop_after)
+    trainer.add_callback(GiveWay(run))
     trainer.add_callback(progress)
     checkpoint = last_checkpoint(run)
     progress.start_at(checkpoint)
@@ -121,10 +123,8 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], Non
     write_card(run)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     say(
-        f"Finished: {record.steps} steps in {clock(record.seconds)}, "
-        f"{record.tokens_per_second:.0f} tokens/s, peak memory {peak / 1000:.1f} GB "
-        f"({record.memory_against_plan}). "
-        "The saved adapter, loaded again, gives the same logits."
+        f"Finished: {record.steps} steps in {clock(record.seconds)}, {record.tokens_per_second:.0f} tokens/s, peak memory "
+        f"{peak / 1000:.1f} GB ({record.memory_against_plan}). The saved adapter, loaded again, gives the same logits."
     )
     guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.loss_curve())], say)
     return run

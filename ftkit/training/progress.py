@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +14,13 @@ from ftkit.common.processes import is_first, world_size
 from ftkit.common.profiles import Profile
 from ftkit.runs.documents import LOG, LogEntry, Mark
 from ftkit.runs.run import Run
+from ftkit.training.give_way import working_seconds
 
 
 class Progress(TrainerCallback):
     """Writes the loss log, tells progress with the time left, and marks whole checkpoints.
 
-    `tokens` counts the real tokens seen, `seconds` the time taken, both over all parts of a training that was stopped.
+    `tokens` counts the real tokens seen, `seconds` the time at work, both over all parts of a training that was stopped.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         """Start the clock."""
         self.resumed_tokens, self.resumed_seconds = self.tokens, self.seconds
-        self.began = time.monotonic()
+        self.began = working_seconds()
 
     def on_step_end(self, args, state, control, **kwargs):
         """Read the clock; stop where it was asked for."""
-        self.seconds = self.resumed_seconds + time.monotonic() - self.began
+        self.seconds = self.resumed_seconds + working_seconds() - self.began
         if self.stop_after and state.global_step >= self.stop_after:
             control.should_training_stop = True
 
