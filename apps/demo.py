@@ -6,7 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,11 @@ HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # the page's own wiring;
 QUIET: dict[str, Any] = {"show_progress": "hidden", **HIDDEN}
 
 
-@dataclass
 class Shown:
     """The run that the page shows, and its models. Both change when the learner's own model takes the place of the kit's."""
 
-    run: Run
-    answerer: Answerer
-    beside: Beside | None = None
+    def __init__(self, run: Run, answerer: Answerer, beside: Beside | None = None):
+        self.run, self.answerer, self.beside = run, answerer, beside
 
     @property
     def task(self) -> Task:
@@ -111,7 +109,9 @@ class Shown:
     def heading(self) -> str:
         """What the page says of itself at its top."""
         whose = ""
-        if not self.is_own:
+        if not self.is_own and self.beside and self.beside.phase == "done":
+            whose = "\n\n**This is the kit's own model.** Yours is ready: a button under *Training* shows it instead."
+        elif not self.is_own:
             whose = (
                 "\n\n**This is the kit's own model.** Yours is being trained beside this page: *Training* shows it, and "
                 "when it is ready, a button there shows yours instead."
@@ -162,11 +162,11 @@ def build(run: Run, answerer: Answerer | None = None, beside: Beside | None = No
 def _follow(page: gr.Blocks, shown: Shown, training: Any, parts: list[Any], gallery: Gallery) -> None:
     """Keep the page with what runs beside it: each tick looks, the button turns to the trained model."""
     assert shown.beside
-    name = gr.State(None)  # of the run whose texts this visitor's page holds, and whether it was measured by then
+    name = gr.State(None)  # of what this visitor's page says of the run
 
     def tick(known: str | None, seen: Any, place: float | None) -> list[Any]:
         values = training.values(seen, place)
-        now = f"{shown.run.name}, {'measured' if shown.run.is_evaluated else 'not measured'}"
+        now = f"{shown.run.name}, {shown.run.is_evaluated}, {shown.heading()}"
         if known == now:
             return [gr.skip(), *values, *[gr.skip()] * len(parts)]
         return [now, *values, shown.heading(), shown.about(), *gallery.values()]

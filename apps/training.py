@@ -37,10 +37,11 @@ class TrainingTab:
         with gr.Row(visible=False, elem_id="turn") as self.turn:
             self.ask = gr.Markdown("**Your model is ready.** The page can show it from now on, instead of the kit's own.")
             self.show = gr.Button("Show my model", variant="primary", elem_id="show", scale=0, min_width=180)
-        with gr.Row(visible=False, elem_id="go-on-row") as self.stopped:
+        with gr.Row(visible=False) as self.stopped:
+            gr.Markdown("It can be taken up where it was.")
             self.go_on = gr.Button("Go on", variant="primary", elem_id="go-on", scale=0, min_width=180)
         self.now = gr.HTML(render_standing(standing), apply_default_css=False, elem_id="now")
-        with gr.Group(visible=bool(standing.looks), elem_id="watch") as self.watch:
+        with gr.Column(visible=bool(standing.looks), elem_id="watch") as self.watch:
             gr.Markdown(WATCH)
             last = max(1, len(standing.looks))
             self.place = gr.Slider(
@@ -48,7 +49,7 @@ class TrainingTab:
             )
             self.look = gr.HTML(self._look(standing, last), apply_default_css=False, elem_id="look")
         self.said = gr.HTML(js_on_load=ANNOUNCED, elem_id="training-said", elem_classes="announcer")
-        self.place.change(self._moved, self.place, [self.look, self.said], **ALONE)
+        self.place.input(self._moved, self.place, [self.look, self.said], trigger_mode="always_last", **ALONE)
         self.timer = gr.Timer(EVERY, active=beside is not None)
         if beside:
             self.go_on.click(self._go_on, None, self.stopped, **ALONE)
@@ -73,7 +74,7 @@ class TrainingTab:
             {"version": version, "looks": looks, "said": words},
             render_standing(standing),
             words if words != said else gr.skip(),
-            gr.Group(visible=looks > 0),
+            gr.Column(visible=looks > 0),
             gr.Slider(maximum=max(2, looks), value=newest, visible=looks > 1) if new_look else gr.skip(),
             self._look(standing, newest) if new_look else gr.skip(),
             gr.Row(visible=standing.phase == "done" and not own),

@@ -56,6 +56,7 @@ class Beside:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._trains = self.run is None
 
     @property
     def log(self) -> Path:
@@ -118,7 +119,8 @@ class Beside:
             self.phase = "done"
             if self.after and self.run:
                 self.after(self.run)
-            self.say("Your model is trained and measured: the Training tab of the page has a button that shows it.")
+            button = "Your model is trained and measured: the Training tab of the page has a button that shows it."
+            self.say(button if self._trains else "Your model is measured: the page's tab Evaluation shows how well it does.")
 
     def _train(self) -> None:
         self.log.write_bytes(b"")
@@ -130,7 +132,7 @@ class Beside:
                 time.sleep(0.5)
         if self.run and self.run.finished:
             return
-        self.run, self.phase = None, "training"
+        self.phase = "begin"
         (self.folder / RUN).unlink(missing_ok=True)
         self._run_command("train", *self.arguments)
         self._find_run()
@@ -187,9 +189,10 @@ class Beside:
             raise _NoEnd("It was stopped.")
 
     def _find_run(self) -> None:
+        """The training names its run once the model is loaded."""
         place = self.folder / RUN
-        if self.run is None and place.is_file() and (text := place.read_text(encoding="utf-8")):
-            self.run = Run(Path(text))
+        if self.phase == "begin" and place.is_file() and (text := place.read_text(encoding="utf-8")):
+            self.run, self.phase = Run(Path(text)), "training"
 
     def _thing(self) -> str:
         return "evaluation" if self.run and self.run.finished else "training"

@@ -22,6 +22,7 @@ from ftkit.runs.run import Run
 
 Look = tuple[int, list[Glimpse]]  # a step, and the answers after it
 POINTS = 300  # of a curve that are drawn
+LOWEST = 1e-4  # a loss below it is drawn as if it were so much
 
 
 @dataclass
@@ -57,7 +58,8 @@ class Standing:
     def _read(self, run: Run) -> None:
         try:
             self.entries = run.log()
-            self.looks = [(step, list(some)) for step, some in groupby(run.glimpses(), key=lambda one: one.step)]
+            glimpses = sorted(run.glimpses(), key=lambda one: one.step)
+            self.looks = [(step, list(some)) for step, some in groupby(glimpses, key=lambda one: one.step)]
             if self.phase in ("training", "elsewhere") and Live.exists(run.folder):
                 self.live = Live.load(run.folder)
         except KitError as error:
@@ -87,7 +89,7 @@ def render_standing(standing: Standing) -> str:
     return render_html(
         "training",
         title=describe_phase(standing),
-        share=f"{done / of:.1%}" if of else "",
+        share=f"{done / of:.1%}" if of and standing.phase != "done" else "",
         figures=_figures(standing),
         plot=_plot(standing.entries, standing.steps),
         fault=standing.fault,
@@ -159,9 +161,10 @@ def _figures(standing: Standing) -> list[tuple[str, str, str]]:
 def _plot(entries: Sequence[LogEntry], steps: int | None = None) -> dict[str, Any] | None:
     """The loss as two lines in a box of 100 by 100, the marks of its axes in per cent; None with fewer than two points.
 
-    The box is as wide as all `steps` of the training, where they are known.
+    The box is as wide as all `steps` of the training, where they are known. Its height is a logarithmic scale: the loss
+    falls steeply at first, and what comes later is told apart only so.
     """
-    every = -(-len(entries) // POINTS)
+    every = max(1, -(-len(entries) // POINTS))
     trained = [(entry.step, entry.loss) for entry in entries[::-1][::every][::-1] if math.isfinite(entry.loss)]
     checked = [(entry.step, entry.validation_loss) for entry in entries if entry.validation_loss is not None]
     checked = [(step, loss) for step, loss in checked if math.isfinite(loss)]
@@ -169,13 +172,16 @@ def _plot(entries: Sequence[LogEntry], steps: int | None = None) -> dict[str, An
         return None
     from matplotlib.ticker import MaxNLocator
 
-    right, top = max(steps or 0, entries[-1].step), max(loss for _, loss in [*trained, *checked])
+    right = max(steps or 0, entries[-1].step)
     across = [n for n in MaxNLocator(5, integer=True).tick_values(0, right) if n <= right]
-    upward = MaxNLocator(4).tick_values(0, top or 1.0)
-    top = float(upward[-1])
+    upward = _marks([loss for _, loss in [*trained, *checked]])
+    low, high = math.log(upward[0]), math.log(upward[-1])
+
+    def up(loss: float) -> str:
+        return f"{100 * (high - math.log(max(loss, upward[0]))) / (high - low):.2f}"
 
     def points(line: Sequence[tuple[int, float]]) -> list[tuple[str, str]]:
-        return [(f"{100 * step / right:.2f}", f"{100 - 100 * loss / top:.2f}") for step, loss in line]
+        return [(f"{100 * step / right:.2f}", up(loss)) for step, loss in line]
 
     def words(name: str, line: Sequence[tuple[int, float]]) -> str:
         (first, began), (last, ended) = line[0], line[-1]
@@ -187,8 +193,18 @@ def _plot(entries: Sequence[LogEntry], steps: int | None = None) -> dict[str, An
         "checked": " ".join(map(",".join, points(checked))),
         "marks": points(checked),
         "x": [(f"{100 * n / right:.2f}", f"{n:,.0f}") for n in across],
-        "y": [(f"{100 - 100 * n / top:.2f}", f"{n:g}") for n in upward],
+        "y": [(up(n), f"{n:g}") for n in upward],
     }
+
+
+def _marks(values: Sequence[float]) -> list[float]:
+    """Round numbers for a logarithmic axis, from below the lowest of `values` to above the highest; at least two."""
+    low, high = max(min(values), LOWEST), max(*values, 2 * LOWEST)
+    several = [digit * 10.0**power for power in range(-5, 4) for digit in (1, 2, 5)]
+    first = max(i for i, n in enumerate(several) if n <= low)
+    last = min((i for i, n in enumerate(several) if n >= high), default=len(several) - 1)
+    marks = several[first : max(last, first + 1) + 1]
+    return marks if len(marks) <= 10 else [n for n in marks if n in (marks[0], marks[-1]) or f"{n:.0e}"[0] == "1"]
 
 
 # --- watch it learn ---

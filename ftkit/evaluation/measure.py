@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -38,7 +37,7 @@ from ftkit.runs.documents import (
     RunsCompared,
 )
 from ftkit.runs.run import Run, adapter_digest
-from ftkit.training.give_way import give_way_at_each_pass
+from ftkit.training.give_way import give_way_at_each_pass, working_seconds
 
 FEW_SHOT, TFIDF, MAJORITY, FROZEN = "few-shot", "TF-IDF", "majority", "frozen encoder"
 ABOUT = {
@@ -66,7 +65,7 @@ def evaluate(
     task = run.task
     if run.record.task.fingerprint != task.fingerprint():
         say(f"Note: {task.folder.name} has changed since {run.name} was trained.")
-    began = time.monotonic()
+    began = working_seconds()
     measured = Measured(run, split, task.rows(split)[:limit], say)
     measured.side(BASE)
     measured.side(TUNED)
@@ -76,7 +75,7 @@ def evaluate(
     if constrained:
         for side in (BASE, TUNED):
             measured.side(side, fits=True)
-    result = _result(measured, None if quick else _forgetting(run, measured.answerer, say), quick, time.monotonic() - began)
+    result = _result(measured, None if quick else _forgetting(run, measured.answerer, say), quick, working_seconds() - began)
     result.save(run.folder)
     write_report(run, result)
     write_card(run)
