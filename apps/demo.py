@@ -109,13 +109,13 @@ class Shown:
     def heading(self) -> str:
         """What the page says of itself at its top."""
         whose = ""
-        if not self.is_own and self.beside and self.beside.phase == "done":
-            whose = "\n\n**This is the kit's own model.** Yours is ready: a button under *Training* shows it instead."
-        elif not self.is_own:
-            whose = (
-                "\n\n**This is the kit's own model.** Yours is being trained beside this page: *Training* shows it, and "
-                "when it is ready, a button there shows yours instead."
-            )
+        if not self.is_own and self.beside:
+            yours = {
+                "done": "Yours is ready: a button under *Training* shows it instead.",
+                "stopped": "The training of yours has stopped: *Training* says why, and goes on with it.",
+            }
+            learns = "Yours is trained beside this page: *Training* shows it; once it is ready, a button there shows yours."
+            whose = f"\n\n**This is the kit's own model.** {yours.get(self.beside.phase, learns)}"
         elif self.beside:
             whose = f"\n\n**This is your model**, `{self.run.name}`."
         return (

@@ -140,14 +140,14 @@ def _figures(standing: Standing) -> list[tuple[str, str, str]]:
     figures = [("Loss", f"{last.loss:.3f}", f"{entries[0].loss:.2f} at step {entries[0].step}")]
     checked = [entry.validation_loss for entry in entries if entry.validation_loss is not None]
     if checked:
-        figures.append(("Validation loss", f"{checked[-1]:.3f}", "on messages that it does not train on"))
+        figures.append(("Validation loss", f"{checked[-1]:.3f}", "on messages not trained on"))
     rate = live.tokens_per_second if live else last.tokens / last.seconds if last.seconds else 0
-    figures.append(("Speed", f"{rate:,.0f} tokens/s", ""))
+    figures.append(("Speed", f"{rate:,.0f}", "tokens a second"))
     left = ("Time left", clock(live.seconds_left), "") if live else ("Time", clock(last.seconds), "at work so far")
     figures.append(("Time", clock(last.seconds), "") if standing.phase in ("done", "measuring") else left)
     training = standing.run.record.training if standing.run and not live else None
     if live:
-        figures.append(("Memory", f"{live.memory_mb / 1000:.1f} GB", f"{live.planned_mb / 1000:.1f} GB planned at most"))
+        figures.append(("Memory", f"{live.memory_mb / 1000:.1f} GB", f"at most {live.planned_mb / 1000:.1f} GB planned"))
     elif training:
         peak, planned = training.peak_memory_mb / 1000, training.planned_memory_mb / 1000
         figures.append(("Memory", f"{peak:.1f} GB", f"at most; {planned:.1f} GB planned"))
