@@ -36,6 +36,7 @@ from ftkit.deployment.form import NO, NOTHING, YES, fill_form, read_form
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port, guard_application
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Answer
+from ftkit.runs.documents import LOG
 from ftkit.runs.run import Run
 from ftkit.training.give_way import go_first
 
@@ -144,7 +145,7 @@ def build(run: Run, answerer: Answerer | None = None, beside: Beside | None = No
         with gr.Tabs():
             with gr.Tab("Compare", id="compare"):
                 events, gallery = _compare(shown, answered)
-            if beside or run.log():
+            if beside or (run.folder / LOG).is_file():
                 with gr.Tab("Training", id="training"):
                     training = load_app("training").TrainingTab(task, run, beside, lambda: shown.is_own)
             with gr.Tab("Evaluation", id="evaluation") as evaluation:
