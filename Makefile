@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt ftkit/models/catalog.toml Makefil
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(VENV)/bin/python -m ftkit.models.catalog
 	@touch $@
 
-demo: $(VENV)/.ready  ## fine-tune, evaluate, serve the demo (a second call reuses the run)
+demo: $(VENV)/.ready  ## serve the demo, and fine-tune and evaluate beside it (a second call goes on, or reuses the run)
 	$(FTKIT) demo --prepare $(if $(FRESH),--fresh) --minutes $(or $(MINUTES),15) $(if $(SHARE),--share) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.ready  ## all tests, the notebooks among them

@@ -16,9 +16,11 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: nothi
 import gradio as gr
 
 from ftkit.common.errors import KitError
-from ftkit.common.paths import kit_root
+from ftkit.common.memory import free_memory
+from ftkit.common.paths import kit_root, load_app
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Field, Task
+from ftkit.deployment.beside import Beside
 from ftkit.deployment.demo_page import (
     CARDS_CSS,
     answer_card,
@@ -35,7 +37,9 @@ from ftkit.deployment.form import NO, NOTHING, YES, fill_form, read_form
 from ftkit.deployment.gatekeeper import DEFAULT_PORT, free_port, guard_application
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Answer
+from ftkit.runs.documents import LOG
 from ftkit.runs.run import Run
+from ftkit.training.give_way import go_first
 
 EXAMPLES = 6  # of each difficulty
 WAITING = 6  # requests that may wait; one more is told that the demo is busy
@@ -46,7 +50,7 @@ CONSENT = (
     "I agree that this message and the right answer are kept in a file on the computer that serves this page, and may be "
     "used to train and to test models. They hold no personal data. Nothing about me is kept with them."
 )
-CSS = [CARDS_CSS, Path(__file__).with_name("demo.css")]
+CSS = [CARDS_CSS, CARDS_CSS.with_name("training.css"), Path(__file__).with_name("demo.css")]
 # fonts of the reader's own system: the page loads nothing from elsewhere
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 # colours that are read easily: at least 4.5 to 1 against what lies behind them (WCAG 2.2, 1.4.3)
@@ -79,37 +83,110 @@ HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # the page's own wiring;
 QUIET: dict[str, Any] = {"show_progress": "hidden", **HIDDEN}
 
 
-def build(run: Run, answerer: Answerer | None = None) -> gr.Blocks:
-    """The page for a finished run. The models are loaded here, once for all visitors."""
-    answerer = answerer or Answerer.of_run(run)
-    answerer.prepare_stream()
-    task = answerer.task
+class Shown:
+    """The run that the page shows, and its models. Both change when the learner's own model takes the place of the kit's."""
+
+    def __init__(self, run: Run, answerer: Answerer, beside: Beside | None = None):
+        self.run, self.answerer, self.beside = run, answerer, beside
+
+    @property
+    def task(self) -> Task:
+        """The task of the run, the same for both: it decides what the page is made of."""
+        return self.answerer.task
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the page shows the run that was trained beside it."""
+        return self.beside is None or self.run == self.beside.run
+
+    def open_own(self, run: Run) -> None:
+        """Show `run` from now on. Its models are loaded in the old ones' thread; an answer under way keeps those it has."""
+        if self.run == run:
+            return
+        answerer = Answerer.of_run(run, self.answerer.worker)
+        answerer.prepare_stream()
+        self.run, self.answerer = run, answerer
+        free_memory()
+
+    def heading(self) -> str:
+        """What the page says of itself at its top."""
+        whose = ""
+        if not self.is_own and self.beside:
+            yours = {
+                "done": "Yours is ready: a button under *Training* shows it instead.",
+                "stopped": "The training of yours has stopped: *Training* says why, and goes on with it.",
+            }
+            learns = "Yours is trained beside this page: *Training* shows it; once it is ready, a button there shows yours."
+            whose = f"\n\n**This is the kit's own model.** {yours.get(self.beside.phase, learns)}"
+        elif self.beside:
+            whose = f"\n\n**This is your model**, `{self.run.name}`."
+        return (
+            f"# {self.task.title or self.task.name}\n"
+            f"The same message, answered by **{self.run.profile.model.split('/')[-1]}** before and after fine-tuning. "
+            "Before: the model is told what to answer with in its prompt. After: it learned that from examples. "
+            f"Do not enter personal data; answers can be wrong.{whose}"
+        )
+
+    def about(self) -> str:
+        """The tab *About*."""
+        return render_about(self.run, self.task)
+
+
+def build(run: Run, answerer: Answerer | None = None, beside: Beside | None = None) -> gr.Blocks:
+    """The page for a finished run. The models are loaded here, once for all visitors.
+
+    With something `beside` it, the page shows how that stands, and turns to its run when the visitor asks for it.
+    """
+    shown = Shown(run, answerer or Answerer.of_run(run), beside)
+    shown.answerer.prepare_stream()
+    task = shown.task
     with gr.Blocks(title=task.title or task.name, analytics_enabled=False) as page:
         answered = gr.State(None)  # the last message and the tuned answer to it
-        gr.Markdown(
-            f"# {task.title or task.name}\n"
-            f"The same message, answered by **{run.profile.model.split('/')[-1]}** before and after fine-tuning. "
-            "Before: the model is told what to answer with in its prompt. After: it learned that from examples. "
-            "Do not enter personal data; answers can be wrong."
-        )
+        heading = gr.Markdown(shown.heading(), elem_id="heading")
         with gr.Tabs():
             with gr.Tab("Compare", id="compare"):
-                events = _compare(run, answerer, answered)
+                events, gallery = _compare(shown, answered)
+            if beside or (run.folder / LOG).is_file():
+                with gr.Tab("Training", id="training"):
+                    training = load_app("training").TrainingTab(task, run, beside, lambda: shown.is_own)
             with gr.Tab("Evaluation", id="evaluation") as evaluation:
-                shown = gr.HTML(apply_default_css=False)
-                evaluation.select(lambda: render_evaluation(run), None, shown, queue=False, **HIDDEN)
+                report = gr.HTML(apply_default_css=False)
+                evaluation.select(lambda: render_evaluation(shown.run), None, report, queue=False, **HIDDEN)
             with gr.Tab("Feedback", id="feedback"):
-                _feedback(Feedback(run, task), answered, events)
+                _feedback(Feedback(shown), answered, events)
             with gr.Tab("About", id="about"):
-                gr.Markdown(render_about(run, task))
+                about = gr.Markdown(shown.about())
+        if beside:
+            _follow(page, shown, training, [heading, about, *gallery.parts], gallery)
     return page
+
+
+def _follow(page: gr.Blocks, shown: Shown, training: Any, parts: list[Any], gallery: Gallery) -> None:
+    """Keep the page with what runs beside it: each tick looks, the button turns to the trained model."""
+    assert shown.beside
+    name = gr.State(None)  # of what this visitor's page says of the run
+
+    def tick(known: str | None, seen: Any, place: float | None) -> list[Any]:
+        values = training.values(seen, place)
+        now = f"{shown.run.name}, {shown.run.is_evaluated}, {shown.heading()}"
+        if known == now:
+            return [gr.skip(), *values, *[gr.skip()] * len(parts)]
+        return [now, *values, shown.heading(), shown.about(), *gallery.values()]
+
+    given, changed = [name, training.seen, training.place], [name, *training.parts, *parts]
+    gr.on([page.load, training.timer.tick], tick, given, changed, queue=False, **QUIET)
+    turn = load_app("training").turn_to(shown.open_own, shown.beside)
+    told = [training.ask, training.said]
+    turned = training.show.click(turn, None, told, concurrency_limit=1, concurrency_id="model", **HIDDEN)
+    turned.success(tick, given, changed, queue=False, **QUIET)
+    turned.failure(lambda: [BUSY, BUSY], None, told, queue=False, **QUIET)
 
 
 class Exchange:
     """What the page shows from a message to the answers: for each side card, text and measures; words; what to keep."""
 
-    def __init__(self, answerer: Answerer, rows: list[dict[str, Any]]):
-        self.answerer, self.task = answerer, answerer.task
+    def __init__(self, shown: Shown, rows: list[dict[str, Any]]):
+        self.shown, self.task = shown, shown.task
         self.targets = {row[self.task.message]: row[self.task.target] for row in rows}
 
     def begin(self, state: str = "waiting for its turn") -> list[Any]:
@@ -122,17 +199,17 @@ class Exchange:
 
     def respond(self, message: str) -> Iterator[list[Any]]:
         """Both answers while they are written, then in words, with the differences where the right answer is known."""
-        message, task = message or "", self.task
+        message, task, run = message or "", self.task, self.shown.run
         yield self.begin("reading")
         try:
-            for answers in _answers(self.answerer, message):
+            for answers in _answers(self.shown.answerer, message, self.shown.beside):
                 yield [*_columns(task, answers, None, "writing"), gr.skip(), gr.skip()]
         except gr.Error as error:  # told in the page; what gradio makes of an error leaves the page as it stood
             yield self.refuse(error.message)
             return
         target = self.targets.get(message)
         words = ". ".join(f"{SIDES[s]}: {describe_answer(task, answers[s], target, message)}" for s in (TUNED, BASE))
-        kept = {"message": message, "answer": answers[TUNED]}
+        kept = {"message": message, "answer": answers[TUNED], "run": run}
         shown = _columns(task, answers, target, "cut off at the length limit", True, message)
         yield [*shown, escape_html(words), kept]
 
@@ -141,15 +218,15 @@ class Exchange:
 
         Gives {"base": ..., "tuned": ...}, each with text, tokens, seconds, finished, timed_out and probability.
         """
-        for answers in _answers(self.answerer, message):
+        for answers in _answers(self.shown.answerer, message, self.shown.beside):
             yield {side: vars(answer) for side, answer in answers.items()}
 
 
-def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
-    """The tab with both answers. Returns the events after which there is no answer yet, and another one."""
-    task = answerer.task
+def _compare(shown: Shown, answered: gr.State) -> tuple[list[Any], Gallery]:
+    """The tab with both answers. Returns the events after which there is no answer yet, and another one; and the gallery."""
+    task = shown.task
     rows = task.rows("test")
-    exchange = Exchange(answerer, rows)
+    exchange = Exchange(shown, rows)
     with gr.Row() if task.kind == "text" else nullcontext():  # a text stands beside its answers
         message, button = _question(task)
         outputs = _answer_columns(task)
@@ -167,11 +244,11 @@ def _compare(run: Run, answerer: Answerer, answered: gr.State) -> list[Any]:
         **HIDDEN,
     )
     asked.failure(lambda: exchange.refuse(), None, changed, queue=False, **QUIET)  # the queue was full
-    for label, some in _examples(run, task, rows).items():
+    for label, some in _examples(shown.run, task, rows).items():
         gr.Examples(some, message, label=label, examples_per_page=EXAMPLES, api_visibility="private")
-    _wrong(run, task)
+    gallery = Gallery(shown)
     gr.api(exchange.answer, api_name="answer", concurrency_limit=1, concurrency_id="model")
-    return [begun, asked]
+    return [begun, asked], gallery
 
 
 def _question(task: Task) -> tuple[gr.Textbox, gr.Button]:
@@ -203,10 +280,14 @@ def _answer_columns(task: Task) -> list[Any]:
     return outputs
 
 
-def _answers(answerer: Answerer, message: str) -> Iterator[dict[str, Answer]]:
-    """The stream for visitors: an error is one sentence, and nothing of a message comes into a log."""
+def _answers(answerer: Answerer, message: str, beside: Beside | None = None) -> Iterator[dict[str, Answer]]:
+    """The stream for visitors: an error is one sentence, and nothing of a message comes into a log.
+
+    What runs beside the page gives way until the answer is there.
+    """
     try:
-        yield from answerer.stream(message, time_limit=SECONDS)
+        with go_first(beside.folder if beside else None):
+            yield from answerer.stream(message, time_limit=SECONDS)
     except KitError as error:
         raise gr.Error(str(error), print_exception=False) from None
     except Exception as error:
@@ -242,29 +323,45 @@ def _examples(run: Run, task: Task, rows: list[dict[str, Any]]) -> dict[str, lis
     }
 
 
-def _wrong(run: Run, task: Task) -> None:
-    """The gallery of wrong answers, to be narrowed down to a field."""
-    wrong, n = list_wrong_answers(run, task)
-    if not n:
-        return
-    names = list(dict.fromkeys(name for row in wrong for name in row["fields"]))
-    counts = {name: sum(name in row["fields"] for row in wrong) for name in names}
-    with gr.Accordion(f"Where it is wrong: {len(wrong)} of {n} test messages", open=False, elem_id="wrong"):
+class Gallery:
+    """The wrong answers of the run that is shown, to be narrowed down to a field."""
+
+    def __init__(self, shown: Shown):
+        self.shown = shown
+        choices, label = self._choices()
+        with gr.Accordion(label, open=False, elem_id="wrong", visible=bool(label)) as self.box:
+            self.which = gr.Dropdown(choices, value="", label="What is wrong", filterable=False)
+            self.cards = gr.HTML(self._narrow(""), apply_default_css=False)
+            self.which.change(self._narrow, self.which, self.cards, queue=False, **HIDDEN)
+
+    @property
+    def parts(self) -> list[Any]:
+        """What `values` fills, in its order."""
+        return [self.box, self.which, self.cards]
+
+    def values(self) -> list[Any]:
+        """Each part as it should be now."""
+        choices, label = self._choices()
+        return [gr.Accordion(label=label, visible=bool(label)), gr.Dropdown(choices=choices, value=""), self._narrow("")]
+
+    def _choices(self) -> tuple[list[tuple[str, str]], str]:
+        """What it can be narrowed down to, and its heading; no heading where no answers are kept."""
+        wrong, n = list_wrong_answers(self.shown.run, self.shown.task)
+        names = list(dict.fromkeys(name for row in wrong for name in row["fields"]))
+        counts = {name: sum(name in row["fields"] for row in wrong) for name in names}
         choices = [(f"all {len(wrong)}", ""), *((f"{name.replace('_', ' ')}: {counts[name]}", name) for name in names)]
-        which = gr.Dropdown(choices, value="", label="What is wrong", filterable=False)
-        shown = gr.HTML(render_gallery(task, wrong), apply_default_css=False)
+        return choices, f"Where it is wrong: {len(wrong)} of {n} test messages" if n else ""
 
-        def narrowed(name: str) -> str:
-            return render_gallery(task, [row for row in wrong if not name or name in row["fields"]])
-
-        which.change(narrowed, which, shown, queue=False, **HIDDEN)
+    def _narrow(self, name: str) -> str:
+        wrong, _ = list_wrong_answers(self.shown.run, self.shown.task)
+        return render_gallery(self.shown.task, [row for row in wrong if not name or name in row["fields"]])
 
 
 class Feedback:
     """Where feedback is taken: what the form is filled with, and what is kept of it, or why nothing is."""
 
-    def __init__(self, run: Run, task: Task):
-        self.run, self.task, self.file = run, task, FeedbackFile.of(run)
+    def __init__(self, shown: Shown):
+        self.shown, self.task = shown, shown.task
 
     def filled(self, last: dict[str, Any] | None) -> list[Any]:
         """The form for the last answer: message, card, verdict, consent, result, and a value for each input."""
@@ -286,8 +383,9 @@ class Feedback:
             return _note("Without your consent nothing is kept. Tick the box if you agree."), last
         text = last["answer"].text
         right = parse_answer(self.task, text) if verdict == RIGHT else read_form(self.task, values)
+        run = last["run"]  # that gave the answer: the page may show another one by now
         try:
-            self.file.keep(feedback_entry(self.run, self.task, last["message"], text, right, verdict))
+            FeedbackFile.of(run).keep(feedback_entry(run, self.task, last["message"], text, right, verdict))
         except KitError as error:
             return _note(str(error)), last
         return _note("Thank you, it is kept."), None
@@ -303,8 +401,9 @@ class Feedback:
                 raise KitError("Without consent nothing is kept.")
             if not isinstance(answer, str) or len(answer) > self.task.max_message_characters:
                 raise KitError("The answer must be text, and not longer than a message may be.")
-            entry = feedback_entry(self.run, self.task, message, answer, target, verdict)
-            self.file.keep(entry)
+            run = self.shown.run
+            entry = feedback_entry(run, self.task, message, answer, target, verdict)
+            FeedbackFile.of(run).keep(entry)
         except KitError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return entry["id"]
@@ -368,13 +467,14 @@ def launch(
     answerer: Answerer | None = None,
     auth: tuple[str, str] | None = None,
     host: str = "127.0.0.1",
+    beside: Beside | None = None,
 ) -> gr.Blocks:
     """Serve the demo at `port`, or the next free one; with `share` also under a public link, if there is one.
 
     `host` is the address to listen at: this machine only, unless it is "0.0.0.0". `auth` is a user and a password that a
-    visitor must give.
+    visitor must give. What is `beside` the page begins once it is served, and stops in order when it ends.
     """
-    page = build(run, answerer)
+    page = build(run, answerer, beside)
     page.queue(max_size=WAITING, api_open=False)  # who calls a function past the queue is sent away
     settings = {
         "server_name": host,
@@ -407,6 +507,13 @@ def launch(
     if share:
         failed = "No public link could be made (no network, or the tunnel's program could not be fetched); local only."
         print(f"Public link: {page.share_url}" if page.share_url else failed, flush=True)
+    if beside:
+        print(f"{beside.about}. It gives way while a message is answered; its log: {beside.log}", flush=True)
+        beside.start()
     if block:
-        page.block_thread()
+        try:
+            page.block_thread()
+        finally:
+            if beside:
+                beside.stop()
     return page

@@ -27,6 +27,7 @@ from ftkit.common.paths import load_app
 from ftkit.common.profiles import Asked
 
 if TYPE_CHECKING:
+    from ftkit.deployment.beside import Beside
     from ftkit.runs.documents import Evaluation
     from ftkit.runs.run import Run
 
@@ -68,6 +69,10 @@ def _root(
 ) -> None:
     if debug:
         os.environ[DEBUG] = "1"  # the commands that this one starts get it as well
+    if os.environ.get("FTKIT_BESIDE"):
+        from ftkit.training.give_way import end_with_page
+
+        end_with_page()
     if version:
         print(__version__)
         raise typer.Exit
@@ -366,39 +371,57 @@ def demo(
     user, _, password = (auth or "").partition(":")
     if auth and not (user and password):
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
-    opened = _ready_run(profile, fresh, minutes) if run is None and (prepare or fresh) else open_named(run)
+    prepared = run is None and (prepare or fresh)
+    opened, beside = _open_or_train(profile, fresh, minutes) if prepared else (open_named(run), None)
     if opened.task.kind == "chat":
         raise KitError(
             f"The page shows single messages; {opened.task.name} holds conversations: ftkit generate {opened.name}"
         )
-    if prepare and not opened.is_evaluated:
+    if beside:
+        beside.after = _show_measured
+    elif prepare and not opened.is_evaluated:
         rows = opened.profile.demo_test_rows
         if code := _in_own_process(
             ["evaluate", str(opened.folder), "--quick", *(["--limit", str(rows)] if rows > 0 else [])]
         ):
             raise typer.Exit(code)
     elif opened.is_evaluated:
-        from ftkit.evaluation.saved_answers import load_evaluation
-
-        _show_evaluation(load_evaluation(opened))
-    _serve(opened, port, share, (user, password) if auth else None)
+        _show_measured(opened)
+    _serve(opened, port, share, (user, password) if auth else None, beside)
 
 
-def _ready_run(profile: str | None, fresh: bool, minutes: float | None = None) -> Run:
-    """The newest finished run of the desk with this profile; trained now if there is none, or if it should be `fresh`."""
+def _show_measured(run: Run) -> None:
+    from ftkit.evaluation.saved_answers import load_evaluation
+
+    _show_evaluation(load_evaluation(run))
+
+
+def _open_or_train(profile: str | None, fresh: bool, minutes: float | None = None) -> tuple[Run, Beside | None]:
+    """The run of the desk that the demo opens with, and what runs beside it.
+
+    That is the newest finished run with this profile, measured beside the page if it is not yet. If there is none, or if it
+    should be `fresh`, one is trained and measured beside the page, which opens with the kit's own meanwhile.
+    """
     from ftkit.common.profiles import choose_profile
     from ftkit.data.task import load_task
-    from ftkit.runs.run import finished_run
+    from ftkit.deployment.beside import Beside
+    from ftkit.runs.run import finished_run, reference_run
 
-    wanted = load_task("desk"), choose_profile(profile).profile
-    if not fresh and (ready := finished_run(*wanted)):
-        return ready
-    # in a process of its own: its memory and threads are gone before the demo starts
-    arguments = ["train", "desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
+    task, wanted = load_task("desk"), choose_profile(profile).profile
+    ready = None if fresh else finished_run(task, wanted)
+    if ready and ready.is_evaluated:
+        return ready, None
+    if ready:
+        return ready, Beside(task, rows=wanted.demo_test_rows, run=ready)
+    arguments = ["desk", *(["--profile", profile] if profile else []), *(["--fresh"] if fresh else [])]
     arguments += ["--minutes", str(minutes)] if minutes else []
-    if code := _in_own_process(arguments):
+    if reference := reference_run():
+        print("The page opens with the kit's own model. Yours is trained beside it.", flush=True)
+        return reference, Beside(task, arguments, wanted.demo_test_rows)
+    # in a process of its own: its memory and threads are gone before the demo starts
+    if code := _in_own_process(["train", *arguments]):
         raise typer.Exit(code)
-    return finished_run(*wanted) or open_named(None)  # not simply the newest: one taken up again may be older than others
+    return finished_run(task, wanted) or open_named(None), None  # one taken up again may be older than others
 
 
 @app.command()
@@ -429,7 +452,7 @@ def _in_own_process(arguments: list[str]) -> int:
         return process.wait()
 
 
-def _serve(run: Run, port: int, share: bool, auth: tuple[str, str] | None = None) -> None:
+def _serve(run: Run, port: int, share: bool, auth: tuple[str, str] | None = None, beside: Beside | None = None) -> None:
     from ftkit.deployment.gatekeeper import free_port
 
     free = free_port(port)
@@ -437,7 +460,7 @@ def _serve(run: Run, port: int, share: bool, auth: tuple[str, str] | None = None
         print(f"Port {port} is busy; taking {free}.", flush=True)
     print(f"Loading {run.name} ...", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    load_app("demo").launch(run, free, share, auth=auth)
+    load_app("demo").launch(run, free, share, auth=auth, beside=beside)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def escape_html(value: Any) -> Markup:
 PAGES = ENVIRONMENT.overlay(finalize=escape_html)  # Gradio fills in templates of its own in the HTML that it is given
 
 
-def _render(template: str, /, **values: Any) -> str:
+def render_html(template: str, /, **values: Any) -> str:
+    """Fill in one of the page's templates, named without folder and ending; all that is filled in becomes text."""
     return PAGES.get_template(f"deployment/templates/{template}.html").render(values)
 
 
@@ -49,13 +50,13 @@ def answer_card(task: Task, answer: Answer, target: Any = None, message: str | N
     """
     if not answer.text:
         empty = answer.finished or answer.timed_out
-        return _render("card", form="waiting", text="The answer is empty." if empty else "…")
+        return render_html("card", form="waiting", text="The answer is empty." if empty else "…")
     value = parse_answer(task, answer.text)
     if task.kind == "label":
         return _label_card(task, answer, value, target)
     if task.kind == "text":
         checks = check_answer(task, value, target, message) if answer.finished else []
-        return _render("card", form="text", text=value, target=target, checks=checks)
+        return render_html("card", form="text", text=value, target=target, checks=checks)
     if value is None:
         return no_card("No ticket: the answer holds no JSON object." if answer.finished else "No ticket yet …")
     wrong = task.field_problems(value)
@@ -69,12 +70,12 @@ def answer_card(task: Task, answer: Answer, target: Any = None, message: str | N
         rows.append(row)
     if extra := [name for name in value if name not in {f.name for f in task.fields}]:
         rows.append({"name": "other keys", "text": ", ".join(extra), "note": "", "wrong": True})
-    return _render("card", form="json", rows=rows)
+    return render_html("card", form="json", rows=rows)
 
 
 def no_card(why: str) -> str:
     """A card that says why there is no answer in it."""
-    return _render("card", form="broken", text=why)
+    return render_html("card", form="broken", text=why)
 
 
 def _label_card(task: Task, answer: Answer, label: str, target: Any) -> str:
@@ -82,7 +83,7 @@ def _label_card(task: Task, answer: Answer, label: str, target: Any) -> str:
     if not note and target is not None and label != target:
         note = f"should be {target}"
     share = f"{answer.probability:.0%}" if answer.finished else ""
-    return _render("card", form="label", text=label, note=note, share=share)
+    return render_html("card", form="label", text=label, note=note, share=share)
 
 
 def describe_answer(task: Task, answer: Answer, target: Any = None, message: str | None = None) -> str:
@@ -157,7 +158,7 @@ def render_gallery(task: Task, wrong: Sequence[dict[str, Any]], most: int = 20) 
                 "card": answer_card(task, Answer(TUNED, row[TUNED], finished=True), row["target"]),
             }
         )
-    return _render("gallery", rows=rows, most=most)
+    return render_html("gallery", rows=rows, most=most)
 
 
 # --- the other tabs ---
@@ -167,9 +168,9 @@ def render_evaluation(run: Run) -> str:
     """The report of the run's evaluation in a frame that may run nothing; or why there is none, and how to get one."""
     try:
         changed = Evaluation.path(run.folder).stat().st_mtime_ns if run.is_evaluated else 0
-        return _render("evaluation", report=_make_report(run, changed))
+        return render_html("evaluation", report=_make_report(run, changed))
     except KitError as error:
-        return _render("evaluation", report="", problem=error)
+        return render_html("evaluation", report="", problem=error)
 
 
 @lru_cache(maxsize=1)

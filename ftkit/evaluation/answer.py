@@ -74,9 +74,9 @@ class Answerer:
         head.register_forward_pre_hook(threads.look)  # before each token: does the machine still have cores for all threads?
 
     @classmethod
-    def of_run(cls, run: Run) -> Answerer:
+    def of_run(cls, run: Run, worker: ThreadPoolExecutor | None = None) -> Answerer:
         """Load the models of a finished run. Raises `KitError` if its adapter is missing or broken."""
-        worker = ThreadPoolExecutor(1, "ftkit-model")
+        worker = worker or ThreadPoolExecutor(1, "ftkit-model")
         model, tokenizer = worker.submit(load_tuned, run).result()
         guards.require(guards.at_loading(run, model, tokenizer))
         return cls(run.task, model, tokenizer, run.profile.generation_batch, run.answer_tokens, worker)

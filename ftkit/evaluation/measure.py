@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -39,6 +38,7 @@ from ftkit.runs.documents import (
     RunsCompared,
 )
 from ftkit.runs.run import Run, adapter_digest
+from ftkit.training.give_way import give_way_at_each_pass, working_seconds
 
 FEW_SHOT, TFIDF, MAJORITY, FROZEN = "few-shot", "TF-IDF", "majority", "frozen encoder"
 ABOUT = {
@@ -70,7 +70,7 @@ def evaluate(
         say(f"Note: {task.folder.name} has changed since {run.name} was trained.")
     if task.kind == "chat":
         return evaluate_conversations(run, split, say, limit, own_history, None if quick else _forgetting)
-    began = time.monotonic()
+    began = working_seconds()
     measured = Measured(run, split, task.rows(split)[:limit], say)
     measured.side(BASE)
     measured.side(TUNED)
@@ -80,7 +80,7 @@ def evaluate(
     if constrained:
         for side in (BASE, TUNED):
             measured.side(side, fits=True)
-    result = _result(measured, None if quick else _forgetting(run, measured.answerer, say), quick, time.monotonic() - began)
+    result = _result(measured, None if quick else _forgetting(run, measured.answerer, say), quick, working_seconds() - began)
     result.save(run.folder)
     write_report(run, result)
     write_card(run)
@@ -124,7 +124,7 @@ class Measured:
         self.run, self.split, self.rows, self.say = run, split, rows, say
         self.task, self.profile = run.task, run.profile
         self.messages = [row[self.task.message] for row in rows]
-        self.answerer = Answerer.of_run(run)
+        self.answerer = give_way_at_each_pass(Answerer.of_run(run))
         self.texts: dict[str, list[str]] = {}
         self.models: dict[str, ModelResult] = {}
         self.chosen: FewShot | None = None
@@ -135,8 +135,7 @@ class Measured:
         answerer = self.answerer
         name = f"{which}, constrained" if fits else which
         most = answerer.max_new_tokens * (ROOM if fits else 1)
-        settings = self._settings(which, chat_prompt(self.task, "", told=which == BASE))
-        settings |= {"constrained": fits, "most": most}
+        settings = self._settings(which, answerer.prompt("", which)) | {"constrained": fits, "most": most}
         vocabulary = answerer.model.config.vocab_size
         fitting = partial(SchemaProcessor, self.task, answerer.tokenizer, vocabulary=vocabulary) if fits else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import dump, json_lines, read_text, write_text
 from ftkit.runs.documents import Evaluation
 from ftkit.runs.run import Run
+from ftkit.training.give_way import working_seconds
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def predict(
     progress = Progress(name, say=say)
     for start in range(0, len(missing), batch):
         some = missing[start : start + batch]
-        then = time.monotonic()
+        then = working_seconds()
         texts = answer(some)
-        each = (time.monotonic() - then) / len(some)
+        each = (working_seconds() - then) / len(some)
         new = {message: {"prediction": text, "seconds": each} for message, text in zip(some, texts, strict=True)}
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.writelines(dump({"message": message, **entry}) + "\n" for message, entry in new.items())

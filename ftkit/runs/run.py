@@ -283,6 +283,12 @@ def unfinished_run(task: Task, profile: Profile) -> Run | None:
     return next((run for run in _runs_of(task, profile) if not run.finished and not run.is_claimed), None)
 
 
+def claimed_run(task: Task) -> Run | None:
+    """The newest run of a task's data that a process is training now; None if there is none."""
+    same = (run for run in all_runs() if run.record.task.fingerprint == task.fingerprint())
+    return next((run for run in same if not run.finished and run.is_claimed), None)
+
+
 def _runs_of(task: Task, profile: Profile) -> Iterator[Run]:
     for run in all_runs():
         record = run.record

@@ -31,6 +31,7 @@ from ftkit.runs.card import write_card
 from ftkit.runs.documents import Live, Mark
 from ftkit.runs.run import Run, new_run, unfinished_run
 from ftkit.training.budget import Pace
+from ftkit.training.give_way import GiveWay
 from ftkit.training.looks import Looks
 from ftkit.training.plan import plan_training
 from ftkit.training.progress import Progress
@@ -114,7 +115,7 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Say, stop_after: in
     progress = Progress(run, data, plan, say, stop_after)
     pace = Pace(trainer, progress, asked.minutes)
     looks = Looks(trainer, progress, pace, asked.keep_best)
-    for callback in (pace, looks, progress):  # in this order: what was measured is in the log of the same step
+    for callback in (GiveWay(run), pace, looks, progress):  # in this order: what was measured is in the log of the same step
         trainer.add_callback(callback)
     checkpoint = last_checkpoint(run)
     progress.start_at(checkpoint)
@@ -132,10 +133,8 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Say, stop_after: in
     write_card(run)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     say(
-        f"Finished: {record.steps} steps in {clock(record.seconds)}, "
-        f"{record.tokens_per_second:.0f} tokens/s, peak memory {peak / 1000:.1f} GB "
-        f"({record.memory_against_plan}). "
-        "The saved adapter, loaded again, gives the same logits."
+        f"Finished: {record.steps} steps in {clock(record.seconds)}, {record.tokens_per_second:.0f} tokens/s, peak memory "
+        f"{peak / 1000:.1f} GB ({record.memory_against_plan}). The saved adapter, loaded again, gives the same logits."
     )
     guards.require([guards.adapter(run.adapter), guards.learning_rate(profile, run.loss_curve())], say)
     return run

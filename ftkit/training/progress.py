@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from ftkit.common.processes import is_first, world_size
 from ftkit.common.threads import in_words, shared
 from ftkit.runs.documents import GLIMPSES, LOG, Live, LogEntry, Mark, TrainingRecord
 from ftkit.runs.run import Run
+from ftkit.training.give_way import working_seconds
 from ftkit.training.plan import Plan, describe_gap
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Progress(TrainerCallback):
     """Writes the loss log and `live.json`, tells progress with the time left, and marks whole checkpoints.
 
-    `tokens` counts the real tokens seen, `seconds` the time taken, both over all parts of a training that was stopped.
+    `tokens` counts the real tokens seen, `seconds` the time at work, both over all parts of a training that was stopped.
     `validation_seconds` and `glimpse_seconds` are those of the looks at held-out rows (`Looks` counts them here).
     """
 
@@ -57,12 +57,12 @@ class Progress(TrainerCallback):
 
     def now(self) -> float:
         """Seconds of training so far, over all its parts."""
-        return self.seconds if self.began is None else self.resumed_seconds + time.monotonic() - self.began
+        return self.seconds if self.began is None else self.resumed_seconds + working_seconds() - self.began
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Start the clock."""
         self.resumed_tokens, self.resumed_seconds = self.tokens, self.seconds
-        self.began = time.monotonic()
+        self.began = working_seconds()
         self._show(state)
 
     def on_step_end(self, args, state, control, **kwargs):

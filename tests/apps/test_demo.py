@@ -309,7 +309,7 @@ def test_whose_feedback_belongs_to_another_answer_is_told_so(ticket_page, ticket
     (keep,) = (fn for fn in ticket_page.fns.values() if fn.api_name == "keep")
     file = FeedbackFile.of(ticket_run)
     before = file.path.read_text(encoding="utf-8") if file.path.exists() else ""
-    last = {"message": messages[1], "answer": Answer(TUNED, json.dumps(TICKET), finished=True)}
+    last = {"message": messages[1], "answer": Answer(TUNED, json.dumps(TICKET), finished=True), "run": ticket_run}
     form = ["right", True, "book", "normal", 4, "friday", "20:00", ["nuts"]]
     said, kept = keep.fn(last, messages[0], *form)
     assert "another answer" in said and kept == last

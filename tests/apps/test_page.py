@@ -215,7 +215,7 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(opened, scheme, tmp_
     page = opened(width=360, height=740, color_scheme=scheme, is_mobile=True, has_touch=True)
     ask(page, MESSAGE)
     wait_for_end(page)
-    for tab in ("Compare", "Evaluation", "Feedback", "About"):
+    for tab in ("Compare", "Training", "Evaluation", "Feedback", "About"):
         entry = page.get_by_role("tab", name=tab)
         if not entry.is_visible():  # what finds no room stands in a menu
             page.locator(".overflow-menu button").first.click()
@@ -259,7 +259,7 @@ def test_every_text_stands_out_from_what_lies_behind_it(opened, scheme):
     page.get_by_role("button", name="Where it is wrong").click()
     page.locator("#wrong summary").first.click()
     assert page.evaluate(CONTRAST) == []
-    for tab in ("Evaluation", "Feedback", "About"):
+    for tab in ("Training", "Evaluation", "Feedback", "About"):
         page.get_by_role("tab", name=tab).click()
         if tab == "Feedback":
             page.get_by_label("It is wrong").check()

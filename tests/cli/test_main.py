@@ -202,6 +202,28 @@ def test_an_interrupted_training_says_how_to_go_on(tiny_model, tiny_task_folder,
     assert process.returncode == 130 and "continues from the last checkpoint" in errors and "Traceback" not in errors
 
 
+def test_what_the_demo_opens_with_and_what_runs_beside_it(tiny_run, tmp_path, monkeypatch):
+    from ftkit.cli.main import _open_or_train
+    from ftkit.common.paths import kit_root
+    from ftkit.common.profiles import read_profiles
+    from ftkit.data.task import load_task
+    from ftkit.runs.documents import Evaluation, TaskOfRun
+    from ftkit.runs.run import Run
+
+    monkeypatch.setenv("FTKIT_RUNS", str(tmp_path))
+    opened, beside = _open_or_train("ci", False)
+    assert opened.is_reference and beside.run is None and beside.arguments == ["desk", "--profile", "ci"]
+    task = TaskOfRun(name="desk", folder="desk", fingerprint=load_task("desk").fingerprint())
+    tiny_run.record.model_copy(update={"task": task, "profile": read_profiles()["ci"]}).save(tmp_path / "mine")
+    mine = Run(tmp_path / "mine")
+    opened, beside = _open_or_train("ci", False)  # only to be measured
+    assert opened == mine and beside.run == mine and beside.rows == mine.profile.demo_test_rows
+    Evaluation.load(kit_root() / "data" / "reference_run").save(mine.folder)
+    assert _open_or_train("ci", False) == (mine, None)
+    opened, beside = _open_or_train("ci", True)
+    assert opened.is_reference and beside.run is None and "--fresh" in beside.arguments
+
+
 def test_the_demo_names_a_busy_port_and_takes_the_next(runs):
     import urllib.request
 
