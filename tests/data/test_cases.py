@@ -8,6 +8,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import dump
 from ftkit.common.paths import kit_root
 from ftkit.data.columns import choose_columns, trim
+from ftkit.data.conversation.make import make_chat_task
 from ftkit.data.formats.read import read_table
 from ftkit.data.formats.shapes import recognize
 from ftkit.data.formats.table import Reading
@@ -23,7 +24,7 @@ def new(name, told=None, target=(), shape="auto", **options):
     """(the new task, everything that was said) of a file."""
     table = read_table(str(CASES / name if isinstance(name, str) else name), told)
     prompt = None
-    if not target and (recognized := recognize(table, shape)):
+    if not target and (recognized := recognize(table, shape, options.get("kind"))):
         table, prompt = recognized
         message, target = "message", ("target",)
     else:
@@ -212,12 +213,28 @@ def brought(tmp_path_factory):
 def test_a_file_as_people_bring_it_is_read_to_the_last_value(name, brought):
     expected = readings.EXPECTED[name]
     path = (brought if expected["made"] else make.HERE) / name
-    made, _ = new(path, target=("Amt", "Dringlichkeit") if name == "rathaus.csv" else ())
+    told = {"kind": "text"} if "several_turns" in expected else {}
+    made, _ = new(path, target=("Amt", "Dringlichkeit") if name == "rathaus.csv" else (), **told)
     aside = {entry["row"] for entry in expected["set_aside"]} | set(expected.get("several_turns", {}).get("rows", []))
     right = [(row.message, row.target) for row in readings.reading(name, brought) if row.row not in aside]
     assert made.task.kind == expected["kind"] and len(made.rejected) == len(aside)
     assert sorted((row["message"], dump(row["target"])) for row in rows(made)) == sorted((m, dump(t)) for m, t in right)
     assert made.task.system_prompt == expected.get("system_prompt", made.task.system_prompt)
+
+
+def test_conversations_as_people_bring_them_are_kept_whole_and_only_what_nobody_answers_is_left_out(brought):
+    expected = readings.EXPECTED["houseplants.json"]
+    table, _ = recognize(read_table(str(make.HERE / "houseplants.json")))
+    made = make_chat_task("new", table)
+    aside = {entry["row"] for entry in expected["set_aside"]}
+    right = []
+    for row in readings.reading("houseplants.json", brought):
+        turns = [("user", row.message), ("assistant", row.target)] if isinstance(row.message, str) else list(row.message)
+        if row.row not in aside:
+            right.append([{"role": role, "content": text} for role, text in turns[: len(turns) // 2 * 2]])
+    assert sorted(dump(row["messages"]) for row in rows(made)) == sorted(map(dump, right)) and len(right) == 79
+    ends = expected["several_turns"]["ends_with_question"]
+    assert any(f"{len(ends)} conversation(s) end with a turn that nobody answers" in remark for remark in table.remarks)
 
 
 def test_a_file_of_fifty_thousand_rows_is_read_to_the_last_value(brought):
