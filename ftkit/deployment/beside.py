@@ -97,10 +97,10 @@ class Beside:
             self._closed, process = True, self._process
         if process is None or process.poll() is not None:
             return
+        assert process.stdin
+        process.stdin.close()  # before anything is said: who reads that may be gone
         self.say("Stopping what runs beside the page, in order (Ctrl+C again: at once) ...")
         try:
-            assert process.stdin
-            process.stdin.close()
             process.wait(2 * GRACE + 10)  # it ends itself after that time
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
             process.kill()

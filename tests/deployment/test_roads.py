@@ -454,9 +454,10 @@ from ftkit.runs.run import open_run
 run = open_run()
 answerer = Answerer.of_run(run)
 page = demo.build(run, answerer)
-*_, last = demo.Exchange(answerer, run.task.rows("test")).answer({message!r})
+shown = demo.Shown(run, answerer)
+*_, last = demo.Exchange(shown, run.task.rows("test")).answer({message!r})
 right = run.task.rows("test")[0]["ticket"]
-demo.Feedback(run, run.task).feedback({message!r}, last["tuned"]["text"], "corrected", right, True)
+demo.Feedback(shown).feedback({message!r}, last["tuned"]["text"], "corrected", right, True)
 assert demo.render_evaluation(run).startswith("<iframe"), demo.render_evaluation(run)
 loaded = {{name.split(".")[0] for name in sys.modules}}
 print([name for name in loaded if name in homes and not homes[name] & allowed])
