@@ -308,8 +308,8 @@ def share_of_quiet(rounds: Sequence[Sequence[UnderLoad]], busy: int, follows: bo
 
 def _within(seconds: Sequence[float | None]) -> str:
     known = [each for each in seconds if each is not None]
-    missed = len(seconds) - len(known)
-    return f"{max(known):.1f} s" + (f" (but {missed} not at all)" if missed else "")
+    late = len(seconds) - len(known)
+    return f"{max(known, default=0.0):.1f} s" + (f" (but {late} not before the next change)" if late else "")
 
 
 def processors_section(result: Processors) -> str:
