@@ -285,11 +285,11 @@ def interference_section(result: InterferenceResults) -> str:
 Measured by `python -m benchmarks.interference`. A busy program is a loop that takes a core. *Following*: the number of threads follows the load,
 as in every training, evaluation and demo of the kit (`ftkit/common/threads.py`); *all threads*: as before, and as `FTKIT_THREADS` or
 `OMP_NUM_THREADS` ask. {len(result.training)} rounds of training and {len(result.stream)} of the stream (base and tuned at once), each with every state in an order of its own,
-{result.training[0][0].seconds:.0f} and {result.stream[0][0].seconds:.0f} seconds a state or a little more. Each begins with all threads: the time until fewer are taken is part of it.
+{_shortest(result.training):.0f} and {_shortest(result.stream):.0f} seconds a state or a little more. Each begins with all threads: the time until fewer are taken is part of it.
 
 {markdown_table(heads, rows)}
 
-On a quiet machine following costs nothing that shows: {" and ".join(f"{statistics.median(r):.2f} times the speed of all threads in {name} ({spread(r)})" for name, r in quiet.items())}.
+On a quiet machine following has {" and ".join(f"{statistics.median(r):.2f} times the speed of all threads in {name} ({spread(r)})" for name, r in quiet.items())}.
 A load that came was followed within {_within(came)}, one that went within {_within(went)} ({len(came)} and {len(went)} changes).
 
 {where_measured(result)}"""
@@ -304,6 +304,10 @@ def share_of_quiet(rounds: Sequence[Sequence[UnderLoad]], busy: int, follows: bo
     """What is left of the quiet speed of the same way and round."""
     pairs = zip(of_state(rounds, busy, follows), of_state(rounds, 0, follows), strict=True)
     return [beside.tokens_per_second / quiet.tokens_per_second for beside, quiet in pairs]
+
+
+def _shortest(rounds: Sequence[Sequence[UnderLoad]]) -> float:
+    return min(state.seconds for states in rounds for state in states)
 
 
 def _within(seconds: Sequence[float | None]) -> str:
