@@ -285,11 +285,11 @@ def interference_section(result: InterferenceResults) -> str:
 Measured by `python -m benchmarks.interference`. A busy program is a loop that takes a core. *Following*: the number of threads follows the load,
 as in every training, evaluation and demo of the kit (`ftkit/common/threads.py`); *all threads*: as before, and as `FTKIT_THREADS` or
 `OMP_NUM_THREADS` ask. {len(result.training)} rounds of training and {len(result.stream)} of the stream (base and tuned at once), each with every state in an order of its own,
-{result.training[0][0].seconds:.0f} and {result.stream[0][0].seconds:.0f} seconds a state or a little more. Each begins with all threads: the time until fewer are taken is part of it.
+{_shortest(result.training):.0f} and {_shortest(result.stream):.0f} seconds a state or a little more. Each begins with all threads: the time until fewer are taken is part of it.
 
 {markdown_table(heads, rows)}
 
-On a quiet machine following costs nothing that shows: {" and ".join(f"{statistics.median(r):.2f} times the speed of all threads in {name} ({spread(r)})" for name, r in quiet.items())}.
+On a quiet machine following has {" and ".join(f"{statistics.median(r):.2f} times the speed of all threads in {name} ({spread(r)})" for name, r in quiet.items())}.
 A load that came was followed within {_within(came)}, one that went within {_within(went)} ({len(came)} and {len(went)} changes).
 
 {where_measured(result)}"""
@@ -306,10 +306,14 @@ def share_of_quiet(rounds: Sequence[Sequence[UnderLoad]], busy: int, follows: bo
     return [beside.tokens_per_second / quiet.tokens_per_second for beside, quiet in pairs]
 
 
+def _shortest(rounds: Sequence[Sequence[UnderLoad]]) -> float:
+    return min(state.seconds for states in rounds for state in states)
+
+
 def _within(seconds: Sequence[float | None]) -> str:
     known = [each for each in seconds if each is not None]
-    missed = len(seconds) - len(known)
-    return f"{max(known):.1f} s" + (f" (but {missed} not at all)" if missed else "")
+    late = len(seconds) - len(known)
+    return f"{max(known, default=0.0):.1f} s" + (f" (but {late} not before the next change)" if late else "")
 
 
 def processors_section(result: Processors) -> str:

@@ -4,8 +4,8 @@ The threads of one computation wait for each other several hundred times a train
 the fastest way as long as each of them has a core to itself. As soon as another program takes a core, one thread must share
 it, and the others spin until it has caught up: beside one busy program a training on two cores fell to a third of its
 speed. One thread alone waits for nobody, and kept two thirds (`benchmarks/BENCHMARKS.md`). So the number follows the load:
-`look` is called between two pieces of work, such as the steps of a training. It costs two microseconds, unless the load is
-due.
+`look` is called between two pieces of work, such as the layers of a model. It costs a microsecond, unless a second
+has passed and the load is read.
 """
 
 from __future__ import annotations
@@ -55,20 +55,22 @@ class Threads:
         self._calm, self._wait, self._since_rise = 0.0, CALM, LONGEST
         self._lock, self._cpus = threading.Lock(), _cpus()
         self._window = self._read()
-        self._last = self._window.wall, self._window.own
+        self._seen, self._due = self._window.wall, self._window.wall + WINDOW
 
     def look(self) -> int:
         """Read the load where it is due, and return the number of threads for what comes next."""
         if self.fixed or self.most == 1:
             return self.most
+        now = time.monotonic()
+        since, self._seen = now - self._seen, now
+        if since < BREAK and now < self._due:
+            return self.now
         with self._lock:
-            wall, own = time.monotonic(), time.process_time()
-            since, worked = wall - self._last[0], own - self._last[1]
-            self._last = wall, own
-            if since > BREAK and worked < WORKED * since:  # what the load was in the meantime says nothing
-                self._window, self._calm = self._read(), self._wait
-            elif wall - self._window.wall >= WINDOW:
-                before, self._window = self._window, self._read()
+            before, self._window = self._window, self._read()
+            self._due = self._window.wall + WINDOW
+            if since > BREAK and self._window.own - before.own < WORKED * since:
+                self._calm = self._wait  # what the load was in a pause says nothing; the first window after it decides
+            else:
                 self.follow(*_load(before, self._window, len(self._cpus)))
         return self.now
 
@@ -100,6 +102,7 @@ class Threads:
         with self._lock:
             self.now, self._calm, self._wait, self._since_rise = self.most, 0.0, CALM, LONGEST
             self._window = self._read()
+            self._due = self._window.wall + WINDOW
 
     def _read(self) -> Reading:
         import psutil

@@ -107,6 +107,7 @@ class LoraProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, a: Any, b: Any, weight: Any, scaling: float) -> torch.Tensor:
         """y; keeps what `backward` needs."""
+        look()  # in each layer: beside busy programs a single step may take many seconds
         rows = x.reshape(-1, x.shape[-1])
         ctx.dtype, (a, b) = a.dtype, (a.to(x.dtype), b.to(x.dtype))
         low = rows @ a.t()
@@ -119,6 +120,7 @@ class LoraProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         """The gradients of x, A and B, where the gradient of y is `gradient`."""
+        look()
         rows, low, a, b = ctx.saved_tensors
         gradient = gradient.reshape(-1, gradient.shape[-1])
         for_low = (gradient @ b).mul_(ctx.scaling)
