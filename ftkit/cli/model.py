@@ -101,12 +101,12 @@ def _licence(trial: Trial) -> Iterator[Finding]:
 
 def _licence_in(folder: Path) -> str | None:
     """The licence that a model's README names in its front matter."""
-    import yaml
+    from huggingface_hub.repocard import metadata_load
 
     readme = folder / "README.md"
-    parts = readme.read_text(encoding="utf-8").split("---\n") if readme.is_file() else []
-    head = yaml.safe_load(parts[1]) if len(parts) > 2 else None
-    return head.get("license") if isinstance(head, dict) else None
+    with contextlib.suppress(ValueError):  # the front matter is no table
+        return (metadata_load(readme) or {}).get("license") if readme.is_file() else None
+    return None
 
 
 def _weights(trial: Trial) -> Iterator[Finding]:

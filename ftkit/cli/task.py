@@ -68,8 +68,8 @@ def check(
     from ftkit.data.clean import CLEANING
 
     opened, train = _opened(task)
-    findings = []
-    for finding in check_task(opened, profile=choose_profile(profile).profile, train=train):
+    findings, named = [], choose_profile(profile).profile if profile else lambda: choose_profile().profile
+    for finding in check_task(opened, profile=named, train=train):
         print(finding, flush=True)
         _print_cases(finding, cases)
         findings.append(finding)
@@ -329,7 +329,7 @@ def _tokenizer() -> PreTrainedTokenizerBase | None:
     model = choose_profile(None).profile.model
     if find_model(model).kind not in ("folder", "cache"):
         return None
-    from ftkit.models.load import load_tokenizer
+    from ftkit.models.tokenizer import load_tokenizer
 
     return load_tokenizer(model)
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -97,7 +97,7 @@ def gate(task: Task, checked: Checked | None = None) -> Iterator[Finding]:
 def check_task(
     task: Task,
     thorough: bool = True,
-    profile: Profile | None = None,
+    profile: Profile | Callable[[], Profile] | None = None,
     train: Path | None = None,
     checked: Checked | None = None,
 ) -> Iterator[Finding]:
@@ -105,7 +105,8 @@ def check_task(
 
     `Finding.gate` marks what must stop a training; the other findings are for people to judge. `thorough` adds what takes
     some seconds: language, suspicious labels, a simple model's score, and the lengths in tokens if a `profile` says by
-    which model. `train` is a file to check in the place of `train.jsonl`.
+    which model; a function that chooses one is called then, since looking for a GPU takes a second. `train` is a file to
+    check in the place of `train.jsonl`.
     """
     checked = checked or Checked.of(task, train)
     yield _check_rows(checked)
@@ -122,13 +123,14 @@ def check_task(
     yield _check_personal_data(checked)
     yield _check_ends(checked)
     yield from _check_variety(checked)
-    yield from _check_special_tokens(checked, profile if thorough else None)
+    chosen = (profile() if callable(profile) else profile) if thorough else None
+    yield from _check_special_tokens(checked, chosen)
     if thorough:
         yield _check_language(checked)
         yield from _check_labels(checked)
         yield from _score_simple_model(checked)
-        if profile:
-            yield _check_lengths(checked, profile)
+    if chosen:
+        yield _check_lengths(checked, chosen)
 
 
 def _check_rows(checked: Checked) -> Finding:
@@ -344,7 +346,7 @@ def _check_special_tokens(checked: Checked, profile: Profile | None) -> Iterator
     """Texts that hold what looks like a model's control token; the tokens of the profile's model are known exactly."""
     task, marks = checked.task, SPECIAL_TOKENS
     if profile:
-        from ftkit.models.load import load_tokenizer
+        from ftkit.models.tokenizer import load_tokenizer
 
         own = sorted(load_tokenizer(profile.model).all_special_tokens, key=len, reverse=True)
         marks = re.compile("|".join([SPECIAL_TOKENS.pattern, *map(re.escape, own)]))
@@ -460,7 +462,7 @@ def _score_simple_model(checked: Checked) -> Iterator[Finding]:
 
 def _check_lengths(checked: Checked, profile: Profile) -> Finding:
     """Tokens of prompt and completion under the profile's tokenizer, and how many rows are longer than it takes."""
-    from ftkit.models.load import load_tokenizer
+    from ftkit.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(profile.model)
     try:

@@ -152,7 +152,7 @@ def _aside(line: Line, reason: str) -> dict[str, Any]:
 def token_limit(profile: Profile) -> Callable[[Task, Row], str | None]:
     """For `too_long`: says when a training example has more tokens than a profile takes, under its model's tokenizer."""
     from ftkit.data.prompt import example_ids
-    from ftkit.models.load import load_tokenizer
+    from ftkit.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(profile.model)
 

@@ -93,8 +93,8 @@ def _guess_column(table: Table, what: str, free: list[str]) -> str | None:
     names = MESSAGES if what == "message" else TARGETS
     by_content = _prose if what == "message" else _closed
     values = {c: [row.get(c) for _, row in table.rows[:2000]] for c in free}
-    numbers = [c for c in free if _numbers_rows(values[c])]
     known = [c for name in names.split() for c in free if c.casefold().strip() == name]
+    numbers = [c for c in free if _numbers_rows(values[c]) and not (c in known and _fits_a_pattern(values[c]))]
     if skipped := [c for c in known if c in numbers]:
         table.remarks.append(f"{', '.join(map(repr, skipped))}: a number or address of each row, not taken as the {what}")
     if known := [c for c in known if c not in numbers]:
@@ -116,6 +116,12 @@ def _numbers_rows(values: list[Any]) -> bool:
     texts = [str(value) for value in values if not is_missing(value)]
     plain = sum(bool(re.fullmatch(r"\S{1,60}", text)) and bool(re.search(r"[\d@]", text)) for text in texts)
     return len(texts) >= 10 and plain >= 0.9 * len(texts) and len(set(texts)) >= 0.9 * len(texts)
+
+
+def _fits_a_pattern(values: list[Any]) -> bool:
+    """Whether all values are dates, or all are times, as `PATTERNS` writes them: answers that may differ in each row."""
+    texts = [str(value).strip() for value in values if not is_missing(value)]
+    return any(all(re.fullmatch(pattern, text) for text in texts) for pattern in PATTERNS.values())
 
 
 def _prose(values: list[Any]) -> bool:

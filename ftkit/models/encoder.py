@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware
+from ftkit.common.paths import expanded
 from ftkit.models.catalog import ENCODER_PACKAGE
 from ftkit.models.find import readable
 from ftkit.models.load import quiet_libraries
@@ -31,7 +32,7 @@ def find_encoder() -> Path | None:
     Raises `KitError` if `$FTKIT_ENCODER` names no model's folder.
     """
     if (named := os.environ.get("FTKIT_ENCODER")) is not None:
-        folder = Path(named).expanduser()
+        folder = expanded(named)
         if named and not (folder / "config.json").is_file():
             raise KitError(f"FTKIT_ENCODER is {named}, which is not a model's folder: it has no config.json.")
         return folder if named else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -13,6 +15,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.quantizers.base import get_keys_to_not_convert
 
+from ftkit.common.errors import KitError
 from ftkit.models.four_bit import linear_4bit_layers
 
 # Families with Mamba layers, and the linear layers in these whose weights are multiplied past the layers' own forward, by
@@ -20,6 +23,8 @@ from ftkit.models.four_bit import linear_4bit_layers
 MAMBA = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "mamba", "mamba2", "nemotron_h", "zamba2")
 PAST_FORWARD = ("dt_proj", "out_proj", "x_proj")
 CONTEXT = ("max_position_embeddings", "max_seq_len", "context_length", "seq_length")  # what families call it
+# what families call their table of the places that a token can have: learned, or computed up to a length
+TABLES = {"wpe", "embed_positions", "position_embeddings", "positions_embed"}
 MOST = 0.9  # of the weights that should be in 4 bits: with fewer, a line says so
 
 
@@ -77,6 +82,29 @@ def context_length(config: PretrainedConfig) -> int | None:
     """Tokens that a model was made to read at once; None where a family knows no limit (Bloom, Mamba)."""
     text = config.get_text_config()
     return next((n for name in CONTEXT if isinstance(n := getattr(text, name, None), int)), None)
+
+
+def refuse_long_texts(model: PreTrainedModel) -> PreTrainedModel:
+    """Let a model with a table of places refuse longer texts with a `KitError`: it would be an IndexError. In place.
+
+    A prompt and the answer to it count together. Families without such a table go on, and write the worse for it.
+    """
+    learned = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
+    names = {name.rsplit(".", 1)[-1] for name in [*learned, *(name for name, _ in model.named_buffers())]}
+    if (most := context_length(model.config)) and (names & TABLES or model.config.model_type == "mpt"):
+        inner = getattr(model.base_model, "decoder", model.base_model)  # OPT goes past the layer between
+        inner.register_forward_pre_hook(partial(_refuse_long, most), with_kwargs=True)
+    return model
+
+
+def _refuse_long(most: int, model: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+    ids, cache = args[0] if args else given.get("input_ids"), given.get("past_key_values")
+    tokens = (ids.shape[1] if ids is not None else 0) + (cache.get_seq_length() if cache is not None else 0)
+    if tokens > most:
+        raise KitError(
+            f"A prompt and its answer have {tokens:,} tokens, and {model.config.model_type} has places for {most:,}. "
+            "Shorten the message, ask for a shorter answer, or take another base model: ftkit train --model NAME."
+        )
 
 
 def keeps_rows_apart(model: PeftModel) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import digest, new_folder
-from ftkit.common.paths import cache_dir
+from ftkit.common.paths import cache_dir, expanded
 from ftkit.models.catalog import CATALOG, INSTALL_PACKAGED, PACKAGED, is_packaged
 from ftkit.models.hub import explain_hub_error, hub_answers
 
@@ -53,21 +53,25 @@ def cached_folder(name: str) -> Path:
 
 
 def find_model(name: str) -> Source:
-    """Find a model: a folder, the kit's cache, a package that carries it, else the hub. Nothing is loaded."""
-    if (Path(name).expanduser() / "config.json").is_file():
-        return Source(name, "folder", Path(name).expanduser())
+    """Find a model: a folder, the kit's cache, a package that carries it, else the hub. Nothing is loaded.
+
+    Raises `KitError` for a folder that is none, or a home that is not there.
+    """
+    folder = expanded(name)
+    if (folder / "config.json").is_file():
+        return Source(name, "folder", folder)
     if (cached := cached_folder(name)).is_dir():
         return Source(name, "cache", cached)
     if packaged := packaged_file(name):
         return Source(name, "package", packaged)
-    if Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")):
+    if folder.is_dir() or name.startswith((".", "/", "~")):
         raise KitError(f"{name} is not a model folder: it has no config.json.")
     return Source(name, "hub", None)
 
 
 def full_name(name: str) -> str:
     """A model's name as a run keeps it: of a folder the whole path, which is found from any other folder; else as it is."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     return str(folder.resolve()) if (folder / "config.json").is_file() else name
 
 
@@ -180,4 +184,4 @@ def weights_digest(name: str) -> str:
 
 def public_name(model: str) -> str:
     """A model's name for others: the hub's, or of a folder its last part."""
-    return Path(model).name if Path(model).expanduser().is_absolute() or model.startswith(".") else model
+    return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model

@@ -1,4 +1,4 @@
-"""Loading a tokenizer and a base model, by default in 4 bits (lessons 01 and 03)."""
+"""Loading a base model, by default in 4 bits, with its tokenizer (lessons 01 and 03)."""
 
 from __future__ import annotations
 
@@ -10,42 +10,19 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
-from ftkit.common.errors import KitError
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.processes import is_sharded, local_rank
-from ftkit.models.chat_template import mend_template
-from ftkit.models.families import MAMBA, kept_whole
+from ftkit.models.families import MAMBA, kept_whole, refuse_long_texts
 from ftkit.models.find import prepare_model, readable
 from ftkit.models.four_bit import keep_weights_unpacked
-
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # one of them holds the words
-
-
-def load_tokenizer(name: str, adapter: Path | None = None) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, padding on the left as generation needs it, its chat template mended (`mend_template`).
-
-    `adapter` is the folder of an adapter: the tokenizer in it is taken, where the training saved one. Raises `KitError` if
-    there is none, or no end token in it.
-    """
-    quiet_libraries()
-    own = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    place = str(adapter) if own else prepare_model(name)
-    if Path(place).is_dir() and not any((Path(place) / file).is_file() for file in TOKENIZERS):
-        raise KitError(f"{place} holds no tokenizer (tokenizer.json is missing). Copy the model's folder again.")
-    with readable(name):
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
-    mend_template(tokenizer, name)
-    tokenizer.padding_side = "left"
-    return tokenizer
+from ftkit.models.tokenizer import load_tokenizer as load_tokenizer
 
 
 def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: str | None = None) -> PreTrainedModel:
@@ -69,7 +46,7 @@ def load_model(name: str, dtype: str = "auto", four_bit: bool = True, device: st
             use_safetensors=True,
             local_files_only=Path(place).is_dir(),
         )
-    return keep_weights_unpacked(model)
+    return refuse_long_texts(keep_weights_unpacked(model))
 
 
 def load_config(name: str) -> PretrainedConfig:

@@ -25,7 +25,7 @@ from ftkit.models.catalog import INSTALL_PACKAGED, is_packaged
 from ftkit.models.chat_template import end_tokens, template_changes
 from ftkit.models.find import packaged_file, weights_digest
 from ftkit.models.four_bit import linear_4bit_layers
-from ftkit.models.load import load_tokenizer
+from ftkit.models.tokenizer import load_tokenizer
 from ftkit.runs.documents import ExportRecord, Facts
 from ftkit.runs.run import Run, adapter_digest
 

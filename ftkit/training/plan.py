@@ -6,7 +6,6 @@ import bisect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +18,13 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.machine import Hardware, detect_hardware, resolve_dtype
+from ftkit.common.paths import expanded
 from ftkit.common.profiles import PAD_TO, Profile
 from ftkit.data.prompt import example_ids
 from ftkit.data.task import Task
 from ftkit.models.catalog import CATALOG
 from ftkit.models.families import kept_whole, unfit_layers
-from ftkit.models.load import load_tokenizer
+from ftkit.models.tokenizer import load_tokenizer
 from ftkit.training import cpu_kernels as kernels
 
 METHODS = ("full", "lora", "qlora")
@@ -132,7 +132,7 @@ def _packed_bytes(numbers: int) -> int:
 def _config(name: str) -> PretrainedConfig:
     if name in CATALOG:
         return AutoConfig.for_model(**CATALOG[name].configuration)
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         return AutoConfig.from_pretrained(path if path.exists() else name)
     except (OSError, ValueError) as error:

@@ -427,6 +427,11 @@ def test_a_column_that_only_numbers_the_rows_is_no_target_and_no_message():
     assert "'ticket': a number or address of each row, not taken as the target" in table.remarks
 
 
+def test_a_column_of_dates_that_is_named_as_the_target_is_the_target():
+    rows = [{"text": f"the {i + 1}. of May, as someone wrote it", "target": f"2026-05-{i + 1:02d}"} for i in range(30)]
+    assert choose_columns(table_of(rows), None, ()) == ("text", ("target",))
+
+
 def test_two_columns_that_could_be_meant_are_asked_for():
     rows = [{"a": f"one text of number {i}", "b": f"another text of number {i}", "c": "xy"[i % 2]} for i in range(30)]
     with pytest.raises(KitError, match="say which is the message"):

@@ -8,7 +8,10 @@ import pytest
 from ftkit.cli.model import examine_model
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
+from ftkit.data.task import load_task
+from ftkit.evaluation.answer import TUNED, Answerer
 from ftkit.models.find import find_model
+from ftkit.models.load import load_model
 from ftkit.runs.run import open_run
 from ftkit.training.finetune import train
 from tests.conftest import desk_tokenizer
@@ -87,3 +90,21 @@ def test_the_page_of_models_lists_the_families_that_are_tested():
     page = (kit_root() / "docs" / "models.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(FAMILIES)
     assert f"{len(FAMILIES)} families" in page
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "gptj", "codegen", "biogpt", "mpt"])
+def test_a_text_longer_than_a_models_table_of_places_is_one_clear_error(family, tokenizer, tmp_path):
+    short = dict.fromkeys(("n_positions", "max_seq_len", "max_position_embeddings"), 40)
+    tiny_model(family, **short).save_pretrained(tmp_path / "base")
+    answerer = Answerer(load_task("desk"), load_model(str(tmp_path / "base"), "float32").eval(), tokenizer, max_new_tokens=4)
+    assert len(answerer.complete([[{"role": "user", "content": "Where are you?"}]])) == 1
+    ids = tokenizer("where are you? " * 20)["input_ids"]
+    long = [{"role": "user", "content": "where are you? " * 20}]
+    for use in (
+        lambda: answerer.complete([long]),
+        lambda: answerer.next_token_probabilities([ids], [5]),
+        lambda: answerer.log_probabilities([ids]),
+        lambda: list(answerer.stream(long[0]["content"], (TUNED,))),
+    ):
+        with pytest.raises(KitError, match=r"has places for 40\. Shorten the message"):
+            use()

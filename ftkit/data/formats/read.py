@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from ftkit.common.errors import KitError
+from ftkit.common.paths import expanded
 from ftkit.data.formats.decode import decode
 from ftkit.data.formats.delimited import read_delimited
 from ftkit.data.formats.json_text import read_json
@@ -24,7 +25,7 @@ def read_table(source: str, told: Reading | None = None) -> Table:
     table's `remarks`. Raises `KitError` naming the file, the line where there is one, and what to do.
     """
     told = told or Reading()
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.exists():
         if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix:
             from ftkit.data.formats.columnar import read_hub

@@ -13,7 +13,7 @@ from ftkit.common.files import write_text
 from ftkit.common.templates import render
 from ftkit.deployment.roads.merged import _write_merged
 from ftkit.models.chat_template import adds_begin, end_tokens
-from ftkit.models.load import load_tokenizer
+from ftkit.models.tokenizer import load_tokenizer
 from ftkit.runs.run import Run
 
 

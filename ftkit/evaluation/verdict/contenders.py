@@ -34,18 +34,20 @@ from ftkit.runs.run import Run, adapter_digest
 PARTS = (0.25, 0.5)  # of the training rows, for the learning curve
 LEAST = 20  # rows; from fewer a curve says nothing
 DRAWS = {NEAREST: 3, TFIDF: 3, FROZEN: 3, ENCODER: 2}  # times that each part is drawn
+TRAINING = "QLoRA's training"
 # What is announced, in seconds on two cores: in any case, a training row, a test row; all draws together (estimates)
 EXPECTED = {
     MAJORITY: (0, 0.0, 0.0),
     NEAREST: (0, 0.003, 0.003),
     TFIDF: (0, 0.008, 0.002),
     FROZEN: (0, 0.01, 0.005),
-    ENCODER: (150, 0.04, 0.02),
+    ENCODER: (100, 0.04, 0.02),
+    TRAINING: (0, 0.34, 0.0),  # the cpu profile
     QLORA: (0, 0.0, 0.11),
     BASE: (0, 0.0, 0.16),
     FEW_SHOT: (20, 0.0, 0.13),
 }
-TRAINING, SECONDS_OF_TRAINING = "QLoRA's training", 0.34  # the cpu profile, a training row
+SETTLED = 60  # seconds that count as if they had been as expected: the first steps are short, and say little of the pace
 
 
 @dataclass(frozen=True)
@@ -193,24 +195,23 @@ def _folder(job: Job, name: str) -> Path:
 class Pace:
     """Says after each contender how long it took, and how long the others will take at this pace."""
 
-    def __init__(self, names: Sequence[str], job: Job, training: bool):
-        train, rows = len(job.train), len(job.rows)
+    def __init__(self, names: Sequence[str], job: Job):
         parts = {name: EXPECTED[name] for name in names}
-        self.expected = {name: fixed + a * train + b * rows for name, (fixed, a, b) in parts.items()}
-        if training:
-            self.expected[TRAINING] = SECONDS_OF_TRAINING * train
-        self.say, self.began, self.done = job.say, time.monotonic(), list[str]()
+        self.expected = {name: fixed + a * len(job.train) + b * len(job.rows) for name, (fixed, a, b) in parts.items()}
+        self.say, self.done = job.say, list[str]()
+        self.began = self.last = time.monotonic()
 
     def announce(self) -> None:
         """Say what will be done, and in about how long."""
         total = clock(sum(self.expected.values()))
         self.say(f"{len(self.expected)} steps, about {total} on two quiet cores: {', '.join(self.expected)}")
 
-    def __call__(self, name: str, began: float) -> None:
-        """One more step is done; it began at `began` (time.monotonic)."""
+    def __call__(self, name: str) -> None:
+        """One more step is done."""
         self.done.append(name)
+        took, self.last = time.monotonic() - self.last, time.monotonic()
         left = sum(seconds for other, seconds in self.expected.items() if other not in self.done)
-        took, meant = time.monotonic() - self.began, sum(self.expected[other] for other in self.done)
-        left *= max(1.0, took / meant) if meant > 5 else 1.0
+        meant = sum(self.expected[other] for other in self.done)
+        left *= max(1.0, (self.last - self.began + SETTLED) / (meant + SETTLED))
         ahead = f"; about {clock(left)} left" if left else ""
-        self.say(f"[{len(self.done)}/{len(self.expected)}] {name}: {clock(time.monotonic() - began)}{ahead}")
+        self.say(f"[{len(self.done)}/{len(self.expected)}] {name}: {clock(took)}{ahead}")

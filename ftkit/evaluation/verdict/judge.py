@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,18 +50,16 @@ def verdict(
     if quick:
         left_out |= dict.fromkeys((BASE, FEW_SHOT, QLORA), "they need the language model, which --quick leaves out")
     run = None if quick else run or run_of(task, choice)
-    pace = Pace([*makers, *(() if quick else (QLORA, BASE, FEW_SHOT))], job, training=not quick and not run)
+    pace = Pace([*makers, *(() if quick else (QLORA, BASE, FEW_SHOT) if run else (TRAINING, QLORA, BASE, FEW_SHOT))], job)
     for why in dict.fromkeys(left_out.values()):
         say(f"Left out: {' and '.join(name for name, own in left_out.items() if own == why)}: {why}.")
     pace.announce()
     for name, make in makers.items():
-        began = time.monotonic()
         results[name] = run_cheap(job, name, make)
-        pace(name, began)
-    if not quick:
-        for name, began, contender in _language(job, choice, run, pace):
-            results[name] = contender
-            pace(name, began)
+        pace(name)
+    for name, contender in () if quick else _language(job, choice, run, pace):
+        results[name] = contender
+        pace(name)
     result = judge(job, results, left_out)
     result.save(job.folder)
     return result, write_page(job.folder, result)
@@ -86,21 +83,18 @@ def run_of(task: Task, choice: Choice) -> Run | None:
     return next((run for run in fitting if choice.profile.name == "ci" or run.profile.name != "ci"), None)
 
 
-def _language(job: Job, choice: Choice, run: Run | None, pace: Pace) -> Iterator[tuple[str, float, Contender]]:
+def _language(job: Job, choice: Choice, run: Run | None, pace: Pace) -> Iterator[tuple[str, Contender]]:
     """The contenders with the language model; without a finished run one is trained first."""
     from ftkit.training.finetune import train
 
-    began, trained_now = time.monotonic(), run is None
-    if run is None:
-        job.say("There is no finished run of this task: QLoRA is trained now.")
-        run = train(job.task, choice, say=job.say, asked=Asked())
-        pace(TRAINING, began)
-    else:
+    if run:
         job.say(f"QLoRA: taking the finished run {run.name}, profile {run.profile.name}")
-    began = time.monotonic()
-    for name, contender in run_language(job, run, trained_now):
-        yield name, began, contender
-        began = time.monotonic()
+        yield from run_language(job, run, trained_now=False)
+        return
+    job.say("There is no finished run of this task: QLoRA is trained now.")
+    run = train(job.task, choice, say=job.say, asked=Asked())
+    pace(TRAINING)
+    yield from run_language(job, run, trained_now=True)
 
 
 def judge(job: Job, results: Mapping[str, Contender], left_out: dict[str, str]) -> Verdict:

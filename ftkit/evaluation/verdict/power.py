@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,7 +41,9 @@ def mcnemar_rows(better: float, worse: float) -> int | None:
         high *= 2
         if high > MOST:
             return None
-    return _least(lambda rows: mcnemar_power(rows, better, worse) >= POWER, high // 2, high)
+    return bisect.bisect_left(
+        range(high), True, lo=high // 2 + 1, key=lambda rows: mcnemar_power(rows, better, worse) >= POWER
+    )
 
 
 def mcnemar_power(rows: int, better: float, worse: float) -> float:
@@ -59,11 +62,3 @@ def mcnemar_power(rows: int, better: float, worse: float) -> float:
     share = better / apart
     detected = binom.cdf(tail, m, share) + binom.sf(m - tail - 1, m, share)
     return float((binom.pmf(m, rows, apart) * np.where(tail < 0, 0.0, detected)).sum())
-
-
-def _least(enough: Callable[[int], bool], low: int, high: int) -> int:
-    """The least whole number above `low` that is enough; `high` is."""
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high

@@ -8,6 +8,7 @@ from ftkit.runs.documents import Advice, Comparison, Doubling, Standing, show_in
 
 SMALL = 0.03  # a gap below this is not worth a heavier model
 UNSURE = 0.10  # a gap that may be as large as this is too much to be left open
+FEWEST = 20  # test rows: intervals from fewer are not to be trusted, and neither is advice
 STEEP = 0.05  # what twice the labels must give to be worth writing them
 
 MAJORITY, NEAREST, TFIDF, FROZEN, ENCODER = "majority", "nearest row", "TF-IDF", "frozen encoder", "fine-tuned encoder"
@@ -15,6 +16,7 @@ BASE, FEW_SHOT, QLORA = "base", "few-shot", "QLoRA"
 SIMPLEST_FIRST = (MAJORITY, NEAREST, TFIDF, FROZEN, ENCODER, BASE, FEW_SHOT, QLORA)  # by what it takes to run one
 
 RULE = (
+    f"Fewer than {FEWEST} test rows are too few for any advice.",
     "The best contender has the highest score on the test rows; of equals it is the simplest.",
     f"Label more first, if the last doubling of the labels gave a contender {100 * STEEP:.0f} points or more, and by the "
     "interval surely more than the best is ahead of it: as many again would bring it past the best of today.",
@@ -32,6 +34,9 @@ def decide(standings: Mapping[str, Standing], best: str, doublings: Mapping[str,
     are the best's score minus each other's, paired. The best was chosen on the same rows, so its lead is rather too large
     than too small, which speaks for the simpler ones.
     """
+    if n < FEWEST:
+        text = f"Too few test rows to tell: there are {n}, and advice takes at least {FEWEST}."
+        return Advice(kind="too few test rows to tell", choice=best, text=text)
     if steep := _steepest(standings, doublings):
         return _label_more(standings, best, steep, doublings[steep])
     simpler = [name for name in SIMPLEST_FIRST if name in standings and name != best]
@@ -71,7 +76,7 @@ def _label_more(standings: Mapping[str, Standing], best: str, steep: str, doubli
         f"the last doubling, from {doubling.rows[0]:,} to {doubling.rows[1]:,} rows, gave {steep} "
         f"{_points(doubling.gain)} (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
     )
-    ahead = f"more than {best} is ahead today ({_points(_gap(standings[steep]))})"
+    ahead = f"more than {best} is ahead today ({100 * _gap(standings[steep]):.1f} points)"
     ahead = "and it is the best already" if steep == best else ahead
     return Advice(kind="label more first", choice=steep, text=f"Label more first: {gain}, {ahead}.")
 
@@ -81,7 +86,7 @@ def _too_few(standings: Mapping[str, Standing], best: str, simpler: str, n: int)
     assert standing.behind  # it is not the best
     needed = f"; to tell such a gap takes about {standing.rows_needed:,}" if standing.rows_needed else ""
     text = (
-        f"Too few test rows to tell: on {n} rows {best} is {_points(standing.behind.difference)} ahead of {simpler} "
+        f"Too few test rows to tell: on {n} rows {best} is {_ahead(standing.behind)} ahead of {simpler} "
         f"(95 % interval {show_interval(standing.behind.interval, '+.1f')}){needed}."
     )
     return Advice(kind="too few test rows to tell", choice=best, text=text)
@@ -95,17 +100,19 @@ def _take(standings: Mapping[str, Standing], best: str, choice: str) -> Advice:
     elif behind.difference <= 0:
         reason = f"{right}, as much as {best}"
     else:
-        reason = (
-            f"{right}; {best} is {_points(behind.difference)} ahead (95 % interval {show_interval(behind.interval, '+.1f')})"
-        )
+        reason = f"{right}; {best} is {_ahead(behind)} ahead, 95 % interval {show_interval(behind.interval, '+.1f')}"
     if choice == QLORA:
         return Advice(kind="fine-tune", choice=choice, text=f"Fine-tune with QLoRA: {reason}.")
     if choice in (FROZEN, ENCODER):
         return Advice(kind="the encoder is enough", choice=choice, text=f"The encoder is enough: the {choice} has {reason}.")
     if choice == MAJORITY:
-        hint = "nothing here is clearly better than the most frequent answer, so look at the labels and at rare ones first"
+        hint = "nothing here is clearly better than the most frequent answer, so look at the answers of the rows first"
         return Advice(kind="do not fine-tune", choice=choice, text=f"Do not fine-tune: {hint} ({reason}).")
     return Advice(kind="do not fine-tune", choice=choice, text=f"Do not fine-tune: {choice} is enough ({reason}).")
+
+
+def _ahead(behind: Comparison) -> str:
+    return f"{100 * behind.difference:.1f} points"
 
 
 def _points(gap: float) -> str:

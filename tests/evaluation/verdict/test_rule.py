@@ -6,6 +6,7 @@ from ftkit.evaluation.verdict.rule import (
     BASE,
     ENCODER,
     FEW_SHOT,
+    FEWEST,
     FROZEN,
     MAJORITY,
     NEAREST,
@@ -57,7 +58,7 @@ def test_the_simplest_that_is_close_enough_is_taken_even_if_it_is_told_apart():
     lag = (0.02, 0.015, CLEAR)
     said = advice(majority=(0.8, 0.04, CLEAR), tfidf=lag, encoder=(0.01, 0.02, OPEN), qlora=None)
     assert (said.kind, said.choice) == ("do not fine-tune", TFIDF)
-    assert "88.0 %" in said.text and "QLoRA is +2.0 points ahead (95 % interval +0.5 to +3.5)" in said.text
+    assert "88.0 %" in said.text and "QLoRA is 2.0 points ahead, 95 % interval +0.5 to +3.5" in said.text
     said = advice(tfidf=(0.08, 0.04, CLEAR), frozen=(0.04, 0.03, CLEAR), encoder=lag, qlora=None)
     assert (said.kind, said.choice) == ("the encoder is enough", ENCODER)
     said = advice(tfidf=(0.08, 0.04, CLEAR), frozen=lag, qlora=None)
@@ -76,7 +77,7 @@ def test_the_simplest_that_is_close_enough_is_taken_even_if_it_is_told_apart():
 def test_without_a_training_that_helps_the_advice_is_not_to_fine_tune(gaps, choice):
     said = advice(**gaps)
     assert (said.kind, said.choice) == ("do not fine-tune", choice) and said.text.startswith("Do not fine-tune")
-    assert ("look at the labels" in said.text) == (choice == MAJORITY)
+    assert ("look at the answers" in said.text) == (choice == MAJORITY)
 
 
 def test_an_encoder_that_is_the_best_is_enough():
@@ -91,14 +92,21 @@ def test_a_gap_that_is_neither_told_apart_nor_surely_small_needs_more_test_rows(
     assert (
         "on 50 rows" in said.text
         and "about 1,234" in said.text
-        and f"{100 * gap[0]:+.1f} points ahead of TF-IDF" in said.text
+        and f"{100 * gap[0]:.1f} points ahead of TF-IDF" in said.text
     )
     near = advice(n=50, majority=(0.6, 0.1, CLEAR), tfidf=(gap[0], gap[1], CLEAR), qlora=None)
     assert near.kind == "fine-tune"
 
 
 def test_on_few_rows_even_the_majority_may_not_be_told_apart():
-    assert advice(n=8, majority=(0.25, 0.4, OPEN), tfidf=(0.1, 0.4, OPEN), qlora=None).kind == "too few test rows to tell"
+    assert advice(n=30, majority=(0.25, 0.4, OPEN), tfidf=(0.1, 0.4, OPEN), qlora=None).kind == "too few test rows to tell"
+
+
+def test_a_handful_of_test_rows_gives_no_advice_however_clear_it_looks():
+    clear = {"majority": (0.8, 0.04, CLEAR), "qlora": None}
+    said = advice(n=FEWEST - 1, **clear)
+    assert said.kind == "too few test rows to tell" and f"there are {FEWEST - 1}" in said.text and str(FEWEST) in RULE[0]
+    assert advice(n=FEWEST, **clear).kind == "fine-tune"
 
 
 def test_a_contender_that_is_surely_enough_wins_over_a_simpler_one_that_is_open():
@@ -111,7 +119,7 @@ def test_labels_come_first_where_twice_as_many_give_more_than_the_best_is_ahead(
     said = advice({TFIDF: (0.08, 0.03)}, **gaps)
     assert (said.kind, said.choice) == ("label more first", TFIDF)
     assert (
-        "from 500 to 1,000 rows, gave TF-IDF +8.0 points" in said.text and "QLoRA is ahead today (+4.0 points)" in said.text
+        "from 500 to 1,000 rows, gave TF-IDF +8.0 points" in said.text and "QLoRA is ahead today (4.0 points)" in said.text
     )
     assert advice({TFIDF: (0.08, 0.03), ENCODER: (0.07, 0.03)}, **gaps).choice == ENCODER  # comes furthest
     for too_little in ((STEEP - 0.01, 0.001), (0.08, 0.05)):  # a gain that is small, or not surely more than the gap
