@@ -215,7 +215,7 @@ def test_a_real_model_learns_the_same_with_looks_and_without(runs, monkeypatch):
     monkeypatch.setattr(looks, "LOSS_SHARE", 0.0)
     monkeypatch.setattr(looks, "WORTH_WATCHING", 200)
     plain = quietly(task, Choice(profile, "a test"), rows=few, fresh=True)
-    assert len(looked.glimpses()) == 6 and not plain.glimpses() and not plain.validation_curve()
+    assert len(looked.glimpses()) == 9 and not plain.glimpses() and not plain.validation_curve()
     assert same_weights(weights(plain), weights(looked))
     assert [entry.loss for entry in plain.log()] == [entry.loss for entry in looked.log()]
     (_, before), (_, after) = looked.validation_curve()[0], looked.validation_curve()[-1]
