@@ -88,9 +88,9 @@ def test_where_the_time_is_enough_nothing_of_the_training_changes(tiny_task, tin
 
 
 def test_too_little_time_makes_fewer_steps_with_a_schedule_of_their_own_and_keeps_to_it(tiny_task, tiny_choice, runs):
-    profile = tiny_choice.profile.with_changes(max_steps=6000, checkpoint_steps=30, batch_size=2)
+    profile = tiny_choice.profile.with_changes(max_steps=6000, checkpoint_steps=10, batch_size=2)
     lines = []
-    stopped = train(tiny_task, Choice(profile, "a test"), say=lines.append, stop_after=40, asked=Asked(minutes=0.05))
+    stopped = train(tiny_task, Choice(profile, "a test"), say=lines.append, stop_after=22, asked=Asked(minutes=0.1))
     budget = stopped.record.budget
     assert WARM < budget.steps < budget.whole == 6000 and budget.seconds_per_step > 0
     assert any(f"{budget.steps:,} steps are made" in line and "What that costs" in line for line in lines)
@@ -105,7 +105,7 @@ def test_too_little_time_makes_fewer_steps_with_a_schedule_of_their_own_and_keep
                 entry.step - 1, num_warmup_steps=warm, num_training_steps=budget.steps, num_cycles=0.5
             )
             assert entry.learning_rate == pytest.approx(rate, rel=1e-6)
-    assert run.log()[-1].learning_rate < 0.05 * profile.learning_rate
+    assert run.log()[-1].learning_rate < 0.25 * profile.learning_rate
     text = (run.folder / "model_card.md").read_text(encoding="utf-8")
     assert f"was enough for {budget.steps} of 6000 steps" in text
 
