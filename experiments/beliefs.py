@@ -8,12 +8,9 @@ validation split, never on the test split.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,9 +19,8 @@ import torch
 from benchmarks.measure import validation_loss
 from experiments import beliefs_report
 from experiments.beliefs_data import training_set
-from experiments.laboratory import BELIEFS_PLAN, Laboratory, Line, Trial, arguments, choose_groups, read_plan, to_do
+from experiments.laboratory import BELIEFS_PLAN, Laboratory, Line, Trial, command, to_do
 from experiments.recipe import fit, profile_of, run_baseline, scores_and_rows, subset
-from ftkit.common.errors import KitError
 from ftkit.common.machine import resolve_dtype
 from ftkit.course.beliefs import BeliefResults
 from ftkit.data.prompt import chat_prompt
@@ -179,27 +175,5 @@ def plan(lines: Sequence[Line], results: dict[str, Any], workers: int) -> str:
     return "\n".join(table)
 
 
-def main() -> None:
-    """See the module's docstring."""
-    parser = arguments(LABORATORY.module, __doc__)
-    parser.add_argument("--plan", action="store_true", help="only list the experiments, with their minutes")
-    options = parser.parse_args()
-    if options.one:
-        print("RESULT " + json.dumps(run(Trial(**json.loads(options.one)))), flush=True)
-        return
-    lines = read_plan(BELIEFS_PLAN, Trial)
-    wanted = choose_groups(lines, options.only)
-    if options.plan:
-        print(plan(wanted, LABORATORY.results(), options.workers))
-        return
-    if not options.report:
-        laboratory = replace(LABORATORY, head=head(lines))
-        laboratory.search(wanted, options.hours, options.workers, options.failed)
-    beliefs_report.write()
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KitError as error:
-        sys.exit(f"beliefs: {error}")
+    command(LABORATORY, BELIEFS_PLAN, run, beliefs_report.write, Trial, plan, head)

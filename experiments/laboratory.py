@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +192,50 @@ def arguments(module: str, about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, help="processes side by side, the cores shared out")
     parser.add_argument("--failed", action="store_true", help="run again what failed")
     parser.add_argument("--report", action="store_true", help="only write page and plots from the saved results")
+    parser.add_argument("--plan", action="store_true", help="only list the experiments")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser
+
+
+def command(
+    laboratory: Laboratory,
+    plan: Path,
+    run: Callable[[Any], dict[str, Any]],
+    write: Callable[[], Any],
+    kind: type[Experiment] = Experiment,
+    show: Callable[[Sequence[Line], dict[str, Any], int], str] | None = None,
+    head: Callable[[Sequence[Line]], dict[str, Any]] | None = None,
+) -> None:
+    """What `python -m experiments.NAME` does: `run` what has no result yet, then `write` page and plots.
+
+    `show` makes the text for `--plan` of the lines, the results and the number of workers; `head` what stands before the
+    results in their file. Ends with one line where something is wrong.
+    """
+    options = arguments(laboratory.module, (sys.modules["__main__"].__doc__ or "")).parse_args()
+    try:
+        if options.one:
+            print("RESULT " + json.dumps(run(kind(**json.loads(options.one)))), flush=True)
+            return
+        lines = read_plan(plan, kind)
+        wanted = choose_groups(lines, options.only)
+        if options.plan:
+            print((show or list_lines)(wanted, laboratory.results(), options.workers))
+            return
+        if not options.report:
+            laboratory = replace(laboratory, head=head(lines)) if head else laboratory
+            laboratory.search(wanted, options.hours, options.workers, options.failed, options.most)
+        write()
+    except KitError as error:
+        sys.exit(f"{laboratory.module}: {error}")
+
+
+def list_lines(lines: Sequence[Line], results: dict[str, Any], workers: int) -> str:
+    """The plan as a table: the lines by group, how many experiments each has, and how many of them have a result."""
+    table = [f"{'group':<14}{'line':<34}{'seeds':>6}{'done':>6}"]
+    for line in lines:
+        done = sum(e.key in results for e in line.experiments)
+        table.append(f"{line.group:<14}{line.name:<34}{len(line.experiments):>6}{done:>6}")
+    return "\n".join([*table, f"{len(to_do(lines, results))} experiments have no result yet."])
 
 
 def choose_groups(lines: Sequence[Line], only: Sequence[str]) -> list[Line]:

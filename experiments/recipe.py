@@ -1,13 +1,12 @@
 """The recipe, looked for: experiments out of `recipe.toml`, each trained on desk training rows and scored on validation.
 
 `python -m experiments.recipe` runs what has no result yet (resumable, a process an experiment), saves after each,
-and writes the page and the plots. `--only GROUP ...`, `--hours 1.5`, `--workers 2`, `--report`.
+and writes the page and the plots. `--only GROUP ...`, `--hours 1.5`, `--workers 2`, `--report`, `--plan`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +29,7 @@ from trl import SFTTrainer
 from benchmarks.measure import validation_loss
 from experiments import recipe_report
 from experiments.documents import RecipeResults
-from experiments.laboratory import RECIPE_PLAN, Experiment, Laboratory, arguments, choose_groups, read_plan
-from ftkit.common.errors import KitError
+from experiments.laboratory import RECIPE_PLAN, Experiment, Laboratory, command
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.profiles import Profile, read_profiles
 from ftkit.data.answer_form import ANSWER_FORMS, COMPACT, AnswerForm
@@ -359,20 +357,5 @@ def scores_and_rows(scores: dict[str, list[bool]]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """See the module's docstring."""
-    options = arguments(LABORATORY.module, __doc__).parse_args()
-    if options.one:
-        print("RESULT " + json.dumps(run(Experiment(**json.loads(options.one)))), flush=True)
-        return
-    if not options.report:
-        lines = choose_groups(read_plan(RECIPE_PLAN), options.only)
-        LABORATORY.search(lines, options.hours, options.workers, options.failed)
-    recipe_report.write()
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KitError as error:
-        sys.exit(f"recipe: {error}")
+    command(LABORATORY, RECIPE_PLAN, run, recipe_report.write)

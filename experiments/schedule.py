@@ -1,13 +1,11 @@
 """How epochs, rate and batch should follow the rows: experiments out of `schedule.toml`, on the desk and three more tasks.
 
 `python -m experiments.schedule` runs what has no result yet (resumable, a process an experiment), saves after each, and
-writes the page and the plot. `--only GROUP ...`, `--most 1`, `--hours 1.5`, `--workers 2`, `--report`.
+writes the page and the plot. `--only GROUP ...`, `--most 1`, `--hours 1.5`, `--workers 2`, `--report`, `--plan`.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,10 +19,9 @@ from transformers import TrainerCallback
 from benchmarks.measure import validation_loss
 from experiments import schedule_report
 from experiments.documents import ScheduleResults
-from experiments.laboratory import SCHEDULE_PLAN, Experiment, Laboratory, arguments, choose_groups, read_plan
+from experiments.laboratory import SCHEDULE_PLAN, Experiment, Laboratory, command
 from experiments.recipe import fit, profile_of, scores_and_rows, subset
 from experiments.schedule_tasks import Data, first_rows, load
-from ftkit.common.errors import KitError
 from ftkit.common.profiles import read_profiles
 from ftkit.data.prompt import completion_text, example_ids, training_example
 from ftkit.evaluation.answer import Answerer
@@ -132,20 +129,5 @@ def _scores(experiment: Experiment, data: Data, model: Any, splits: Sequence[str
     return scored
 
 
-def main() -> None:
-    """See the module's docstring."""
-    options = arguments(LABORATORY.module, __doc__).parse_args()
-    if options.one:
-        print("RESULT " + json.dumps(run(Experiment(**json.loads(options.one)))), flush=True)
-        return
-    if not options.report:
-        lines = choose_groups(read_plan(SCHEDULE_PLAN), options.only)
-        LABORATORY.search(lines, options.hours, options.workers, options.failed, options.most)
-    schedule_report.write()
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KitError as error:
-        sys.exit(f"schedule: {error}")
+    command(LABORATORY, SCHEDULE_PLAN, run, schedule_report.write)

@@ -1,5 +1,7 @@
 import collections
 import functools
+import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from experiments import recipe, schedule, schedule_report
 from experiments.documents import RecipeResults, ScheduleResult, ScheduleResults
-from experiments.laboratory import SCHEDULE_PLAN, Experiment, Laboratory, read_plan, to_do
+from experiments.laboratory import SCHEDULE_PLAN, Experiment, Laboratory, command, read_plan, to_do
 from experiments.schedule_tasks import LIBRARIES, first_rows, load
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json
@@ -147,6 +149,26 @@ def test_only_so_many_experiments_are_run_as_were_asked_for(tmp_path, monkeypatc
     )
     laboratory.search(LINES, 1, 1, most=2)
     assert [one.key for one in ran] == list(laboratory.results()) == [one.key for one in to_do(LINES, {})[:2]]
+
+
+def test_one_command_serves_every_set_of_experiments(tmp_path, monkeypatch, capsys):
+    laboratory, written = Laboratory("experiments.schedule", ScheduleResults, tmp_path), []
+    one = LINES[0].experiments[0]
+
+    def called(*words):
+        monkeypatch.setattr(sys, "argv", ["schedule", *words])
+        command(laboratory, SCHEDULE_PLAN, lambda e: {"key": e.key}, lambda: written.append(words))
+        return capsys.readouterr().out
+
+    assert called("--one", json.dumps(vars(one))) == f'RESULT {{"key": "{one.key}"}}\n' and not written
+    laboratory.save(one.key, made(one, "01").model_dump(mode="json"))
+    listed = called("--plan", "--only", LINES[0].group).splitlines()
+    assert listed[1].split()[0] == LINES[0].group and listed[1].endswith(f"{len(LINES[0].experiments)}     1")
+    assert listed[-1].endswith("experiments have no result yet.") and not written
+    called("--report")
+    assert written == [("--report",)]
+    with pytest.raises(SystemExit, match=r"experiments\.schedule: The plan has no group nothing; it has "):
+        called("--only", "nothing")
 
 
 @pytest.mark.skipif(not ScheduleResults.exists(FOLDER), reason="nothing has been run yet")
