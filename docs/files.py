@@ -10,7 +10,7 @@ from typing import Any
 
 from ftkit.common.files import write_text
 from ftkit.common.profiles import Profile
-from ftkit.runs.documents import DOCUMENTS, LogEntry, Part
+from ftkit.runs.documents import DOCUMENTS, LOG, REPLAY, LogEntry, Part, Talk
 
 PAGE = Path(__file__).with_name("files.md")
 HEAD = """# The files of a run
@@ -22,6 +22,7 @@ names and keys. `load` refuses a file of another version (`format`) with a sente
 |---|---|
 | `run.json` | what the run was made from, and what its training took; [below](#runjson) |
 | `log.jsonl` | the loss log, a line an entry; [below](#logjsonl) |
+| `replay.jsonl` | the rows of general talk that were mixed into the training, if there were any; [below](#replayjsonl) |
 | `adapter/` | `adapter_model.safetensors` and `adapter_config.json`, as peft writes them; where the kit changed the model's chat template, the tokenizer with the changed one too |
 | `model_card.md` | the model card, made from the records; written again whenever one of them changes |
 | `evaluation.json` | scores, intervals, comparisons; [below](#evaluationjson) |
@@ -113,9 +114,10 @@ def page() -> str:
     """The whole page."""
     sections, seen = [HEAD], set()
     titles = {document: f"`{document.FILE}`, version {document.version()}" for document in DOCUMENTS}
-    for document in (*DOCUMENTS, LogEntry):
-        name = titles.get(document, "`log.jsonl`")
-        anchor = getattr(document, "FILE", "log.jsonl")
+    lines = {LogEntry: LOG, Talk: REPLAY}  # files with a record a line
+    for document in (*DOCUMENTS, *lines):
+        anchor = lines.get(document) or document.FILE
+        name = titles.get(document, f"`{anchor}`")
         sections.append(f"## {anchor}\n\n{name}. {summary(document)}\n\n{table(document)}\n")
         for part in parts_of(document):
             if part in seen:

@@ -88,6 +88,7 @@ class Task:
     labels: tuple[str, ...] = ()
     fields: tuple[Field, ...] = field(default=())
     answer_form: AnswerForm = COMPACT  # by name in task.toml: see `ANSWER_FORMS`
+    replay: float | None = None  # rows of general talk in its trainings, as a share of its own; None: the profile decides
 
     @cached_property
     def schema(self) -> dict[str, Any]:

@@ -148,6 +148,7 @@ class TrainingRecord(Part):
 
     steps: Count
     examples: Count = Field(description="training rows")
+    replay: Count = Field(0, description="rows of general talk beside them, answered by the base")
     loss: float = Field(description="the last entry of the loss log")
     tokens: Count = Field(description="real tokens seen, padding not counted")
     seconds: Seconds
@@ -180,7 +181,7 @@ class RunRecord(Document):
     training: TrainingRecord | None = None
 
 
-LOG = "log.jsonl"
+LOG, REPLAY = "log.jsonl", "replay.jsonl"
 
 
 class LogEntry(Part):
@@ -191,6 +192,14 @@ class LogEntry(Part):
     learning_rate: float
     tokens: Count = Field(description="real tokens seen so far")
     seconds: Seconds = Field(description="since the training began, over all its parts")
+
+
+class Talk(Part):
+    """A line of `replay.jsonl`: a row of general talk that was mixed into the training."""
+
+    id: str
+    prompt: str
+    answer: str = Field(description="the base's own, before it was trained")
 
 
 class Mark(Document):
@@ -276,6 +285,7 @@ class Forgetting(Part):
     questions: Comparison
     by_kind: dict[str, KindOfQuestion] = Field(alias="by kind")
     perplexity: Comparison = Field(description="of plain English, lower is better; `n` counts pieces of text")
+    replay: Count | None = Field(None, description="rows of general talk in the training; null: not recorded")
 
 
 class Confusion(Part):

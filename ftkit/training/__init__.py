@@ -1,8 +1,8 @@
 """Stage 03, fine-tuning: a plan, a trainer with the loss on completions, and a run that can be stopped and taken up.
 
 Read `plan` (memory and time beforehand), `schedule` (epochs, batch, rate), `trainer` (rows, adapter, order), `loss`,
-`finetune` (the whole road), `progress`. Two can be left out at first: `proof` holds the loss against the model's own,
-`cpu_kernels` makes it fast on a CPU. Lesson 03 builds it.
+`finetune` (the whole road), `progress`. Three can be left out at first: `proof` holds the loss against the model's own,
+`cpu_kernels` makes it fast on a CPU, and `replay/` mixes in general talk, against forgetting. Lesson 03 builds it.
 """
 
 from ftkit.common.faces import face

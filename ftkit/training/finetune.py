@@ -18,7 +18,7 @@ from ftkit.common.files import writing
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
-from ftkit.common.profiles import Asked, Choice
+from ftkit.common.profiles import Asked, Choice, settle_replay
 from ftkit.data.task import Row, Task
 from ftkit.models.adapter import load_adapter
 from ftkit.models.chat_template import template_changes
@@ -30,6 +30,7 @@ from ftkit.runs.documents import Mark, TrainingRecord
 from ftkit.runs.run import Run, new_run, unfinished_run
 from ftkit.training.plan import Plan, describe_gap, plan_training
 from ftkit.training.progress import Progress
+from ftkit.training.replay.mix import count_in_words, keep_rows, mix_in
 from ftkit.training.schedule import follow_data
 from ftkit.training.trainer import CompletionTrainer, TrainingSet, cast_adapter, make_trainer, prepare
 
@@ -51,9 +52,10 @@ def train(
     `schedule.follow_data`), with the options in it; left out, the profile's are taken as they are.
     Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
     """
-    profile = choice.profile.with_changes(model=full_name(choice.profile.model))
+    profile = settle_replay(choice.profile, task.replay, asked.replay if asked else None)
+    profile = profile.with_changes(model=full_name(profile.model))
     choice = replace(choice, profile=profile)
-    data = prepare(task, profile, rows)
+    data = mix_in(prepare(task, profile, rows), say)
     if asked:
         schedule = follow_data(profile, data.dataset["length"], asked)
         profile = schedule.profile
@@ -93,10 +95,11 @@ def _nothing_left_behind(run: Run) -> Iterator[None]:
 
 
 def _train(run: Run, choice: Choice, data: TrainingSet, say: Callable[[str], None], stop_after: int | None) -> Run:
+    data = keep_rows(run, data)
     profile, dataset = choice.profile, data.dataset
     say(f"Profile {profile.name}: {choice.reason}.")
     together = f", {world_size()} processes together" if world_size() > 1 else ""
-    say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {data.task.name}{together}; run {run.name}")
+    say(f"Fine-tuning {profile.model} in 4-bit on {count_in_words(data)}{together}; run {run.name}")
     for change in template_changes(data.tokenizer):
         say(f"The model's chat template: {change}. The run and its exports keep it.")
     for remark in data.remarks:
@@ -139,7 +142,8 @@ def _describe_training(
     log = progress.run.log()
     return TrainingRecord(
         steps=trainer.state.global_step,
-        examples=len(data.dataset),
+        examples=len(data.dataset) - len(data.replay),
+        replay=len(data.replay),
         loss=log[-1].loss if log else loss,
         tokens=progress.tokens,
         seconds=round(progress.seconds, 1),
