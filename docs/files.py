@@ -10,7 +10,7 @@ from typing import Any
 
 from ftkit.common.files import write_text
 from ftkit.common.profiles import Profile
-from ftkit.runs.documents import DOCUMENTS, GLIMPSES, LOG, Glimpse, LogEntry, Part
+from ftkit.runs.documents import DOCUMENTS, GLIMPSES, LOG, REPLAY, Glimpse, LogEntry, Part, Talk
 
 PAGE = Path(__file__).with_name("files.md")
 HEAD = """# The files of a run
@@ -24,6 +24,7 @@ names and keys. `load` refuses a file of another version (`format`) with a sente
 | `log.jsonl` | the loss log, a line an entry; [below](#logjsonl) |
 | `glimpses.jsonl` | the same held-out messages answered while the model learned, a line a message and look; [below](#glimpsesjsonl) |
 | `live.json` | while a training runs: how it stands; [below](#livejson) |
+| `replay.jsonl` | the rows of general talk that were mixed into the training, if there were any; [below](#replayjsonl) |
 | `adapter/` | `adapter_model.safetensors` and `adapter_config.json`, as peft writes them; where the kit changed the model's chat template, the tokenizer with the changed one too |
 | `model_card.md` | the model card, made from the records; written again whenever one of them changes |
 | `evaluation.json` | scores, intervals, comparisons; [below](#evaluationjson) |
@@ -115,10 +116,10 @@ def page() -> str:
     """The whole page."""
     sections, seen = [HEAD], set()
     titles = {document: f"`{document.FILE}`, version {document.version()}" for document in DOCUMENTS}
-    lines = {LogEntry: LOG, Glimpse: GLIMPSES}
+    lines = {LogEntry: LOG, Glimpse: GLIMPSES, Talk: REPLAY}  # files with a record a line
     for document in (*DOCUMENTS, *lines):
-        name = titles.get(document, f"`{lines.get(document)}`")
-        anchor = getattr(document, "FILE", lines.get(document))
+        anchor = lines.get(document) or document.FILE
+        name = titles.get(document, f"`{anchor}`")
         sections.append(f"## {anchor}\n\n{name}. {summary(document)}\n\n{table(document)}\n")
         for part in parts_of(document):
             if part in seen:

@@ -69,3 +69,19 @@ class ScheduleResults(Document):
     CURE: ClassVar[str] = "Get it again, or run python -m experiments.schedule."
 
     results: dict[str, ScheduleResult] = Field(description="by key of the experiment")
+
+
+class ReplayResult(ExperimentResult):
+    """A training with a share of general talk, scored on the validation split and on the general questions."""
+
+    replay: Count | None = Field(None, description="rows of general talk that were mixed in")
+    train_rows: Count | None = Field(None, description="rows of the task")
+
+
+class ReplayResults(Document):
+    """The experiments on the share of general talk."""
+
+    FILE: ClassVar[str] = "replay.json"
+    CURE: ClassVar[str] = "Get it again, or run python -m experiments.replay."
+
+    results: dict[str, ReplayResult] = Field(description="by key of the experiment")

@@ -26,6 +26,7 @@ from ftkit.runs.documents import Document
 RECIPE_PLAN = Path(__file__).with_name("recipe.toml")
 SCHEDULE_PLAN = Path(__file__).with_name("schedule.toml")
 BELIEFS_PLAN = Path(__file__).with_name("beliefs.toml")
+REPLAY_PLAN = Path(__file__).with_name("replay.toml")
 
 
 @dataclass(frozen=True)

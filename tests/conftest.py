@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # processes that share the cores stop each other, unless told
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
@@ -170,6 +171,31 @@ def ending_model(tiny_model, tmp_path_factory):
         rows[model.config.pad_token_id] = rows[3:].mean(dim=0) + rows[3:].std() * torch.ones_like(rows[0])
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def talking_model(tiny_model, tmp_path_factory):
+    """The tiny model, but that it ends an answer where it would have written a token that it likes: most answers end."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    chats = [[{"role": "user", "content": row["message"]}] for row in load_task("desk").rows("train")[:32]]
+    tokenizer.padding_side = "left"
+    ids = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    written = model.generate(**ids, max_new_tokens=24, do_sample=False)[:, ids["input_ids"].shape[1] :].tolist()
+    first, later = {row[0] for row in written}, Counter(token for row in written for token in {*row[1:]})
+    liked = next(token for token, _ in later.most_common() if token not in first)
+    head = model.lm_head.weight.detach().clone()
+    head[model.config.eos_token_id] = 1.1 * head[liked]
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(head)
+    folder = tmp_path_factory.mktemp("talking-model")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

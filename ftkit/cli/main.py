@@ -24,7 +24,7 @@ from ftkit.common.console import Progress, say_next
 from ftkit.common.errors import KitError
 from ftkit.common.files import growing, json_lines, read_text
 from ftkit.common.paths import load_app
-from ftkit.common.profiles import Asked
+from ftkit.common.profiles import MOST_REPLAY, Asked
 
 if TYPE_CHECKING:
     from ftkit.deployment.beside import Beside
@@ -52,6 +52,14 @@ BatchOption = Annotated[
 ]
 MinutesOption = Annotated[
     float | None, typer.Option(min=0.1, help="the time allowed on this machine; what it is enough for is said early on")
+]
+ReplayOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=MOST_REPLAY,
+        help="rows of general talk mixed in, answered by the base, as a share of the task's; against forgetting",
+    ),
 ]
 RunArgument = Annotated[str | None, typer.Argument(help="a run's folder or name; left out, the newest finished one")]
 
@@ -113,6 +121,7 @@ def train(
     keep_best: Annotated[
         bool, typer.Option("--keep-best", help="keep the adapter with the lowest validation loss, not the last")
     ] = False,
+    replay: ReplayOption = None,
 ) -> None:
     """Fine-tune a model on a task. A training that was stopped is taken up where it was.
 
@@ -120,7 +129,7 @@ def train(
     asked for; what was chosen is said, and why.
     """
     changes = {key: value for key, value in (("model", model), ("max_length", length)) if value}
-    run = _train(task, profile, changes, fresh, Asked(epochs, steps, batch, rate, minutes, keep_best))
+    run = _train(task, profile, changes, fresh, Asked(epochs, steps, batch, rate, minutes, keep_best, replay))
     if run.task.kind == "chat":
         say_next("ftkit", "evaluate", run.name)
     else:
@@ -157,22 +166,29 @@ def plan(
     ] = None,
     epochs: EpochsOption = None,
     minutes: MinutesOption = None,
+    replay: ReplayOption = None,
 ) -> None:
     """Predict memory and time of a training by full fine-tuning, LoRA and QLoRA; no weights are loaded."""
     from rich.console import Console
 
-    from ftkit.common.profiles import choose_profile
+    from ftkit.common.profiles import choose_profile, settle_replay
     from ftkit.data.task import load_task
     from ftkit.training.budget import forecast
     from ftkit.training.plan import example_lengths, measure_matrix_rate, tabulate_plan
+    from ftkit.training.replay.mix import planned_lengths
     from ftkit.training.schedule import follow_data
 
-    if length and (epochs or minutes):
-        raise KitError("--epochs and --minutes need the number of a task's rows: leave out --length.")
+    if length and (epochs or minutes or replay):
+        raise KitError("--epochs, --minutes and --replay need the number of a task's rows: leave out --length.")
     chosen = choose_profile(profile)
     wanted = chosen.profile.with_changes(**({"model": model} if model else {}))
     print(f"Profile {wanted.name}: {chosen.reason}.")
-    lengths, source = ([length], f"examples of {length} tokens") if length else example_lengths(load_task(task), wanted)
+    if length:
+        lengths, source = [length], f"examples of {length} tokens"
+    else:
+        loaded = load_task(task)
+        wanted = settle_replay(wanted, loaded.replay, replay)
+        lengths, source = planned_lengths(wanted, *example_lengths(loaded, wanted))
     settled = wanted.with_changes(**({"batch_size": batch} if batch else {}))
     if not length:
         schedule = follow_data(wanted, lengths, Asked(epochs=epochs, batch=batch, minutes=minutes))
@@ -274,7 +290,7 @@ def general(
         if limit:
             raise KitError("--limit goes with --lm-eval.")
         check = elsewhere.general_check(_answerer(opened), Progress(verb="done", say=_say_aside))
-        print("\n".join(elsewhere.describe_check(check)))
+        print("\n".join([*elsewhere.describe_check(check), opened.describe_replay()]))
         return
     elsewhere.need_lm_eval()
     scores = elsewhere.lm_eval(_answerer(opened), [name.strip() for name in lm_eval.split(",")], limit)

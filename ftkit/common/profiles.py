@@ -16,6 +16,7 @@ PROFILES_FILE = Path(__file__).with_name("profiles.toml")
 # Batches are padded to a multiple of so many tokens: blocks of fewer sizes fit into each other's place in memory, and a
 # GPU's matrix units like multiples of eight.
 PAD_TO = 8
+MOST_REPLAY = 0.5  # rows of general talk, as a share of the task's: with more the task would be the lesser part
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Profile:
     """Everything about a run that depends on the machine: base model, dtype, batch, length, LoRA, steps.
 
     Lengths are in tokens, `warmup` is a share of the steps, `max_steps` -1 means that `epochs` decides. `demo_test_rows` is
-    how many test messages `make demo` measures before it serves (-1: all).
+    how many test messages `make demo` measures before it serves (-1: all). `replay` is how many rows of general talk are
+    mixed into the training, as a share of its rows.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Profile:
     generation_batch: int
     max_new_tokens: int
     demo_test_rows: int = -1
+    replay: float = 0.0
 
     @property
     def examples_per_step(self) -> int:
@@ -74,6 +77,7 @@ class Asked:
     rate: float | None = None
     minutes: float | None = None
     keep_best: bool = False
+    replay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,17 @@ class Choice:
 
     profile: Profile
     reason: str
+
+
+def settle_replay(profile: Profile, by_task: float | None, asked: float | None = None) -> Profile:
+    """The profile with the share of general talk that a training gets: as asked for, else the task's, else its own.
+
+    Raises `KitError` for a share outside of 0 to `MOST_REPLAY`.
+    """
+    share = next(each for each in (asked, by_task, profile.replay) if each is not None)
+    if not 0 <= share <= MOST_REPLAY:
+        raise KitError(f"replay is {share:g}: it is a share of the training rows, from 0 to {MOST_REPLAY:g}.")
+    return profile.with_changes(replay=float(share))
 
 
 def read_profiles(path: Path = PROFILES_FILE) -> dict[str, Profile]:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_text
 from ftkit.common.paths import folder_name_problem
+from ftkit.common.profiles import MOST_REPLAY
 from ftkit.data.answer_form import ANSWER_FORMS
 from ftkit.data.task import FIELD_TYPES, KINDS, Entry, Field, Task
 
@@ -22,6 +23,7 @@ READER = TypeAdapter(Task)
 WANTED = {
     "string_type": "text in quotes",
     "int_type": "a whole number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list in [ ]",
     "dataclass_type": "a table, begun by [[fields]]",
@@ -100,8 +102,7 @@ def _contradictions(task: Task, to_clean: bool) -> Iterator[str]:
         yield f"max_message_characters is {task.max_message_characters}, and should be 1 or more"
     if not (task.message and task.target) or task.message == task.target:
         yield f"message {task.message!r} and target {task.target!r} should be two different fields of a row"
-    if task.max_turns < 2:
-        yield f"max_turns is {task.max_turns}, and should be 2 or more: a question and its answer"
+    yield from _faults_of_numbers(task)
     if task.kind != "chat" and task.too_long != "refuse":
         yield f'too_long "{task.too_long}" is for conversations, and this task is of kind {task.kind}'
     if task.kind == "json" and not task.fields:
@@ -114,6 +115,13 @@ def _contradictions(task: Task, to_clean: bool) -> Iterator[str]:
         yield f"[[fields]] holds the name {twice[0]!r} twice"
     for number, f in enumerate(task.fields, 1):
         yield from (f"[[fields]] {number}, {f.name!r}: {fault}" for fault in _faults_of_field(f, to_clean))
+
+
+def _faults_of_numbers(task: Task) -> Iterator[str]:
+    if task.max_turns < 2:
+        yield f"max_turns is {task.max_turns}, and should be 2 or more: a question and its answer"
+    if task.replay is not None and not 0 <= task.replay <= MOST_REPLAY:
+        yield f"replay is {task.replay:g}, and should be a share of the training rows, from 0 to {MOST_REPLAY:g}"
 
 
 def _faults_of_field(f: Field, to_clean: bool) -> Iterator[str]:

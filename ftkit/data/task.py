@@ -106,6 +106,7 @@ class Task:
     kept: dict[str, tuple[Entry, ...]] = field(default_factory=dict, hash=False)  # see `ftkit.data.kept`
     kept_in_message: dict[str, tuple[Entry, ...]] = field(default_factory=dict, hash=False)
     answer_form: AnswerForm = COMPACT  # by name in task.toml: see `ANSWER_FORMS`
+    replay: float | None = None  # rows of general talk in its trainings, as a share of its own; None: the profile decides
 
     def rows(self, split: str) -> list[Row]:
         """All rows of a split, each checked. Raises `KitError` naming file, line, field and reason of the bad ones."""

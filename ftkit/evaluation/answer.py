@@ -33,7 +33,7 @@ from ftkit.evaluation.stream import (
 )
 from ftkit.models.adapter import load_adapter
 from ftkit.models.chat_template import end_tokens
-from ftkit.models.families import arguments, keeps_rows_apart
+from ftkit.models.families import arguments, keeps_rows_apart, spare_the_head
 from ftkit.models.four_bit import dequantize
 from ftkit.models.load import load_model, load_tokenizer
 from ftkit.runs import guards
@@ -69,9 +69,8 @@ class Answerer:
 
     def __post_init__(self) -> None:
         self.ends = end_tokens(self.model, self.tokenizer)
-        head = self.model.get_output_embeddings()
-        head.register_forward_pre_hook(_make_contiguous)
-        head.register_forward_pre_hook(threads.look)  # before each token: does the machine still have cores for all threads?
+        spare_the_head(self.model)
+        self.model.get_output_embeddings().register_forward_pre_hook(threads.look)  # before each token: are all cores free?
 
     @classmethod
     def of_run(cls, run: Run, worker: ThreadPoolExecutor | None = None) -> Answerer:
@@ -342,15 +341,6 @@ def _repeat_cache(cache: Cache, rows: int) -> Cache:
 def _check_side(which: str) -> None:
     if which not in _ADAPTER:
         raise KitError(f"{which!r} is not a model of a run: it is {BASE!r} or {TUNED!r}.")
-
-
-def _make_contiguous(head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Lay the last positions [batch, 1, hidden] out in one block before the head multiplies them.
-
-    They come as a slice of all positions, and `linear` copies the head's weights once for each row of such a slice: 3.6 GB
-    for 64 rows of a model of 135 million weights.
-    """
-    return tuple(tensor.contiguous() for tensor in inputs)
 
 
 def load_tuned(run: Run, adapter: Path | None = None, base: str | None = None) -> Loaded:

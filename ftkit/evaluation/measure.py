@@ -222,6 +222,7 @@ def _forgetting(run: Run, answerer: Answerer, say: Say) -> Forgetting:
             for kind in dict.fromkeys(kinds)
         },
         perplexity=compare_scores(statistics[0], statistics[1], len(check.tokens)),
+        replay=run.training.replay,
     )
 
 

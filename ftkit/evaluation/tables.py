@@ -76,13 +76,20 @@ def _describe_constrained(result: Evaluation) -> list[str]:
 def _describe_forgetting(result: Evaluation) -> list[str]:
     if result.general is None:
         return []
-    change = result.general.perplexity
+    change, mixed_in = result.general.perplexity, _mixed_in(result.general.replay)
     low, high = change.interval or (change.difference, change.difference)  # it is of hundreds of pieces of text
     return [
-        f"General questions: {describe_comparison(result.general.questions, (BASE, TUNED))}",
+        f"General questions{mixed_in}: {describe_comparison(result.general.questions, (BASE, TUNED))}",
         f"Perplexity of plain English: {change.first:.1f} before, {change.second:.1f} after "
         f"(difference {change.difference:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}; lower is better).",
     ]
+
+
+def _mixed_in(rows: int | None) -> str:
+    """What the training did against forgetting."""
+    if rows is None:
+        return ""
+    return f", after a training with {rows:,} rows of general talk" if rows else ", after a training without general talk"
 
 
 def _points(compared: Comparison, digits: int) -> str:

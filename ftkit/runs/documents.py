@@ -165,6 +165,7 @@ class TrainingRecord(Part):
 
     steps: Count
     examples: Count = Field(description="training rows")
+    replay: Count = Field(0, description="rows of general talk beside them, answered by the base")
     loss: float = Field(description="the last entry of the loss log")
     tokens: Count = Field(description="real tokens seen, padding not counted")
     seconds: Seconds
@@ -204,7 +205,7 @@ class RunRecord(Document):
     training: TrainingRecord | None = None
 
 
-LOG = "log.jsonl"
+LOG, REPLAY = "log.jsonl", "replay.jsonl"
 
 
 class LogEntry(Part):
@@ -231,6 +232,14 @@ class Glimpse(Part):
     message: str
     target: str = Field(description="as the model should write it")
     answer: str = Field(description="as it wrote it; … at the end: cut off here")
+
+
+class Talk(Part):
+    """A line of `replay.jsonl`: a row of general talk that was mixed into the training."""
+
+    id: str
+    prompt: str
+    answer: str = Field(description="the base's own, before it was trained")
 
 
 class Mark(Document):
@@ -336,6 +345,7 @@ class Forgetting(Part):
     questions: Comparison
     by_kind: dict[str, KindOfQuestion] = Field(alias="by kind")
     perplexity: Comparison = Field(description="of plain English, lower is better; `n` counts pieces of text")
+    replay: Count | None = Field(None, description="rows of general talk in the training; null: not recorded")
 
 
 class Confusion(Part):

@@ -17,7 +17,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import digest, new_folder, read_text
 from ftkit.common.machine import describe_machine, versions
 from ftkit.common.paths import expanded, folder_name_problem, kit_root, runs_dir
-from ftkit.common.profiles import Profile
+from ftkit.common.profiles import Profile, settle_replay
 from ftkit.data.task import Task, load_task
 from ftkit.models.find import find_model
 from ftkit.runs.documents import (
@@ -108,6 +108,14 @@ class Run:
     def is_evaluated(self) -> bool:
         """Whether it has been evaluated."""
         return Evaluation.exists(self.folder)
+
+    def describe_replay(self) -> str:
+        """Which share of general talk the run's training had, in a sentence."""
+        training = self.training
+        if not training.replay:
+            return "Its training had no general talk: ftkit train --replay 0.1 mixes some in, against forgetting."
+        beside = f"{training.replay:,} rows of general talk beside {training.examples:,} of the task"
+        return f"Its training had {beside} (replay {self.profile.replay:g})."
 
     def update(self, **parts: Any) -> None:
         """Set parts of `run.json`, the file replaced as a whole."""
@@ -275,7 +283,7 @@ def open_run(name: str | Path | None = None, unfinished: bool = False) -> Run:
 
 def finished_run(task: Task, profile: Profile) -> Run | None:
     """The newest finished run with the same data and profile (model, recipe and seed); None if there is none."""
-    return next((run for run in _runs_of(task, profile) if run.finished), None)
+    return next((run for run in _runs_of(task, settle_replay(profile, task.replay)) if run.finished), None)
 
 
 def unfinished_run(task: Task, profile: Profile) -> Run | None:

@@ -2,8 +2,8 @@
 
 Read `plan` (memory and time beforehand), `schedule` (epochs, batch, rate), `trainer` (rows, adapter, order), `loss`,
 `finetune` (the whole road), `progress`, `budget` (the time allowed), `looks` (the loss and the answers on held-out rows).
-Three can be left out at first: `proof` holds the loss against the model's own, `cpu_kernels` makes it fast on a CPU,
-`give_way` lets it wait for the demo's visitors. Lesson 03 builds it.
+Four can be left out at first: `proof` holds the loss against the model's own, `cpu_kernels` makes it fast on a CPU,
+`give_way` lets it wait for the demo's visitors, `replay/` mixes in general talk, against forgetting. Lesson 03 builds it.
 """
 
 from ftkit.common.faces import face

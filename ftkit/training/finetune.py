@@ -18,7 +18,7 @@ from ftkit.common.files import writing
 from ftkit.common.machine import resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.processes import agree, collect, is_first, is_sharded, part, world_size
-from ftkit.common.profiles import Asked, Choice
+from ftkit.common.profiles import Asked, Choice, settle_replay
 from ftkit.common.threads import describe_threads, following_load
 from ftkit.data.prompt import chat_prompt, prompt_ids
 from ftkit.data.task import Row, Task
@@ -35,6 +35,7 @@ from ftkit.training.give_way import GiveWay
 from ftkit.training.looks import Looks
 from ftkit.training.plan import plan_training
 from ftkit.training.progress import Progress
+from ftkit.training.replay.mix import count_in_words, keep_rows, mix_in
 from ftkit.training.schedule import follow_data
 from ftkit.training.trainer import CompletionTrainer, TrainingSet, cast_adapter, make_trainer, prepare
 
@@ -56,9 +57,10 @@ def train(
     `schedule.follow_data`) and sets the time allowed (`budget`); left out, the profile's are taken as they are.
     Raises `KitError` for bad rows, rows longer than the profile's `max_length`, or an adapter that fails its check.
     """
-    profile = choice.profile.with_changes(model=full_name(choice.profile.model))
+    profile = settle_replay(choice.profile, task.replay, asked.replay if asked else None)
+    profile = profile.with_changes(model=full_name(profile.model))
     choice = replace(choice, profile=profile)
-    data = prepare(task, profile, rows)
+    data = mix_in(prepare(task, profile, rows), say)
     if asked:
         schedule = follow_data(profile, data.dataset["length"], asked)
         profile = schedule.profile
@@ -98,10 +100,11 @@ def _nothing_left_behind(run: Run) -> Iterator[None]:
 
 
 def _train(run: Run, choice: Choice, data: TrainingSet, say: Say, stop_after: int | None, asked: Asked) -> Run:
+    data = keep_rows(run, data)
     profile, dataset = choice.profile, data.dataset
     say(f"Profile {profile.name}: {choice.reason}.")
     together = f", {world_size()} processes together" if world_size() > 1 else ""
-    say(f"Fine-tuning {profile.model} in 4-bit on {len(dataset)} examples of {data.task.name}{together}; run {run.name}")
+    say(f"Fine-tuning {profile.model} in 4-bit on {count_in_words(data)}{together}; run {run.name}")
     for change in template_changes(data.tokenizer):
         say(f"The model's chat template: {change}. The run and its exports keep it.")
     for remark in data.remarks:

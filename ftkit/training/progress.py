@@ -137,7 +137,8 @@ class Progress(TrainerCallback):
         log, planned = self.run.log(), round(self.plan.peak_mb)
         return TrainingRecord(
             steps=trainer.state.global_step,
-            examples=len(self.data.dataset),
+            examples=len(self.data.dataset) - len(self.data.replay),
+            replay=len(self.data.replay),
             loss=log[-1].loss if log else loss,
             tokens=self.tokens,
             seconds=round(self.seconds, 1),

@@ -27,6 +27,7 @@ from ftkit.data.task import Row, Task
 from ftkit.models.chat_template import answer_end
 from ftkit.models.families import context_length, remarks, unfit_layers
 from ftkit.models.load import load_config, load_model, load_tokenizer
+from ftkit.runs.documents import Talk
 from ftkit.training import cpu_kernels as kernels
 from ftkit.training.loss import completion_loss, whole_loss
 from ftkit.training.proof import Proof, settle_loss, without_adapter
@@ -68,6 +69,7 @@ class TrainingSet:
     longest_completion: int
     held_out: Sequence[Row]
     remarks: Sequence[str] = ()  # what was done to rows on their way into the examples, for the log
+    replay: Sequence[Talk] = ()  # rows of general talk among the examples (see `replay.mix`)
 
 
 def prepare(task: Task, profile: Profile, rows: Mapping[str, Sequence[Row]] | None = None) -> TrainingSet:

@@ -8,6 +8,7 @@ import yaml
 
 from ftkit.common.paths import kit_root
 from ftkit.common.processes import agree, collect, is_first, world_size
+from ftkit.runs.documents import REPLAY
 from ftkit.runs.run import Run
 
 SCRIPT = """
@@ -31,6 +32,7 @@ profile = read_profiles()["ci"].with_changes(
     batch_size=batch,
     gradient_accumulation=1,
     dtype="float32",
+    replay=0.34,
 )
 run = train(task, Choice(profile, "a test"), fresh=True, asked=Asked(minutes=30.0, keep_best=True))
 if is_first():
@@ -41,9 +43,9 @@ print(f"WORLD {world_size()}\\n", end="", flush=True)
 
 @pytest.fixture
 def eight_rows(broken_task):
-    """A task of eight training rows: a step of eight sees all of them, in whatever order."""
+    """A task of six training rows, two of general talk beside them: a step of eight sees all of them, in whatever order."""
     path = broken_task / "train.jsonl"
-    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:8]), encoding="utf-8")
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:6]), encoding="utf-8")
     return broken_task
 
 
@@ -53,6 +55,7 @@ def trained(task, model, tmp_path, processes, batch):
     together = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29611"]
     command = [sys.executable, *(together if processes > 1 else []), str(script), str(task), str(model), str(batch)]
     environment = {**os.environ, "FTKIT_RUNS": str(tmp_path / f"runs-{processes}"), "OMP_NUM_THREADS": "1"}
+    environment["FTKIT_CACHE"] = str(tmp_path / f"cache-{processes}")
     environment["PYTHONPATH"] = str(kit_root())
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -61,9 +64,12 @@ def trained(task, model, tmp_path, processes, batch):
     return Run(Path(next(line[4:] for line in done.stdout.splitlines() if line.startswith("RUN "))))
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(eight_rows, tiny_model, tmp_path):
-    two = trained(eight_rows, tiny_model, tmp_path, 2, 4)
-    one = trained(eight_rows, tiny_model, tmp_path, 1, 8)
+def test_two_processes_train_as_one_with_twice_the_batch(eight_rows, talking_model, tmp_path):
+    two = trained(eight_rows, talking_model, tmp_path, 2, 4)
+    one = trained(eight_rows, talking_model, tmp_path, 1, 8)
+    for run in (two, one):  # the first process lets the base answer, the other gets its rows
+        assert (run.training.examples, run.training.replay) == (6, 2)
+    assert (two.folder / REPLAY).read_bytes() == (one.folder / REPLAY).read_bytes()
     assert two.training.processes == 2 and one.training.processes == 1
     assert len(list(two.folder.parent.iterdir())) == 1  # one run folder, not one for each process
     losses = [[entry.loss for entry in run.log()] for run in (two, one)]
