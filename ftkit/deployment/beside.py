@@ -213,5 +213,7 @@ class Beside:
             return ""
         if not entries:
             return ""
-        of, left = (f" of {live.steps}", f", {clock(live.seconds_left)} left") if live else ("", "")
-        return f"step {entries[-1].step}{of}, loss {entries[-1].loss:.3f}" + ("" if self._closed else left)
+        of = f" of {live.steps}" if live else ""
+        goes_on = live and live.seconds_left is not None and not self._closed
+        left = f", {clock(live.seconds_left or 0)} left" if live and goes_on else ""
+        return f"step {entries[-1].step}{of}, loss {entries[-1].loss:.3f}{left}"

@@ -197,32 +197,14 @@ GLIMPSES = "glimpses.jsonl"
 
 
 class Glimpse(Part):
-    """A line of `glimpses.jsonl`: how the model answered a held-out message at a checkpoint; step 0 is the base."""
+    """A line of `glimpses.jsonl`: what the model answered to a held-out message while it learned."""
 
-    step: Count
+    step: Count = Field(description="0: the base, before the first step")
     seconds: Seconds = Field(description="since the training began, over all its parts")
-    row: str = Field(description="id of the validation row")
+    row: str = Field(description="the id of the validation row; empty where rows have none")
     message: str
-    target: str = Field(description="the right answer, as text")
-    answer: str = Field(description="as the model wrote it")
-
-
-class Live(Document):
-    """How a training stands now; removed when it is finished."""
-
-    FILE: ClassVar[str] = "live.json"
-    CURE: ClassVar[str] = "It is written again by the next training."
-
-    phase: Literal["training", "evaluating", "finished"]
-    step: Count
-    steps: Count
-    loss: float
-    validation_loss: float | None = None
-    tokens_per_second: Annotated[float, Field(ge=0)]
-    seconds_left: Seconds
-    memory_mb: Megabytes = Field(description="held now, in MB (10^6 bytes)")
-    planned_mb: Megabytes = Field(description="planned at most, in MB (10^6 bytes)")
-    threads: Count | None = None
+    target: str = Field(description="as the model should write it")
+    answer: str = Field(description="as it wrote it; … at the end: cut off here")
 
 
 class Mark(Document):
@@ -232,6 +214,24 @@ class Mark(Document):
 
     seconds: Seconds
     tokens: Count
+
+
+class Live(Document):
+    """How a training stands, written again with every line of the loss log, and removed when the run is finished."""
+
+    FILE: ClassVar[str] = "live.json"
+    CURE: ClassVar[str] = "Delete it; a training writes it again."
+
+    phase: Literal["training", "evaluating", "finished"]
+    step: Count
+    steps: Count = Field(description="that will be made, as far as known")
+    loss: float | None = Field(None, description="null: before the first line of the log")
+    validation_loss: float | None = Field(None, description="the last that was measured")
+    tokens_per_second: Annotated[float, Field(ge=0)] | None = None
+    seconds_left: Seconds | None = None
+    memory_mb: Megabytes = Field(description="the most so far, in MB (10^6 bytes)")
+    planned_mb: Megabytes = Field(description="the most as planned, in MB (10^6 bytes)")
+    threads: Count | None = Field(None, description="that compute on a CPU; null on a GPU")
 
 
 # --- evaluation.json ---
@@ -604,5 +604,5 @@ class Verdict(MeasuredDocument):
 
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    *(RunRecord, Live, Evaluation, General, Fidelity, ExportRecord, Mark, Contender, Verdict),
+    *(RunRecord, Evaluation, General, Fidelity, ExportRecord, Mark, Live, Contender, Verdict),
 )
