@@ -369,7 +369,9 @@ def _read_messages(path: Path, run: Run) -> tuple[list[dict], str]:
 @app.command()
 def demo(
     run: RunArgument = None,
-    prepare: Annotated[bool, typer.Option("--prepare", help="train and evaluate first if there is no finished run")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="where there is no finished run, train and evaluate one beside the page")
+    ] = False,
     fresh: FreshOption = False,
     share: Annotated[bool, typer.Option("--share", help="also make a public link (needs a network)")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="the port to serve on, or the next free one")] = 7860,

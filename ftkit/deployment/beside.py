@@ -214,5 +214,6 @@ class Beside:
         if not entries:
             return ""
         of = f" of {live.steps}" if live else ""
-        left = f", {clock(live.seconds_left)} left" if live and live.seconds_left is not None else ""
-        return f"step {entries[-1].step}{of}, loss {entries[-1].loss:.3f}" + ("" if self._closed else left)
+        goes_on = live and live.seconds_left is not None and not self._closed
+        left = f", {clock(live.seconds_left or 0)} left" if live and goes_on else ""
+        return f"step {entries[-1].step}{of}, loss {entries[-1].loss:.3f}{left}"

@@ -141,11 +141,13 @@ def _figures(standing: Standing) -> list[tuple[str, str, str]]:
     checked = [entry.validation_loss for entry in entries if entry.validation_loss is not None]
     if checked:
         figures.append(("Validation loss", f"{checked[-1]:.3f}", "on messages not trained on"))
-    rate = (live.tokens_per_second if live else None) or (last.tokens / last.seconds if last.seconds else 0)
+    rate = (live and live.tokens_per_second) or (last.tokens / last.seconds if last.seconds else 0)
     figures.append(("Speed", f"{rate:,.0f}", "tokens a second"))
-    ahead = live.seconds_left if live else None
-    left = ("Time", clock(last.seconds), "at work so far") if ahead is None else ("Time left", clock(ahead), "")
-    figures.append(("Time", clock(last.seconds), "") if standing.phase in ("done", "measuring") else left)
+    if live and live.seconds_left is not None:
+        figures.append(("Time left", clock(live.seconds_left), ""))
+    else:
+        ended = standing.phase in ("done", "measuring")
+        figures.append(("Time", clock(last.seconds), "" if ended else "at work so far"))
     training = standing.run.record.training if standing.run and not live else None
     if live:
         figures.append(("Memory", f"{live.memory_mb / 1000:.1f} GB", f"at most {live.planned_mb / 1000:.1f} GB planned"))

@@ -61,6 +61,8 @@ def test_with_live_figures_it_says_how_long_and_how_much(run):
     assert announce(now) == "Your model is learning: 25 per cent done."
     write_lines(run.folder / LOG, [*lines, {"step": 30, **LINE}])
     assert announce(standing(run)) == announce(now) and standing(run).version != now.version
+    Live(**NOW | {"tokens_per_second": None, "seconds_left": None, "loss": None}).save(run.folder)  # as at its beginning
+    assert "at work so far" in render_standing(standing(run))
     Live(**{**NOW, "phase": "evaluating"}).save(run.folder)
     assert "looking at its answers" in describe_phase(standing(run))
 

@@ -6,6 +6,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
+from ftkit.evaluation.answer import Answerer
 from ftkit.runs.documents import Mark
 from ftkit.runs.run import all_runs
 from ftkit.training import give_way
@@ -98,3 +99,16 @@ def test_without_its_page_a_training_saves_a_checkpoint_and_goes_on_from_there(
     ours, theirs = (load_file(one.adapter / "adapter_model.safetensors") for one in (run, tiny_run))
     for name, weight in theirs.items():
         assert ours[name].float().sub(weight.float()).abs().max() < 1e-3, name
+
+
+def test_an_evaluation_waits_within_an_answer_and_ends_with_the_page(courtesy, tiny_run, tmp_path):
+    answerer = give_way.give_way_at_each_pass(Answerer.of_run(tiny_run))
+    page = answering(tmp_path, 1)
+    began, worked = time.monotonic(), working_seconds()
+    assert answerer.answer(["a table for two"])
+    assert time.monotonic() - began > 0.7 and time.monotonic() - began - (working_seconds() - worked) > 0.7
+    page.join()
+    courtesy.gone.set()
+    with pytest.raises(KeyboardInterrupt):
+        answerer.answer(["a table for two"])
+    answerer.worker.shutdown()
