@@ -157,7 +157,10 @@ class TrainingRecord(Part):
     trainable_parameters: Count = 0
     dtype: str = Field(description="bfloat16, float16 or float32: what products were computed in")
     longest_completion: Count = Field(0, description="tokens of the longest training answer, with its end")
-    threads: list[Count] = Field([], description="the numbers of threads in the loss log, where a CPU computed")
+    threads: list[Count] = Field(
+        [],
+        description="in the loss log, where a CPU computed; they change nothing in bfloat16, last digits in float32",
+    )
 
 
 class RunRecord(Document):
