@@ -26,13 +26,17 @@ from ftkit.common.threads import Threads, shared
 STATES = [(busy, follows) for busy in (0, 1, 2) for follows in (True, False)]
 SECONDS = {"training": 12.0, "stream": 8.0}  # of a state; it ends with the step, or the answer, that is under way then
 COMES_AND_GOES = [0, 1, 0, 2, 0]  # busy programs, one state after the other
+BUSY = """import os
+parent = os.getppid()
+while os.getppid() == parent:  # it ends by itself where the benchmark was killed
+    for _ in range(10**6): pass"""
 PATIENCE = 12.0  # seconds of each state while the load comes and goes
 
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
     """So many processes that take a core each, until the block ends."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
     try:
         yield
     finally:

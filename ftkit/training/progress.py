@@ -114,7 +114,7 @@ class Progress(TrainerCallback):
                 seconds_left=round(left) if rate else None,
                 memory_mb=round(peak_memory_mb()),
                 planned_mb=round(self.plan.peak_mb),
-                threads=None if torch.cuda.is_available() else torch.get_num_threads(),
+                threads=None if torch.cuda.is_available() else shared().now,
             ).save(self.run.folder)
         return rate, left
 

@@ -56,7 +56,7 @@ def test_the_import_takes_under_a_third_of_a_second():
 def test_the_doctor_has_a_line_a_thing():
     done = ftkit("doctor")
     lines = [line for line in done.stdout.splitlines() if line.startswith(("[ok] ", "[fix]"))]
-    things = ["Python", "torch", "device", "bitsandbytes", "model", "disk", "port", "versions"]
+    things = ["Python", "torch", "device", "threads", "bitsandbytes", "model", "disk", "port", "versions"]
     assert [line[5:].split()[0] for line in lines] == things
     assert (done.returncode == 0) == all(line.startswith("[ok]") for line in lines)
 
