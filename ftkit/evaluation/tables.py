@@ -79,7 +79,7 @@ def _describe_forgetting(result: Evaluation) -> list[str]:
     change, mixed_in = result.general.perplexity, _mixed_in(result.general.replay)
     low, high = change.interval or (change.difference, change.difference)  # it is of hundreds of pieces of text
     return [
-        f"General questions{mixed_in}: {describe_comparison(result.general.questions, (BASE, TUNED))}",
+        f"General questions: {describe_comparison(result.general.questions, (BASE, TUNED))}{mixed_in}",
         f"Perplexity of plain English: {change.first:.1f} before, {change.second:.1f} after "
         f"(difference {change.difference:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}; lower is better).",
     ]
@@ -89,7 +89,7 @@ def _mixed_in(rows: int | None) -> str:
     """What the training did against forgetting."""
     if rows is None:
         return ""
-    return f", after a training with {rows:,} rows of general talk" if rows else ", after a training without general talk"
+    return f" The training had {rows:,} rows of general talk." if rows else " The training had no general talk (--replay)."
 
 
 def _points(compared: Comparison, digits: int) -> str:

@@ -151,7 +151,10 @@ def test_the_evaluation_is_told_in_a_table_in_words_on_the_card_and_on_a_page(ev
     assert "n = 12" in text and "few-shot" in text and "intent macro-F1" in text
     said = describe_evaluation(result)
     assert any(line.startswith("Against few-shot, exact match: ") for line in said)
-    assert any(line.startswith("General questions: ") for line in said)
+    (asked,) = (line for line in said if line.startswith("General questions: "))
+    assert asked.endswith(" The training had no general talk (--replay).")
+    with_talk = result.model_copy(update={"general": result.general.model_copy(update={"replay": 1234})})
+    assert any(line.endswith(" The training had 1,234 rows of general talk.") for line in describe_evaluation(with_talk))
     held, base = (result.models[name].scores["intent"].value for name in ("base, constrained", "base"))
     assert any(f"points in intent, {100 * (held - base):+.1f} are format alone" in line for line in said)
     card = (run.folder / "model_card.md").read_text(encoding="utf-8")
