@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from ftkit.models.chat_template import end_tokens
 from ftkit.runs.documents import GLIMPSES, Glimpse, LooksPlan
 from ftkit.runs.run import SPARE
 from ftkit.training.budget import Pace
+from ftkit.training.give_way import COURTESY, working_seconds
 from ftkit.training.loss import completion_loss, whole_loss
 from ftkit.training.progress import Progress
 from ftkit.training.proof import without_adapter
@@ -141,10 +141,10 @@ class Looks(TrainerCallback):
                 self.say(f"The looks take longer than {LOSS_SHARE:.0%} of the time: the next one is at the end.")
             self.too_slow = True
             return None
-        began = time.monotonic()
+        began = working_seconds()
         with self._looking():
             loss = self.validation_loss(self.plan.rows)
-        progress.validation_seconds += time.monotonic() - began
+        progress.validation_seconds += working_seconds() - began
         return loss
 
     def validation_loss(self, rows: int) -> float:
@@ -155,6 +155,7 @@ class Looks(TrainerCallback):
         items = sum(sum(example["completion_mask"]) for example in examples)
         total = 0.0
         for at in range(0, len(examples), TOGETHER):
+            COURTESY.wait()  # a visitor's message goes first
             batch = trainer.data_collator([_labelled(example) for example in examples[at : at + TOGETHER]])
             inputs = {key: value.to(trainer.model.device) for key, value in batch.items()}
             total += float(loss(without_adapter(trainer.model), inputs, items))
@@ -162,11 +163,11 @@ class Looks(TrainerCallback):
 
     def _answer(self, step: int) -> None:
         """Let the model answer the messages as it is now, and keep the answers."""
-        began = time.monotonic()
+        began = working_seconds()
         shown, task = [row for row, _ in self.rows[:MESSAGES]], self.progress.data.task
         with self._looking():
             answers = self.answers([task.asked(row) for row in shown])
-        self.progress.glimpse_seconds += time.monotonic() - began
+        self.progress.glimpse_seconds += working_seconds() - began
         with (self.run.folder / GLIMPSES).open("a", encoding="utf-8") as file:
             for row, answer in zip(shown, answers, strict=True):
                 glimpse = Glimpse(
@@ -182,6 +183,7 @@ class Looks(TrainerCallback):
     def answers(self, messages: Sequence[Any]) -> list[str]:
         """What the model answers, each token the likeliest, by the prompt of the training; it is in evaluation mode."""
         model, data = self.trainer.model, self.progress.data
+        COURTESY.wait()
         ends = end_tokens(model, data.tokenizer)
         prompts = [prompt_ids(data.tokenizer, chat_prompt(data.task, message)) for message in messages]
         inputs = data.tokenizer.pad({"input_ids": prompts}, padding=True, padding_side="left", return_tensors="pt")
