@@ -76,7 +76,10 @@ def _attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, 
         plain and not settings.get("dropout") and settings.get("is_causal", getattr(module, "is_causal", True)) is not False
     )
     plain = plain and key.shape == value.shape and key.shape[2:] == query.shape[2:]
-    if not (plain and 1 < length <= LONGEST and query.dtype in DTYPES and query.device.type == "cpu"):
+    alike = query.dtype == key.dtype == value.dtype and query.dtype in DTYPES
+    if query.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):  # 16 bits were asked for: sdpa computes in them
+        alike = False
+    if not (plain and alike and 1 < length <= LONGEST and query.device.type == "cpu"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     scaling = settings.get("scaling") or query.shape[-1] ** -0.5
     with torch.autocast("cpu", enabled=False):

@@ -288,7 +288,7 @@ def test_a_report_is_shown_in_a_frame_that_runs_nothing(opened, ticket_run):
         page.get_by_role("tab", name="Evaluation").click()
         frame = page.frame_locator("iframe.report")
         assert frame.locator("h1").inner_text() == f"Evaluation: {attack}"
-        assert frame.locator("section figure svg").count() == 4
+        assert frame.locator("section figure svg").count() == 5  # of the evaluation, and the loss of the training
         assert page.title() != "taken" and page.locator("iframe.report").get_attribute("sandbox") == ""
     finally:
         path.unlink()
