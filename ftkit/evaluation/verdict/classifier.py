@@ -28,6 +28,7 @@ from ftkit.data.values import labels_of
 from ftkit.evaluation.baselines import Baseline, closed_answers
 from ftkit.models.encoder import BATCH, Encoder
 from ftkit.models.four_bit import weight_bytes
+from ftkit.training.cpu_kernels import FollowLoad
 
 # Few rows need many passes, or a learning curve would show too little training as too few labels.
 LEARNING_RATE, BATCH_SIZE, PASSES, LEAST_STEPS = 1e-4, 16, 5, 200
@@ -150,6 +151,7 @@ def fine_tune(encoder: Encoder, texts: Sequence[str], labels: Mapping[str, Seque
             compute_loss_func=loss,
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(FollowLoad())
         trainer.train()
     model.eval()
     return classifier
