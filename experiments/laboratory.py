@@ -239,6 +239,12 @@ def list_lines(lines: Sequence[Line], results: dict[str, Any], workers: int) -> 
     return "\n".join([*table, f"{len(to_do(lines, results))} experiments have no result yet."])
 
 
+def read_taught(path: Path) -> tuple[dict[str, Any], str]:
+    """(a plan's groups as its file has them, what the search taught): what a report's page begins with."""
+    plan = tomllib.loads(path.read_text(encoding="utf-8"))
+    return plan, plan.pop("taught", {"said": ""})["said"].strip()
+
+
 def choose_groups(lines: Sequence[Line], only: Sequence[str]) -> list[Line]:
     """The lines of the groups that were named. Raises `KitError` for a group that the plan does not have."""
     groups = list(dict.fromkeys(line.group for line in lines))

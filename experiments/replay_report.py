@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from benchmarks.report import markdown_table
 from experiments.documents import ReplayResult, ReplayResults
-from experiments.laboratory import REPLAY_PLAN, Line, read_plan
+from experiments.laboratory import REPLAY_PLAN, Line, read_plan, read_taught
 from experiments.recipe_report import fields_right, mean_percent, results_of, with_interval
 from ftkit.common.console import clock
 from ftkit.common.files import write_text
@@ -87,8 +86,7 @@ def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     if not ReplayResults.exists(folder):
         return
     results = ReplayResults.load(folder).results
-    plan = tomllib.loads(REPLAY_PLAN.read_text(encoding="utf-8"))
-    taught = plan.pop("taught", {"said": ""})["said"].strip()
+    plan, taught = read_taught(REPLAY_PLAN)
     lines = read_plan(REPLAY_PLAN)
     dates = sorted({result.date for result in results.values()})
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from benchmarks.report import markdown_table
 from experiments.documents import RecipeResults, ScheduleResult, ScheduleResults
-from experiments.laboratory import RECIPE_PLAN, SCHEDULE_PLAN, Line, read_plan
+from experiments.laboratory import RECIPE_PLAN, SCHEDULE_PLAN, Line, read_plan, read_taught
 from experiments.recipe_report import FIELDS, mean_percent, results_of, with_interval
 from ftkit.common.console import clock
 from ftkit.common.files import replacing
@@ -167,8 +166,7 @@ def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     if not ScheduleResults.exists(folder):
         return
     results = ScheduleResults.load(folder).results
-    plan = tomllib.loads(SCHEDULE_PLAN.read_text(encoding="utf-8"))
-    taught = plan.pop("taught", {"said": ""})["said"].strip()
+    plan, taught = read_taught(SCHEDULE_PLAN)
     lines = read_plan(SCHEDULE_PLAN)
     groups = {name: [line for line in lines if line.group == name] for name in plan}
     for name, about in plan.items():
