@@ -271,6 +271,7 @@ def test_a_form_of_conversation_or_instruction_is_recognized(row, message, targe
         ("<|prompter|>{q}<|endoftext|><|assistant|>{a}<|endoftext|>", "<|assistant|>"),
         ("Human: {q}\n\nAssistant: {a}", "Assistant:"),
         ("Q: {q}\nA: {a}", "A:"),
+        ("Question: {q}\nAnswer: {a}", "Answer:"),
     ],
 )  # fmt: skip
 def test_chats_in_one_text_are_read_by_the_marks_of_many_templates(tmp_path, text, mark):

@@ -59,6 +59,7 @@ MARKS = {  # how tools write a whole chat into one text: what finds its turns, b
     "### Human:": _headed("Human|Assistant|System"),
     "### Instruction:": _headed("Instruction|Input|Response"),
     "Assistant:": _begun("System|Human|User|Assistant"),
+    "Answer:": _begun("Question|Answer"),
     "A:": _begun("Q|A"),
     "[INST]": re.compile(r"()\[INST\]\s*(.*?)\s*\[/INST\]\s*(.*?)\s*(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL),
 }
@@ -341,7 +342,7 @@ def _read_marked(row: Row, *, column: str, pattern: re.Pattern[str]) -> Chat:
         elif role == "input" and chat.turns:
             chat.turns[-1] = ("user", f"{chat.turns[-1][1]}\n\n{text}" if text else chat.turns[-1][1])
         else:
-            chat.turns.append(("assistant" if role in ("assistant", "response", "model", "a") else "user", text))
+            chat.turns.append(("assistant" if role in ("assistant", "response", "model", "answer", "a") else "user", text))
     return chat
 
 
