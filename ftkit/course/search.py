@@ -20,6 +20,7 @@ from ftkit.runs.documents import Document, Seconds, Share
 
 SHORT = {"batch_size": 2, "gradient_accumulation": 1, "max_steps": 400}  # most trials: half a pass over the rows
 WHOLE_LENGTH = SHORT | {"max_steps": 1460}  # two passes, as long as the kit's own training
+CHANGED = {*SHORT, "learning_rate", "warmup", "rank", "alpha", "dropout"}  # settings of the profile that the search changes
 ROWS = (50, 150, 450, 1400)  # of the learning curves
 METHODS = {"qlora": "QLoRA", "lora": "LoRA, no 4-bit", "full": "all weights"}
 ORDERS = {"rows of like length one after the other": "", "rows in random order": "shuffled"}
@@ -74,6 +75,7 @@ def find(
     for result in results():
         tried, settings = result.experiment, result.experiment["profile"]
         plain = not tried["lora"] and not tried["sft"] and not set(tried["task"]) - {"system_prompt", "form"}
+        plain = plain and not set(settings) - CHANGED and not settings["dropout"]
         same = (tried["method"], tried["special"], tried["rows"], tried["task"].get("form")) == (method, special, rows, form)
         short_prompt = tried["task"].get("system_prompt") == "Write the desk ticket."
         if plain and same and short_prompt and profile.items() <= settings.items():

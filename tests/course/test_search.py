@@ -22,7 +22,7 @@ def saved(tmp_path, monkeypatch):
 
 
 def trial(seed=17, method="qlora", rows=None, right="1100", **more):
-    profile = {"rank": 16, "alpha": 64, "learning_rate": 1e-3, **search.WHOLE_LENGTH}
+    profile = {"rank": 16, "alpha": 64, "learning_rate": 1e-3, "dropout": 0.0, **search.WHOLE_LENGTH}
     tried = {"method": method, "seed": seed, "rows": rows, "profile": profile, "lora": {}, "sft": {}, "special": ""}
     tried["task"] = {"system_prompt": "Write the desk ticket."}
     scores = {"rows": {"intent": right, "day": "1111", search.WHOLE: right}}
