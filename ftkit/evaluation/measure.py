@@ -14,7 +14,7 @@ from ftkit.data.task import Row
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.baselines import CHOSEN_ON, Baseline, choose_shots, frozen_encoder, majority, shots, tfidf
 from ftkit.evaluation.conversations.measure import compare_chat_runs, evaluate_conversations
-from ftkit.evaluation.decoding.checked import checked_texts, deciding, describe_checked, look_again, need_rules
+from ftkit.evaluation.decoding.checked import answer_checked, deciding, describe_checked, look, need_rules
 from ftkit.evaluation.decoding.constrained import ROOM, SchemaProcessor
 from ftkit.evaluation.errors import calibration, confusions, slices, worst
 from ftkit.evaluation.forgetting import general_check, questions_digest
@@ -155,9 +155,11 @@ class Measured:
 
     def checked(self) -> None:
         """Tuned, asked again by beam search where its answer lost something of the message; says how often."""
-        name, settings = f"{TUNED}, checked", self._settings(TUNED, self.answerer.prompt("", TUNED)) | deciding(self.task)
-        answers = self._predict(name, settings, self.messages, partial(checked_texts, self.answerer))
-        counted = describe_checked(look_again(self.task, self.messages, self.texts[TUNED], answers.texts))
+        name, task, answerer, asked = f"{TUNED}, checked", self.task, self.answerer, self.messages
+        settings = self._settings(TUNED, answerer.prompt("", TUNED)) | deciding(task)
+        answers = self._predict(name, settings, asked, lambda some: [a.text for a in answer_checked(answerer, some)])
+        again = [look(task, *pair).faults > 0 for pair in zip(asked, self.texts[TUNED], strict=True)]
+        counted = describe_checked([look(task, *of) for of in zip(asked, answers.texts, again, strict=True)])
         self.say(f"  {name}: {counted}")
         self._add(name, f"tuned, asked again where a rule finds something lost: {counted}", answers)
 

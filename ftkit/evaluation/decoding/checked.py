@@ -18,7 +18,7 @@ from ftkit.data.prompt import parse_answer, prompt_ids
 from ftkit.data.task import Task
 from ftkit.evaluation.answer import TUNED, Answerer
 
-CANDIDATES = 8  # other answers that are looked at: see the table in data/kitchen/DATASHEET.md
+CANDIDATES = 8  # other answers that are looked at; measured in data/kitchen/DATASHEET.md
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class Checked:
     text: str
     again: bool
     checks: tuple[Check, ...]
-
-    @classmethod
-    def of(cls, task: Task, message: str, text: str, again: bool = False) -> Checked:
-        """Look at one answer to a message."""
-        return cls(text, again, tuple(check_answer(task, parse_answer(task, text), None, message)))
 
     @property
     def faults(self) -> int:
@@ -49,6 +44,11 @@ class Checked:
         return "; ".join([check.in_words() for check in self.checks] + ["asked for again"] * self.again)
 
 
+def look(task: Task, message: str, text: str, again: bool = False) -> Checked:
+    """What the task's rules say of one answer to a message."""
+    return Checked(text, again, tuple(check_answer(task, parse_answer(task, text), None, message)))
+
+
 def answer_checked(
     answerer: Answerer,
     messages: Sequence[str],
@@ -61,10 +61,9 @@ def answer_checked(
     Where none of the candidates keeps everything, the one with the fewest faults is taken, of equals the likelier; the
     first answer comes before all. Raises `KitError` for a task without rules for messages.
     """
-    task = answerer.task
-    need_rules(task)
-    pairs = zip(messages, answerer.answer(messages, which, progress), strict=True)
-    answers = [Checked.of(task, message, text) for message, text in pairs]
+    need_rules(task := answerer.task)
+    first = answerer.answer(messages, which, progress)
+    answers = [look(task, *pair) for pair in zip(messages, first, strict=True)]
     again = [i for i, answer in enumerate(answers) if answer.faults]
     at_once = max(1, answerer.batch_size // candidates)
     for start in range(0, len(again), at_once):
@@ -72,27 +71,15 @@ def answer_checked(
         prompts = [prompt_ids(answerer.tokenizer, answerer.prompt(messages[i], which)) for i in places]
         texts = answerer.worker.submit(answerer._generate, prompts, which, candidates=candidates).result()
         for place, i in enumerate(places):
-            own = [answers[i].text, *texts[place * candidates : (place + 1) * candidates]]
-            answers[i] = min((Checked.of(task, messages[i], text, again=True) for text in own), key=lambda a: a.faults)
+            own = [first[i], *texts[place * candidates : (place + 1) * candidates]]
+            answers[i] = min((look(task, messages[i], text, True) for text in own), key=lambda answer: answer.faults)
     return answers
 
 
 def need_rules(task: Task) -> None:
     """Raises `KitError` if a task has no rules by which an answer can be checked against its message."""
     if not task.kept_in_message:
-        where = task.folder / "task.toml"
-        raise KitError(f"{where} has no [kept_in_message], the rules by which --checked looks at answers.")
-
-
-def checked_texts(answerer: Answerer, messages: Sequence[str]) -> list[str]:
-    """The texts alone, for an evaluation."""
-    return [answer.text for answer in answer_checked(answerer, messages)]
-
-
-def look_again(task: Task, messages: Sequence[str], first: Sequence[str], texts: Sequence[str]) -> list[Checked]:
-    """Checked answers made of texts that were kept: of the plain answers, and of those that were asked for again."""
-    again = [Checked.of(task, message, text).faults > 0 for message, text in zip(messages, first, strict=True)]
-    return [Checked.of(task, *row) for row in zip(messages, texts, again, strict=True)]
+        raise KitError(f"{task.folder / 'task.toml'} has no [kept_in_message], the rules that --checked goes by.")
 
 
 def deciding(task: Task, candidates: int = CANDIDATES) -> dict[str, Any]:

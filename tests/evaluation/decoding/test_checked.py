@@ -14,7 +14,7 @@ from ftkit.common.errors import KitError
 from ftkit.data.kept import things_in
 from ftkit.data.prompt import prompt_ids
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
-from ftkit.evaluation.decoding.checked import Checked, answer_checked, describe_checked
+from ftkit.evaluation.decoding.checked import answer_checked, describe_checked, look
 from ftkit.evaluation.measure import evaluate
 from ftkit.runs.run import Run
 
@@ -118,7 +118,7 @@ def test_what_the_rule_cannot_judge_is_neither_asked_for_again_nor_called_kept(t
     (answer,) = answer_checked(texts, MESSAGES[:1], candidates=N)
     assert (answer.again, answer.lost, answer.in_words()) == (False, [], "things: cannot be checked here")
     assert describe_checked([answer]).endswith("; 1 cannot be judged in everything")
-    assert Checked.of(texts.task, "hello", "saffron").in_words() == "things: “saffron” not wanted"
+    assert look(texts.task, "hello", "saffron").in_words() == "things: “saffron” not wanted"
 
 
 @pytest.fixture(scope="module")
