@@ -1,4 +1,5 @@
-"""The definition of the recipe's results file. That of the beliefs' stands in `ftkit.course.beliefs`: labs read it."""
+"""The definitions of the results files of recipe, schedule and verdicts. That of the beliefs' stands in
+`ftkit.course.beliefs`: labs read it."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from ftkit.course.beliefs import ExperimentResult, Scores
-from ftkit.runs.documents import Count, Document, Part, Seconds, Share
+from ftkit.runs.documents import Count, Document, Part, Seconds, Share, Verdict
 
 
 class SplitScores(Scores):
@@ -85,3 +86,12 @@ class ReplayResults(Document):
     CURE: ClassVar[str] = "Get it again, or run python -m experiments.replay."
 
     results: dict[str, ReplayResult] = Field(description="by key of the experiment")
+
+
+class VerdictResults(Document):
+    """What `ftkit verdict` said of several tasks."""
+
+    FILE: ClassVar[str] = "verdicts.json"
+    CURE: ClassVar[str] = "Get it again, or run python -m experiments.verdicts."
+
+    verdicts: list[Verdict]
