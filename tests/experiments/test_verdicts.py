@@ -26,7 +26,10 @@ def test_a_task_is_made_once_and_judged_by_the_kits_commands_and_what_is_finishe
         verdicts.main(["--run", str(tmp_path / "all"), "--tasks", "dates"])
     assert calls == ["task", "verdict", "verdict"]
     (kept,) = VerdictResults.load(tmp_path).verdicts
-    assert (kept.task, kept.kind, kept.train_rows + kept.of) == ("dates", "text", 800)
+    assert (kept.task, kept.kind) == (
+        "dates",
+        "text",
+    ) and 790 <= kept.train_rows + kept.of <= 810  # of 1,000; like rows together
     assert "## dates" in (tmp_path / "page.md").read_text(encoding="utf-8")
 
 
