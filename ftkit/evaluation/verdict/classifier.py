@@ -33,7 +33,7 @@ from ftkit.training.cpu_kernels import FollowLoad
 
 # Few rows need many passes, or a learning curve would show too little training as too few labels.
 LEARNING_RATE, BATCH_SIZE, PASSES, LEAST_STEPS = 1e-4, 16, 5, 100
-WARM, TIMED = 2, 8  # steps: the first are slower and left out; so many are timed
+WARM, TIMED = 5, 20  # steps: the first are slower and left out; so many are timed
 
 
 def steps_of(rows: int) -> int:

@@ -127,7 +127,7 @@ def test_without_a_run_one_is_trained_and_without_the_encoder_a_line_says_how_to
 
 
 def test_the_time_announced_follows_the_encoders_first_steps(tiny_task, tiny_encoder, monkeypatch):
-    """Ten steps are timed; then what a contender without measured steps takes is corrected by the same share."""
+    """The encoder's steps are timed; then what a contender without measured steps takes is corrected by the same share."""
     now, lines = [100.0], []
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     job = Job(
@@ -148,7 +148,7 @@ def test_the_time_announced_follows_the_encoders_first_steps(tiny_task, tiny_enc
 
 def test_the_encoder_tells_what_a_step_takes_and_leaves_its_table_of_tokens(tiny_encoder, monkeypatch):
     use_quick_encoder(monkeypatch, tiny_encoder)
-    monkeypatch.setattr("ftkit.evaluation.verdict.classifier.LEAST_STEPS", 12)
+    monkeypatch.setattr("ftkit.evaluation.verdict.classifier.LEAST_STEPS", 25)
     before, told = Encoder.load(tiny_encoder), []
     texts = ["table for two", "where is my order"] * 10
     model = fine_tune(before, texts, {"intent": ["book", "ask"] * 10}, 0, told.append)
@@ -219,7 +219,7 @@ def test_the_verdict_is_told_in_tables_and_on_a_page_that_loads_nothing(judged):
     *_, result, path, _ = judged
     shown = io.StringIO()
     for table in verdict_tables(result):
-        Console(file=shown, width=120).print(table)
+        Console(file=shown, width=80).print(table)
     text = shown.getvalue()
     assert text.count("fine-tuned encoder") == 2 and "n = 12" in text and "the best" in text and "48 training rows" in text
     page = path.read_text(encoding="utf-8")
