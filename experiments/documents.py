@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ftkit.course.beliefs import ExperimentResult
 from ftkit.course.search import CutScores, RecipeResult, RecipeResults, SplitScores
-from ftkit.runs.documents import Count, Document, Part, Seconds
+from ftkit.runs.documents import Count, Document, Part, Seconds, Verdict
 
 __all__ = ["CutScores", "RecipeResult", "RecipeResults", "SplitScores"]  # defined where lessons read them
 
@@ -62,3 +62,12 @@ class ReplayResults(Document):
     CURE: ClassVar[str] = "Get it again, or run python -m experiments.replay."
 
     results: dict[str, ReplayResult] = Field(description="by key of the experiment")
+
+
+class VerdictResults(Document):
+    """What `ftkit verdict` said of several tasks."""
+
+    FILE: ClassVar[str] = "verdicts.json"
+    CURE: ClassVar[str] = "Get it again, or run python -m experiments.verdicts."
+
+    verdicts: list[Verdict]
