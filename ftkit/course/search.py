@@ -18,8 +18,12 @@ from ftkit.course.beliefs import FOLDER, NO_FIELDS, WHOLE, ExperimentResult, Sco
 from ftkit.evaluation.intervals import Interval, seeds_interval
 from ftkit.runs.documents import Document, Seconds, Share
 
-SHORT = {"batch_size": 2, "gradient_accumulation": 1, "max_steps": 400}  # most trials: half a pass over the rows
-WHOLE_LENGTH = SHORT | {"max_steps": 1460}  # two passes, as long as the kit's own training
+SHORT: dict[str, Any] = {
+    "batch_size": 2,
+    "gradient_accumulation": 1,
+    "max_steps": 400,
+}  # most trials: half a pass over the rows
+WHOLE_LENGTH: dict[str, Any] = SHORT | {"max_steps": 1460}  # two passes, as long as the kit's own training
 CHANGED = {*SHORT, "learning_rate", "warmup", "rank", "alpha", "dropout"}  # settings of the profile that the search changes
 ROWS = (50, 150, 450, 1400)  # of the learning curves
 METHODS = {"qlora": "QLoRA", "lora": "LoRA, no 4-bit", "full": "all weights"}
@@ -93,13 +97,13 @@ def right(result: Scores, metric: str = "fields") -> np.ndarray:
 
 def share(result: RecipeResult, metric: str = "fields") -> tuple[float, float, float]:
     """(score, low, high) of one training on the validation split; the interval is the messages' luck alone."""
-    value, (low, high) = seeds_interval([right(result, metric)])
+    value, (low, high) = seeds_interval(np.stack([right(result, metric)]))
     return value, low, high
 
 
 def settings_tried() -> dict[str, dict[str, tuple[float, float, float]]]:
     """What lesson 03 draws: {what was changed: {its value: (share of right fields, low, high)}}."""
-    wide = {"rank": 64, "alpha": 64}
+    wide: dict[str, Any] = {"rank": 64, "alpha": 64}
     a_step = [(r, r.experiment["profile"]) for r in find(**wide, learning_rate=2e-3)]
     examples = [(s["batch_size"] * s["gradient_accumulation"], s["max_steps"], r) for r, s in a_step]
     changed = {
@@ -140,7 +144,7 @@ def against_qlora(method: str = "full", metric: str = WHOLE) -> dict[str, tuple[
         rate = 2e-4 if method == "full" else 1e-3
         theirs = {r.seed: r.test for r in find(method, other, learning_rate=rate, **WHOLE_LENGTH) if r.test}
         if common := sorted(set(ours) & set(theirs)):
-            gaps[order] = seeds_interval([right(ours[s], metric) - right(theirs[s], metric) for s in common])
+            gaps[order] = seeds_interval(np.stack([right(ours[s], metric) - right(theirs[s], metric) for s in common]))
     return gaps
 
 
@@ -148,7 +152,7 @@ def seeds_alone() -> dict[str, dict[int, RecipeResult]]:
     """Trainings of the whole recipe that differ by nothing but the seed: {setting in words: {seed: result}}."""
     tried = {}
     for order, special in ORDERS.items():
-        qlora = {"special": special, "rank": 16, "alpha": 64, "learning_rate": 1e-3}
+        qlora: dict[str, Any] = {"special": special, "rank": 16, "alpha": 64, "learning_rate": 1e-3}
         tried[f"QLoRA, {order}"] = find(**qlora, **WHOLE_LENGTH)
         tried[f"QLoRA, {order}, spaces in the JSON"] = find(form="spaced", **qlora, **WHOLE_LENGTH)
         tried[f"all weights, {order}"] = find("full", f"{IN_FULL} {special}".strip(), learning_rate=2e-4, **WHOLE_LENGTH)
@@ -164,5 +168,5 @@ def learning_curve(method: str, metric: str) -> list[tuple[int, float, Interval]
     for rows in ROWS:
         tables = [right(result, metric) for result in find(method, special, rows)]
         if tables:
-            points.append((rows, *seeds_interval(tables)))
+            points.append((rows, *seeds_interval(np.stack(tables))))
     return points
