@@ -172,6 +172,13 @@ def processors(rounds: int, steps: int = 24) -> dict[str, Any]:
     return {"steps": steps, "ways": results}
 
 
+def step(rounds: int, steps: int = 24, profiled: int = 12) -> dict[str, Any]:
+    """Where the time of a training step goes, with the recipe's batches of 2 and with batches of 8."""
+    settings = {"steps": steps, "sample": steps, "where": profiled, "roofline": False}
+    batches = ({}, as_plain())
+    return {"runs": [run("kit_training", seed=seed, **settings, **own) for seed in range(rounds) for own in batches]}
+
+
 PARTS = {
     "training": training,
     "levers": levers,
@@ -179,6 +186,7 @@ PARTS = {
     "stream": stream,
     "growth": growth,
     "processors": processors,
+    "step": step,
 }
 APART = "interference"  # in a file of its own
 

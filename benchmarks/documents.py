@@ -60,6 +60,8 @@ class Training(Part):
     matrix_gflops: float | None = Field(None, description="rate of bf16 matrix products in the same minute, in GFLOP/s")
     losses: list[LossAt] = Field([])
     validation_loss: float | None = Field(None, description="the last of `losses`")
+    where: dict[str, Share] = Field({}, description="shares of a profiled step's time by kind of work")
+    profiled_seconds: Seconds | None = Field(None, description="of a step while it is profiled")
     planned_memory_mb: Megabytes | None = None
     kit: OfTheKit | None = None
 
@@ -160,6 +162,12 @@ class Processors(Section):
     ways: dict[str, list[Training]]
 
 
+class Step(Section):
+    """Where the time of a training step goes: a few steps of the recipe under torch's profiler."""
+
+    runs: list[Training]
+
+
 class CpuResults(Document):
     """What `make bench` measured: a part each, with its machine."""
 
@@ -172,6 +180,7 @@ class CpuResults(Document):
     stream: Stream | None = None
     growth: Growth | None = None
     processors: Processors | None = None
+    step: Step | None = None
 
 
 class LeverRounds(Part):

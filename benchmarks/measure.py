@@ -25,6 +25,7 @@ from transformers import (
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 
+from benchmarks.step import Where
 from ftkit.common.machine import detect_hardware, resolve_dtype
 from ftkit.common.memory import peak_memory_mb
 from ftkit.common.profiles import Profile, read_profiles
@@ -227,6 +228,9 @@ def measured_training(trainer: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Train, and take the real (non-padding) tokens a second, the peak memory, and the loss on the validation split."""
     clock = Clock(trainer.model, settings.get("validate_every"))
     trainer.add_callback(clock)
+    where = Where(trainer.model, settings["where"]) if "where" in settings else None
+    if where:
+        trainer.add_callback(where)
     before, began = peak_memory_mb(), time.monotonic()
     trainer.train()
     seconds = time.monotonic() - began - clock.stopped
@@ -241,6 +245,8 @@ def measured_training(trainer: Any, settings: dict[str, Any]) -> dict[str, Any]:
         "memory_before_mb": round(before),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
     }
+    if where:
+        result |= where.figures()
     if clock.losses:
         result |= {"losses": clock.losses, "validation_loss": clock.losses[-1]["loss"]}
     if settings.get("roofline", True):

@@ -20,6 +20,7 @@ from benchmarks.documents import (
     OnceMore,
     Processors,
     Section,
+    Step,
     Stream,
     Training,
     TrainingPairs,
@@ -345,6 +346,31 @@ processor also has another clock and other caches: read the ratios.
 {where_measured(result)}"""
 
 
+def step_section(result: Step) -> str:
+    """What a training step is made of."""
+    batches = {run.settings.get("batch_size", 2) for run in result.runs}
+    of_batch = {n: [run for run in result.runs if run.settings.get("batch_size", 2) == n] for n in sorted(batches)}
+    kinds = sorted({kind for run in result.runs for kind in run.where}, key=lambda kind: -_share(result.runs, kind))
+    rows = [(kind, *(f"{_share(runs, kind):.0%}" for runs in of_batch.values())) for kind in kinds]
+    base, (most, largest) = kinds[0], max(of_batch.items())
+    rates = [f"{n}: {median_of(runs, 'tokens_per_second'):,.0f} tokens/s" for n, runs in of_batch.items()]
+    return f"""## Where a step's time goes
+
+torch's profiler over {result.runs[0].settings["where"]} steps of {result.runs[0].steps}, in {len(result.runs)} trainings; medians. A step's rows: {"; ".join(rates)} (as they are
+while they are profiled: slower). A product with weights counts what the operator itself takes, its fetching of them among it.
+
+{markdown_table(["share of the time", *(f"{n} rows a step" for n in of_batch)], rows)}
+
+If all but the {base} took no time, a step of {most} rows would be {1 / _share(largest, base):.1f} times as fast, and no kernel of the kit's
+could make it faster. No single kind of work beside them takes a fifth: what is left has to be won in many small places.
+
+{where_measured(result)}"""
+
+
+def _share(runs: Sequence[Training], kind: str) -> float:
+    return statistics.median(run.where.get(kind, 0) for run in runs)
+
+
 def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
     """Write the page from the saved figures."""
     results = CpuResults.load(folder)
@@ -357,6 +383,7 @@ def write(page: Path = PAGE, folder: Path = FOLDER) -> None:
         (growth_section, results.growth),
         (interference_section, InterferenceResults.load(folder) if InterferenceResults.exists(folder) else None),
         (processors_section, results.processors),
+        (step_section, results.step),
     )
     head = """# Benchmarks
 

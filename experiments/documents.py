@@ -1,4 +1,6 @@
-"""The definition of the recipe's results file. That of the beliefs' stands in `ftkit.course.beliefs`: labs read it."""
+"""The definitions of the experiments' results files. The beliefs' stands in `ftkit.course.beliefs` and the recipe's in
+`ftkit.course.search`: lessons and labs read them.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +8,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ftkit.course.beliefs import ExperimentResult, Scores
-from ftkit.runs.documents import Count, Document, Part, Seconds, Share
+from ftkit.course.beliefs import ExperimentResult
+from ftkit.course.search import CutScores, RecipeResult, RecipeResults, SplitScores
+from ftkit.runs.documents import Count, Document, Part, Seconds, Verdict
 
-
-class SplitScores(Scores):
-    """Scores on the test split, of what is settled."""
-
-    seconds: Seconds | None = None
-
-
-class CutScores(Scores):
-    """Scores of what is left of a full fine-tuning that was cut to a rank."""
-
-    kept: Share = Field(description="of the change's squared size")
-
-
-class RecipeResult(ExperimentResult):
-    """An experiment of the search."""
-
-    test: SplitScores | None = None
-    cut: dict[str, CutScores] | None = Field(None, description="by rank")
-
-
-class RecipeResults(Document):
-    """The experiments of the search for the recipe."""
-
-    FILE: ClassVar[str] = "recipe.json"
-    CURE: ClassVar[str] = "Get it again, or run python -m experiments.recipe."
-
-    results: dict[str, RecipeResult] = Field(description="by key of the experiment")
+__all__ = ["CutScores", "RecipeResult", "RecipeResults", "SplitScores"]  # defined where lessons read them
 
 
 class Seen(Part):
@@ -85,3 +62,12 @@ class ReplayResults(Document):
     CURE: ClassVar[str] = "Get it again, or run python -m experiments.replay."
 
     results: dict[str, ReplayResult] = Field(description="by key of the experiment")
+
+
+class VerdictResults(Document):
+    """What `ftkit verdict` said of several tasks."""
+
+    FILE: ClassVar[str] = "verdicts.json"
+    CURE: ClassVar[str] = "Get it again, or run python -m experiments.verdicts."
+
+    verdicts: list[Verdict]

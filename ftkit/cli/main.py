@@ -28,6 +28,8 @@ from ftkit.common.profiles import MOST_REPLAY, Asked
 
 if TYPE_CHECKING:
     from ftkit.deployment.beside import Beside
+    from ftkit.evaluation.answer import Answerer
+    from ftkit.evaluation.decoding.checked import Checked
     from ftkit.runs.documents import Evaluation
     from ftkit.runs.run import Run
 
@@ -202,6 +204,9 @@ def plan(
 
 
 SAVED_BATCHES = 4  # of answers, to messages of like length, that `generate` writes at once
+CheckedOption = Annotated[
+    bool, typer.Option("--checked", help="ask again where an answer lost something of its message, by the task's rules")
+]
 SplitOption = Annotated[str, typer.Option(help="test or validation")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="measure only the first N messages")]
 
@@ -216,6 +221,7 @@ def evaluate(
     own_history: Annotated[
         bool, typer.Option("--own-history", help="of conversations: also both after their own answers to earlier turns")
     ] = False,
+    checked: Annotated[bool, typer.Option("--checked", help="of texts: also tuned as `generate --checked` answers")] = False,
 ) -> None:
     """Measure base, baselines and tuned on the same held-out messages; a table, and a page with plots."""
     opened = open_named(run)
@@ -223,7 +229,8 @@ def evaluate(
         raise KitError(f"--constrained is for tasks of kind json, and {opened.task.name} holds conversations.")
     if opened.task.kind != "chat" and own_history:
         raise KitError(f"--own-history is for conversations, and {opened.task.name} is a task of kind {opened.task.kind}.")
-    _evaluate(opened, split, limit, {"quick": quick, "constrained": constrained, "own_history": own_history})
+    ways = {"quick": quick, "constrained": constrained, "own_history": own_history, "checked": checked}
+    _evaluate(opened, split, limit, ways)
 
 
 def _evaluate(run: Run, split: str, limit: int | None, ways: dict[str, Any]) -> None:
@@ -309,9 +316,11 @@ def generate(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="JSONL file to write: the rows with a `prediction` added")] = None,
     base: Annotated[bool, typer.Option("--base", help="let the untouched model answer")] = False,
+    checked: CheckedOption = False,
 ) -> None:
     """Answer one message, or every message of a file."""
     from ftkit.evaluation.answer import BASE, TUNED
+    from ftkit.evaluation.decoding.checked import Checked, describe_checked, need_rules
 
     words = list(what or [])
     if (input is None) != (output is None):
@@ -322,20 +331,38 @@ def generate(
             'Give one message in quotes ("..."), if you like after a run; or --input FILE.jsonl --output FILE.jsonl.'
         )
     opened = open_named(words[0] if words else None)
-    which = BASE if base else TUNED
+    which, answers = BASE if base else TUNED, list[Checked]()
+    if checked:
+        need_rules(opened.task)
     if message is not None or input is None or output is None:
         opened.task.check_message(message)
-        print(_answerer(opened).answer([message], which)[0])
+        (answer,) = _ask(_answerer(opened), [message], which, checked)
+        print(answer.text)
+        if checked:
+            _say_aside(answer.in_words())
         return
     rows, key = _read_messages(input, opened)
     with stoppable(f"What was answered so far, if anything, is in {output}.part."), growing(output) as add:
         answerer, progress = _answerer(opened), Progress(say=_say_aside)
         for start in range(0, len(rows), some := SAVED_BATCHES * answerer.batch_size):
             these = rows[start : start + some]
-            for row, text in zip(these, answerer.answer([row[key] for row in these], which), strict=True):
-                add({**row, "prediction": text})
+            answers += _ask(answerer, [row[key] for row in these], which, checked)
+            for row, answer in zip(these, answers[start:], strict=True):
+                more = {"asked_again": answer.again, "not_kept": answer.lost} if checked else {}
+                add({**row, "prediction": answer.text, **more})
             progress(start + len(these), len(rows))
     print(f"{len(rows)} predictions in {output}")
+    if checked:
+        print(f"{describe_checked(answers)}: see asked_again and not_kept in each row.")
+
+
+def _ask(answerer: Answerer, messages: list, which: str, checked: bool) -> list[Checked]:
+    """Answers to messages; without `checked` nothing is asked again, and no rule has looked at them."""
+    from ftkit.evaluation.decoding.checked import Checked, answer_checked
+
+    if checked:
+        return answer_checked(answerer, messages, which)
+    return [Checked(text, False, ()) for text in answerer.answer(messages, which)]
 
 
 def _say_aside(line: str) -> None:
@@ -343,7 +370,7 @@ def _say_aside(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _answerer(run: Run):
+def _answerer(run: Run) -> Answerer:
     from ftkit.evaluation.answer import Answerer
 
     return Answerer.of_run(run)

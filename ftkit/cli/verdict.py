@@ -56,8 +56,8 @@ def verdict(
     with stoppable("The same command goes on where it was."):
         result, page = judge_task(opened, choice, named, limit, quick)
     for table in verdict_tables(result):
-        Console().print(table)
-    print(f"Advice. {result.advice}")
+        Console().print("", table)
+    print(f"\nAdvice. {result.advice}")
     Console().print(f"With plots and the rule: {page}", soft_wrap=True)
     if judged := named or run_of(opened, choice):
         say_next("ftkit", "evaluate", judged.name)

@@ -59,7 +59,7 @@ class Marked:
 
 def road_map(stages: tuple[tuple[str, str, str, str], ...] = STAGES) -> Picture:
     """The way from a pre-trained model to a demo: a box a stage, the chef's side of it below (lesson 00)."""
-    width, gap, top, height = 168, 26, 12, 92
+    width, gap, top, height = 190, 26, 12, 92
     total = len(stages) * (width + gap) - gap + 4
     text = " → ".join(f"{name} ({lesson}: {what}; the chef: {chef})" for name, what, chef, lesson in stages)
     parts = [
@@ -74,10 +74,10 @@ def road_map(stages: tuple[tuple[str, str, str, str], ...] = STAGES) -> Picture:
             f'<rect x="{x}" y="{top}" width="{width}" height="{height}" rx="10" fill="#fff4e6" '
             'stroke="#c2410c" stroke-width="2"/>'
             + _centred(middle, top + 26, lesson, "#9a3412", 13)
-            + _centred(middle, top + 50, name, "#1c1917", 16, bold=True)
+            + _centred(middle, top + 50, name, "#1c1917", 15, bold=True)
             + _centred(middle, top + 74, what, "#44403c", 14)
         )
-        for line_number, line in enumerate(textwrap.wrap(chef, 20)):
+        for line_number, line in enumerate(textwrap.wrap(chef, 22)):
             parts.append(_centred(middle, 140 + 19 * line_number, line, "#57534e", 14, italic=True))
         if i:
             y = top + height / 2
@@ -201,28 +201,35 @@ def code_levels(values: Sequence[float], levels: Sequence[float]) -> Picture:
 
 
 def low_rank(inputs: int, outputs: int, rank: int) -> Picture:
-    """A layer's weights and the two narrow matrices beside them, drawn to scale (lesson 03)."""
-    from matplotlib.patches import Rectangle
+    """A layer and the narrow path beside it; heights show how many numbers pass at each place (lesson 03)."""
+    from matplotlib.patches import Polygon
 
-    unit = 4 / max(inputs, outputs)
-    wide, high, thin = inputs * unit, outputs * unit, max(rank * unit, 0.05)
-    left = wide + 1.6
-    figure, axes = figure_of(7, 0.2 + 7 * (high + 1.2) / (left + thin + 1.2 + wide))
-    boxes = (
-        (0.0, 0.0, wide, high, "#a8a29e", f"W, frozen\n{outputs} x {inputs}"),
-        (left, 0.0, thin, high, ORANGE, f"B\n{outputs} x {rank}"),
-        (left + thin + 0.9, high - thin, wide, thin, ORANGE, f"A\n{rank} x {inputs}"),
+    unit = 1 / max(inputs, outputs)
+    wide, high, thin = inputs * unit, outputs * unit, max(rank * unit, 0.02)
+    figure, axes = figure_of(7, 3.6)
+    stretches = (
+        (1.35, 0.7, wide, 2.5, high, "#a8a29e", f"W, frozen: {outputs} x {inputs}"),
+        (0.0, 0.7, wide, 1.6, thin, ORANGE, f"A: {rank} x {inputs}"),
+        (0.0, 1.6, thin, 2.5, high, "#ea9a68", f"B: {outputs} x {rank}"),
     )
-    for x, y, width, height, colour, name in boxes:
-        axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=INK, linewidth=0.8))
-        axes.text(x + width / 2, -0.15, name, ha="center", va="top", color=INK)
-    for x, sign in ((wide + 0.8, "+"), (left + thin + 0.45, "x")):
-        axes.text(x, high / 2, sign, ha="center", va="center", fontsize=16, color=INK)
-    axes.set(xlim=(-0.1, left + thin + 1.1 + wide), ylim=(-1.1, high + 0.1), aspect="equal")
+    for y, left, before, right, after, colour, name in stretches:
+        corners = [(left, y - before / 2), (left, y + before / 2), (right, y + after / 2), (right, y - after / 2)]
+        axes.add_patch(Polygon(corners, facecolor=colour, edgecolor=INK, linewidth=0.8))
+        axes.text((left + right) / 2, y - wide / 2 - 0.03, name, ha="center", va="top", color=INK)
+    axes.annotate(f"{rank} numbers", (1.6, thin / 2), (1.6, 0.4), ha="center", arrowprops={"arrowstyle": "->"}, color=INK)
+    for y in (0.0, 1.35):
+        axes.annotate("", (0.68, y), (0.36, 0.68), arrowprops={"arrowstyle": "->"})
+        axes.annotate("", (2.84, 0.68), (2.52, y), arrowprops={"arrowstyle": "->"})
+    for x, name in ((0.3, f"input:\n{inputs:,}\nnumbers"), (2.9, "+"), (3.2, f"output:\n{outputs:,}\nnumbers")):
+        axes.text(
+            x, 0.68, name, ha="right" if x < 1 else "center", va="center", color=INK, fontsize=16 if name == "+" else 10
+        )
+    axes.set(xlim=(-0.15, 3.5), ylim=(-wide / 2 - 0.25, 1.4 + wide / 2))
     axes.axis("off")
     share = rank * (inputs + outputs) / (inputs * outputs)
     text = f"Beside W with {outputs} x {inputs} frozen weights stand B, {outputs} x {rank}, and A, {rank} x {inputs}"
-    return _drawn(figure, f"{text}: together {share:.1%} as many.")
+    path = f"A narrows {inputs:,} numbers to {rank}, B widens them to {outputs:,}, and both outputs are added"
+    return _drawn(figure, f"{text}: together {share:.1%} as many. {path}.")
 
 
 def memory_parts(plans: dict[str, dict[str, float]], room: dict[str, float] | None = None) -> Picture:
@@ -257,16 +264,19 @@ def loss_curves(
 
     `log` draws the loss on a logarithmic scale, on which curves of very different height can be told apart.
     """
-    from matplotlib.ticker import LogFormatter, MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = figure_of(7, 3.4 if log else 3)
     styles = (("-", ORANGE), ("--", BLUE), (":", INK), ("-.", "#57534e"))
-    for (name, points), (style, colour) in zip(curves.items(), styles, strict=False):
+    for number, ((name, points), (style, colour)) in enumerate(zip(curves.items(), styles, strict=False)):
         mark = "o" if len(points) <= FEW_POINTS else None  # each was a measurement of its own
-        axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=2, marker=mark, markersize=4)
+        thick = max(1.5, 3 - 0.5 * number)  # so that a curve shows under one that lies upon it
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=name, linewidth=thick, marker=mark, markersize=4)
     if log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -309,13 +319,15 @@ def grouped_scores(groups: dict[str, dict[str, tuple[float, float, float]]], axi
 
 # --- lesson 04 ---
 
+SHORTER = (10, 20, 50)  # ends of an axis in per cent, where no score needs all 100
+
 
 def score_intervals(
     names: Sequence[str], values: Sequence[float], intervals: Sequence[tuple[float, float]], axis: str, zero: bool = False
 ) -> Picture:
     """Scores or differences between -1 and 1 as points with their intervals, a row each; `axis` says what is measured.
 
-    With `zero` a line marks no difference.
+    With `zero` a line marks no difference. Small scores get a shorter axis than 0 to 100, so that they can be told apart.
     """
     figure, axes = figure_of(7, 0.9 + 0.42 * len(names))
     percent, reach = _with_reach(values, intervals)
@@ -325,7 +337,9 @@ def score_intervals(
     if zero:
         axes.axvline(0, color=INK, linestyle="--", linewidth=1)
     else:
-        axes.set_xlim(-2, 102)
+        highest = max(100 * high for _, high in intervals)
+        end = next((limit for limit in SHORTER if highest < 0.95 * limit), 100)
+        axes.set_xlim(-0.02 * end, 1.02 * end)
     scores = "; ".join(
         f"{name} {_percent(value, interval)}" for name, value, interval in zip(names, values, intervals, strict=True)
     )

@@ -2,8 +2,8 @@
 
 Read `answer` (base and tuned in one model), `metrics/` (how right an answer is), `intervals` (how sure a score is),
 `baselines`, `errors`, `forgetting`, then `measure` (all of it into `evaluation.json`) and `report`. `saved_answers` keeps
-what was computed, `stream` serves the demo, `constrained` holds answers to the schema. `verdict/` says whether to fine-tune
-at all. Lesson 04 builds it.
+what was computed, `stream` serves the demo. `decoding/` holds answers to a schema, or asks for them again. `verdict/` says
+whether to fine-tune at all. Lesson 04 builds it.
 """
 
 from ftkit.common.faces import face
@@ -13,7 +13,7 @@ __getattr__, __dir__ = face(
     {
         "answer": "BASE TUNED Answerer load_tuned",
         "stream": "Answer",
-        "constrained": "ROOM SchemaProcessor",
+        "decoding.constrained": "ROOM SchemaProcessor",
         "intervals": "bootstrap_interval compare_shares describe_comparison seeds_interval share_interval",
         "metrics": "score",
         "saved_answers": "load_evaluation read_answers",

@@ -281,14 +281,20 @@ class Answerer:
         max_new_tokens: int | None = None,
         shared: tuple[list[int], Cache] | None = None,
         fitting: Callable[[int], LogitsProcessor] | None = None,
+        candidates: int = 1,
     ) -> list[str]:
-        """Greedy answers for a batch of prompts; runs in the model's thread."""
+        """Greedy answers for a batch of prompts, or by beam search `candidates` for each, the likeliest first.
+
+        Runs in the model's thread.
+        """
         inputs = _encode(self.tokenizer, prompts, shared).to(self.model.device)
         with torch.inference_mode(), self._side(which, len(prompts)) as names:
             output = self.model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens or self.max_new_tokens,
                 do_sample=False,
+                num_beams=candidates,
+                num_return_sequences=candidates,
                 eos_token_id=self.ends,
                 pad_token_id=self.tokenizer.pad_token_id,
                 **names,

@@ -13,8 +13,9 @@ from ftkit.data.prompt import chat_prompt
 from ftkit.data.task import Row
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.baselines import CHOSEN_ON, Baseline, choose_shots, frozen_encoder, majority, shots, tfidf
-from ftkit.evaluation.constrained import ROOM, SchemaProcessor
 from ftkit.evaluation.conversations.measure import compare_chat_runs, evaluate_conversations
+from ftkit.evaluation.decoding.checked import answer_checked, deciding, describe_checked, look, need_rules
+from ftkit.evaluation.decoding.constrained import ROOM, SchemaProcessor
 from ftkit.evaluation.errors import calibration, confusions, slices, worst
 from ftkit.evaluation.forgetting import general_check, questions_digest
 from ftkit.evaluation.intervals import compare_scores, compare_shares
@@ -57,15 +58,19 @@ def evaluate(
     quick: bool = False,
     constrained: bool = False,
     own_history: bool = False,
+    checked: bool = False,
 ) -> Evaluation:
     """Let base and tuned answer a split, score them, and save the evaluation and its page, `report.html`, in the run.
 
     Unless `quick`, baselines, the general check and the calibration are added. `constrained` adds both models under
-    constrained decoding (a `json` task), `own_history` both after their own answers (a `chat` task). `limit` takes only the
-    first so many rows of the split, recorded as `n`. All decode greedily. Answers are kept in the run: a second call takes
-    seconds, and an interrupted one goes on.
+    constrained decoding (a `json` task), `own_history` both after their own answers (a `chat` task), `checked` tuned asked
+    again where it lost something (a `text` task with rules). `limit` takes only the first so many rows of the split,
+    recorded as `n`. All decode greedily. Answers are kept in the run: a second call takes seconds, and an interrupted one
+    goes on.
     """
     task = run.task
+    if checked:
+        need_rules(task)
     if run.record.task.fingerprint != task.fingerprint():
         say(f"Note: {task.folder.name} has changed since {run.name} was trained.")
     if task.kind == "chat":
@@ -80,6 +85,8 @@ def evaluate(
     if constrained:
         for side in (BASE, TUNED):
             measured.side(side, fits=True)
+    if checked:
+        measured.checked()
     result = _result(measured, None if quick else _forgetting(run, measured.answerer, say), quick, working_seconds() - began)
     result.save(run.folder)
     write_report(run, result)
@@ -145,6 +152,16 @@ class Measured:
 
         about = ABOUT[which] + ("; only tokens that fit the schema" if fits else "")
         self._add(name, about, self._predict(name, settings, self.messages, ask))
+
+    def checked(self) -> None:
+        """Tuned, asked again by beam search where its answer lost something of the message; says how often."""
+        name, task, answerer, asked = f"{TUNED}, checked", self.task, self.answerer, self.messages
+        settings = self._settings(TUNED, answerer.prompt("", TUNED)) | deciding(task)
+        answers = self._predict(name, settings, asked, lambda some: [a.text for a in answer_checked(answerer, some)])
+        again = [look(task, *pair).faults > 0 for pair in zip(asked, self.texts[TUNED], strict=True)]
+        counted = describe_checked([look(task, *of) for of in zip(asked, answers.texts, again, strict=True)])
+        self.say(f"  {name}: {counted}")
+        self._add(name, f"tuned, asked again where a rule finds something lost: {counted}", answers)
 
     def few_shot(self) -> None:
         """The base model, told the fields and shown training examples; their number is chosen on validation rows."""

@@ -14,7 +14,7 @@ from ftkit.runs.documents import Comparison, Evaluation, RunsCompared, show_inte
 
 ORDER = (
     *("majority", "TF-IDF", "frozen encoder", "base", "few-shot", "base, constrained", "base, own history"),
-    *("tuned, constrained", "tuned, own history", "tuned"),
+    *("tuned, constrained", "tuned, own history", "tuned, checked", "tuned"),
 )
 
 

@@ -11,6 +11,7 @@ from ftkit.evaluation.intervals import (
     compare_scores,
     compare_shares,
     describe_comparison,
+    rows_to_tell_apart,
     seeds_interval,
     share_interval,
     tango_interval,
@@ -214,3 +215,17 @@ def test_the_same_gap_on_every_example_is_as_sure_as_their_number_allows():
         low, high = up.interval
         assert high == pytest.approx(0.5) and low < 0.5 and down.interval == pytest.approx((-high, -low))
         assert up.detected == down.detected == detected
+
+
+def test_rows_to_tell_apart_for_right_and_wrong_and_for_scores():
+    """The first by Connor 1987, Biometrics 43, 207-211."""
+    first, second = answers(both=55, better=15, worse=5, neither=25)
+    textbook = ((1.96 * 0.2**0.5 + 0.8416 * (0.2 - 0.1**2) ** 0.5) / 0.1) ** 2
+    assert rows_to_tell_apart(first, second) == rows_to_tell_apart(second, first) == math.ceil(textbook)
+    assert rows_to_tell_apart(first, first) is None
+    rng = np.random.default_rng(0)
+    lower = rng.random(400)
+    gaps = rng.normal(0.05, 0.2, 400)
+    needed = rows_to_tell_apart(lower.tolist(), (lower + gaps).tolist())
+    assert needed == pytest.approx(7.849 * gaps.var() / gaps.mean() ** 2, abs=1)
+    assert rows_to_tell_apart([0.0, 1.0], [1.0, 1e-4]) is None  # millions

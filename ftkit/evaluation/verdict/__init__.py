@@ -1,7 +1,7 @@
 """The verdict: should this task be fine-tuned, and with what? `ftkit verdict TASK`.
 
 Read `rule` (how scores become advice), `contenders` (who answers the same rows, and at what cost), `classifier` (the
-fine-tuned encoder), `power` (how many test rows a difference needs), `judge` (all into `verdict.json`), then `page`.
+fine-tuned encoder), `judge` (all into `verdict.json`), then `page`.
 """
 
 from ftkit.common.faces import face
@@ -11,7 +11,6 @@ __getattr__, __dir__ = face(
     {
         "judge": "verdict verdict_folder",
         "page": "verdict_tables",
-        "power": "mcnemar_power mcnemar_rows",
         "rule": "RULE decide",
     },
 )

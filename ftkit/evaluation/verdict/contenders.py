@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ftkit import __version__
-from ftkit.common.console import Progress, Say, clock
+from ftkit.common.console import Say, clock
 from ftkit.common.errors import KitError
 from ftkit.common.files import size_mb
 from ftkit.data.task import Row, Task
@@ -23,7 +23,7 @@ from ftkit.evaluation.answer import TUNED
 from ftkit.evaluation.baselines import Baseline, frozen_encoder, majority, nearest, tfidf
 from ftkit.evaluation.measure import Measured
 from ftkit.evaluation.saved_answers import answers_file
-from ftkit.evaluation.verdict.classifier import tuned_encoder
+from ftkit.evaluation.verdict.classifier import steps_of, tuned_encoder
 from ftkit.evaluation.verdict.rule import BASE, ENCODER, FEW_SHOT, FROZEN, MAJORITY, NEAREST, QLORA, TFIDF
 from ftkit.models.catalog import INSTALL_ENCODER
 from ftkit.models.encoder import Encoder
@@ -33,7 +33,7 @@ from ftkit.runs.run import Run, adapter_digest
 
 PARTS = (0.25, 0.5)  # of the training rows, for the learning curve
 LEAST = 20  # rows; from fewer a curve says nothing
-DRAWS = {NEAREST: 3, TFIDF: 3, FROZEN: 3, ENCODER: 2}  # times that each part is drawn
+DRAWS = {NEAREST: 3, TFIDF: 3, FROZEN: 3, ENCODER: 1}  # times that each part is drawn
 TRAINING = "QLoRA's training"
 # What is announced, in seconds on two cores: in any case, a training row, a test row; all draws together (estimates)
 EXPECTED = {
@@ -41,12 +41,13 @@ EXPECTED = {
     NEAREST: (0, 0.003, 0.003),
     TFIDF: (0, 0.008, 0.002),
     FROZEN: (0, 0.01, 0.005),
-    ENCODER: (100, 0.04, 0.02),
+    ENCODER: (10, 0.0, 0.01),  # and its steps
     TRAINING: (0, 0.34, 0.0),  # the cpu profile
     QLORA: (0, 0.0, 0.11),
     BASE: (0, 0.0, 0.16),
     FEW_SHOT: (20, 0.0, 0.13),
 }
+A_STEP = 0.25  # seconds that a step of the encoder's training is expected to take, until the first ones are timed
 SETTLED = 60  # seconds that count as if they had been as expected: the first steps are short, and say little of the pace
 
 
@@ -65,6 +66,11 @@ class Job:
     def closed(self) -> list[str]:
         """The closed fields: those that a classifier can answer."""
         return list(labels_of(self.task, self.train))
+
+    def parts(self, name: str) -> list[tuple[int, int]]:
+        """The parts of the training rows that a contender's learning curve takes: (rows, seed of the draw)."""
+        sizes = [n for n in (round(share * len(self.train)) for share in PARTS) if n >= LEAST]
+        return [(n, seed) for seed in range(DRAWS.get(name, 0)) for n in sizes]
 
     def key(self, name: str, **more: Any) -> dict[str, Any]:
         """Everything that decides a contender's answers."""
@@ -87,11 +93,16 @@ def cheap(job: Job) -> tuple[dict[str, Callable[..., Baseline | None]], dict[str
     return makers, {}
 
 
-def run_cheap(job: Job, name: str, make: Callable[..., Baseline | None]) -> Contender:
+def run_cheap(job: Job, name: str, make: Callable[..., Baseline | None], pace: Pace) -> Contender:
     """Let one contender learn from all rows, and from parts of them for its curve; what is kept is not computed again."""
     reads = {"encoder": job.encoder.name} if job.encoder and name in (NEAREST, FROZEN, ENCODER) else {}
     folder, key = _folder(job, name), job.key(name, **reads)
     contender = kept(job, folder, key)
+    done = {(draw.rows, draw.seed) for draw in contender.draws} if contender else set()
+    missing = [part for part in job.parts(name) if part not in done]
+    if name == ENCODER:
+        steps = sum(map(steps_of, ([] if contender else [len(job.train)]) + [n for n, _ in missing]))
+        make = partial(make, told=lambda each: pace.measured(name, each * steps))
     if not contender:
         saved = {"folder": folder / "model"} if name == ENCODER else {}
         if job.encoder:
@@ -109,19 +120,13 @@ def run_cheap(job: Job, name: str, make: Callable[..., Baseline | None]) -> Cont
             threads=torch.get_num_threads(),
         )
         contender.save(folder)
-    sizes = [n for n in (round(share * len(job.train)) for share in PARTS) if n >= LEAST]
-    done = {(draw.rows, draw.seed) for draw in contender.draws}
-    missing = [(n, seed) for seed in range(DRAWS.get(name, 0)) for n in sizes if (n, seed) not in done]
-    progress = Progress(name, "parts learned", job.say)
-    for number, (n, seed) in enumerate(missing, start=1):
+    for n, seed in missing:
         part = random.Random(seed).sample(list(job.train), len(job.train))[:n]  # a smaller one begins a larger one
         again = make(job.task, part, job.rows, **({"seed": seed} if name == ENCODER else {}))
         assert again
         draws = [*contender.draws, Draw(rows=n, seed=seed, texts=again.texts)]
         contender = contender.model_copy(update={"draws": draws})
         contender.save(folder)
-        if name == ENCODER:  # the others take seconds
-            progress(number, len(missing))
     return contender
 
 
@@ -198,20 +203,33 @@ class Pace:
     def __init__(self, names: Sequence[str], job: Job):
         parts = {name: EXPECTED[name] for name in names}
         self.expected = {name: fixed + a * len(job.train) + b * len(job.rows) for name, (fixed, a, b) in parts.items()}
-        self.say, self.done = job.say, list[str]()
-        self.began = self.last = time.monotonic()
+        if ENCODER in names:
+            self.expected[ENCODER] += A_STEP * sum(map(steps_of, (len(job.train), *(n for n, _ in job.parts(ENCODER)))))
+        self.say, self.last = job.say, time.monotonic()
+        self.took, self.known = dict[str, float](), dict[str, float]()  # seconds, of what is done and of what was timed
 
     def announce(self) -> None:
         """Say what will be done, and in about how long."""
         total = clock(sum(self.expected.values()))
         self.say(f"{len(self.expected)} steps, about {total} on two quiet cores: {', '.join(self.expected)}")
 
+    def measured(self, name: str, seconds: float) -> None:
+        """The contender's own first steps tell that it takes so many seconds from now on; said once."""
+        if name in self.known:
+            return
+        self.known[name] = time.monotonic() - self.last + seconds
+        self.say(f"  {name}: about {clock(seconds)} by its first steps; about {clock(self._left())} left in all")
+
     def __call__(self, name: str) -> None:
         """One more step is done."""
-        self.done.append(name)
-        took, self.last = time.monotonic() - self.last, time.monotonic()
-        left = sum(seconds for other, seconds in self.expected.items() if other not in self.done)
-        meant = sum(self.expected[other] for other in self.done)
-        left *= max(1.0, (self.last - self.began + SETTLED) / (meant + SETTLED))
-        ahead = f"; about {clock(left)} left" if left else ""
-        self.say(f"[{len(self.done)}/{len(self.expected)}] {name}: {clock(took)}{ahead}")
+        self.took[name], self.last = time.monotonic() - self.last, time.monotonic()
+        ahead = f"; about {clock(left)} left" if (left := self._left()) else ""
+        self.say(f"[{len(self.took)}/{len(self.expected)}] {name}: {clock(self.took[name])}{ahead}")
+
+    def _left(self) -> float:
+        """Seconds for all that is not done: as timed, else as expected and as much slower as it went so far."""
+        timed = self.known | self.took
+        slower = (sum(timed.values()) + SETTLED) / (sum(self.expected[name] for name in timed) + SETTLED)
+        left = {name: self.known.get(name, own * max(1.0, slower)) for name, own in self.expected.items()}
+        left = {name: seconds for name, seconds in left.items() if name not in self.took}
+        return max(0.0, sum(left.values()) - (time.monotonic() - self.last)) if left else 0.0

@@ -14,11 +14,10 @@ from ftkit.common.machine import describe_machine, versions
 from ftkit.common.paths import kit_root, runs_dir
 from ftkit.common.profiles import Asked, Choice
 from ftkit.data.task import Row, Task
-from ftkit.evaluation.intervals import seeds_interval
+from ftkit.evaluation.intervals import rows_to_tell_apart, seeds_interval
 from ftkit.evaluation.scores import Scores
 from ftkit.evaluation.verdict.contenders import TRAINING, Job, Pace, cheap, run_cheap, run_language
 from ftkit.evaluation.verdict.page import write_page
-from ftkit.evaluation.verdict.power import rows_to_tell_apart
 from ftkit.evaluation.verdict.rule import BASE, FEW_SHOT, MAJORITY, NEAREST, QLORA, SIMPLEST_FIRST, decide
 from ftkit.models.encoder import Encoder
 from ftkit.runs.documents import Contender, Cost, CurvePoint, Doubling, Machine, Question, Standing, Verdict
@@ -55,7 +54,7 @@ def verdict(
         say(f"Left out: {' and '.join(name for name, own in left_out.items() if own == why)}: {why}.")
     pace.announce()
     for name, make in makers.items():
-        results[name] = run_cheap(job, name, make)
+        results[name] = run_cheap(job, name, make, pace)
         pace(name)
     for name, contender in () if quick else _language(job, choice, run, pace):
         results[name] = contender

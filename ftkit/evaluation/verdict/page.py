@@ -39,9 +39,9 @@ def verdict_tables(result: Verdict) -> list[Table]:
 
 
 def _grid(title: str, heads: tuple[str, ...]) -> Table:
-    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # in 80 columns
     for i, head in enumerate(heads):
-        grid.add_column(head, justify="right" if i else "left")
+        grid.add_column(head, justify="right" if i else "left", no_wrap=True)
     return grid
 
 
@@ -57,7 +57,7 @@ def _distance(standing: Standing) -> tuple[str, str]:
     behind = standing.behind
     if behind is None:
         return "the best", ""
-    needed = f"{standing.rows_needed:,}" if standing.rows_needed else "over a million" if behind.difference else "no gap"
+    needed = f"{standing.rows_needed:,}" if standing.rows_needed else "> 1 million" if behind.difference else "no gap"
     return (
         f"{100 * behind.difference:.1f} ({show_interval(behind.interval, '.0f')})",
         "told apart" if behind.detected else needed,

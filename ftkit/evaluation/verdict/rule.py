@@ -102,7 +102,7 @@ def _take(standings: Mapping[str, Standing], best: str, choice: str) -> Advice:
     else:
         reason = f"{right}; {best} is {_ahead(behind)} ahead, 95 % interval {show_interval(behind.interval, '+.1f')}"
     if choice == QLORA:
-        return Advice(kind="fine-tune", choice=choice, text=f"Fine-tune with QLoRA: {reason}.")
+        return Advice(kind="fine-tune", choice=choice, text=f"Fine-tune with QLoRA: it has {reason}.")
     if choice in (FROZEN, ENCODER):
         return Advice(kind="the encoder is enough", choice=choice, text=f"The encoder is enough: the {choice} has {reason}.")
     if choice == MAJORITY:

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from rich.console import Console
 
+from ftkit.common.console import clock
 from ftkit.common.errors import KitError
 from ftkit.common.profiles import Choice
 from ftkit.data.task import load_task
@@ -12,6 +13,7 @@ from ftkit.data.values import labels_of
 from ftkit.evaluation.intervals import compare_shares, share_interval
 from ftkit.evaluation.metrics import score
 from ftkit.evaluation.verdict.classifier import fine_tune
+from ftkit.evaluation.verdict.contenders import SETTLED, Job, Pace
 from ftkit.evaluation.verdict.judge import questions_of, run_of, verdict
 from ftkit.evaluation.verdict.page import verdict_tables
 from ftkit.evaluation.verdict.rule import BASE, ENCODER, FEW_SHOT, FROZEN, MAJORITY, NEAREST, QLORA, TFIDF
@@ -124,6 +126,38 @@ def test_without_a_run_one_is_trained_and_without_the_encoder_a_line_says_how_to
     assert set(result.left_out) == {FROZEN, ENCODER} and any("QLoRA is trained now" in line for line in lines)
 
 
+def test_the_time_announced_follows_the_encoders_first_steps(tiny_task, tiny_encoder, monkeypatch):
+    """The encoder's steps are timed; then what a contender without measured steps takes is corrected by the same share."""
+    now, lines = [100.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    job = Job(
+        tiny_task, tiny_task.rows("train"), tiny_task.rows("test"), tiny_encoder, Encoder.load(tiny_encoder), lines.append
+    )
+    pace = Pace([TFIDF, ENCODER, QLORA], job)
+    expected = sum(pace.expected.values())
+    pace.announce()
+    assert f"about {clock(expected)} on two quiet cores" in lines[-1]
+    now[0] += pace.expected[TFIDF]
+    pace(TFIDF)
+    assert f"about {clock(expected - pace.expected[TFIDF])} left" in lines[-1]
+    now[0] += 5
+    pace.measured(ENCODER, 600.0)
+    slower = (605 + pace.expected[TFIDF] + SETTLED) / (pace.expected[ENCODER] + pace.expected[TFIDF] + SETTLED)
+    assert f"about 10 min 00 s by its first steps; about {clock(600 + slower * pace.expected[QLORA])} left" in lines[-1]
+
+
+def test_the_encoder_tells_what_a_step_takes_and_leaves_its_table_of_tokens(tiny_encoder, monkeypatch):
+    use_quick_encoder(monkeypatch, tiny_encoder)
+    monkeypatch.setattr("ftkit.evaluation.verdict.classifier.LEAST_STEPS", 25)
+    before, told = Encoder.load(tiny_encoder), []
+    texts = ["table for two", "where is my order"] * 10
+    model = fine_tune(before, texts, {"intent": ["book", "ask"] * 10}, 0, told.append)
+    assert len(told) == 1 and 0 < told[0] < 5
+    assert model.model.get_input_embeddings().weight.equal(before.model.get_input_embeddings().weight)
+    learned, first = (next(iter(one.encoder.layer[0].parameters())) for one in (model.model.base_model, before.model))
+    assert not learned.equal(first)
+
+
 def write_task(folder, kind, head, answer, rows=60):
     folder.mkdir()
     (folder / "task.toml").write_text(f'name = "{kind}"\nkind = "{kind}"\nsystem_prompt = "Answer."\n' + head)
@@ -185,7 +219,7 @@ def test_the_verdict_is_told_in_tables_and_on_a_page_that_loads_nothing(judged):
     *_, result, path, _ = judged
     shown = io.StringIO()
     for table in verdict_tables(result):
-        Console(file=shown, width=120).print(table)
+        Console(file=shown, width=80).print(table)
     text = shown.getvalue()
     assert text.count("fine-tuned encoder") == 2 and "n = 12" in text and "the best" in text and "48 training rows" in text
     page = path.read_text(encoding="utf-8")
@@ -232,7 +266,8 @@ def test_the_packaged_encoder_learns_a_little_of_the_desk(monkeypatch):
     desk = load_task("desk")
     rows = [row for row in desk.rows("train") if row["ticket"]["intent"] in ("book", "complaint")][:64]
     texts, intents = [row["message"] for row in rows], [row["ticket"]["intent"] for row in rows]
-    monkeypatch.setattr("ftkit.evaluation.verdict.classifier.LEAST_STEPS", 12)
+    monkeypatch.setattr("ftkit.evaluation.verdict.classifier.LEAST_STEPS", 6)
+    monkeypatch.setattr("ftkit.evaluation.verdict.classifier.PASSES", 0)
     model = fine_tune(Encoder.load(), texts[:48], {"intent": intents[:48]}, seed=0)
     guessed = model.predict(texts[48:])["intent"]
     assert sum(a == b for a, b in zip(guessed, intents[48:], strict=True)) >= 13

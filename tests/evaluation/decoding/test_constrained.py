@@ -7,9 +7,9 @@ import pytest
 from ftkit.common.errors import KitError
 from ftkit.data.answer_form import ANSWER_FORMS
 from ftkit.data.prompt import completion_text
-from ftkit.evaluation import constrained as decoding
 from ftkit.evaluation.answer import BASE, TUNED
-from ftkit.evaluation.constrained import SchemaProcessor
+from ftkit.evaluation.decoding import constrained
+from ftkit.evaluation.decoding.constrained import SchemaProcessor
 
 
 @pytest.mark.parametrize("which", [BASE, TUNED])
@@ -37,7 +37,7 @@ def test_the_grammar_takes_every_right_ticket_and_no_list_out_of_order_or_with_a
 
     task, tokenizer = replace(answerer.task, answer_form=ANSWER_FORMS[form]), answerer.tokenizer
     known = llguidance.hf.from_tokenizer(tokenizer, n_vocab=answerer.model.config.vocab_size)
-    grammar = llguidance.LLMatcher.grammar_from_lark(decoding._grammar(task))
+    grammar = llguidance.LLMatcher.grammar_from_lark(constrained._grammar(task))
 
     def taken(text):
         matcher = llguidance.LLMatcher(known, grammar)
