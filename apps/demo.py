@@ -1,11 +1,13 @@
-"""The demo: one message, answered before and after fine-tuning, side by side. Thin: the work is done in ftkit."""
+"""The demo: one message, answered before and after fine-tuning, side by side. Thin: the work is done in ftkit.
+
+What the page is made of follows from the task: for conversations its first tab is that of `chat.py`.
+"""
 
 from __future__ import annotations
 
 import os
 import random
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,19 +18,27 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: nothi
 import gradio as gr
 
 from ftkit.common.errors import KitError
-from ftkit.common.memory import free_memory
 from ftkit.common.paths import kit_root, load_app
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Field, Task
 from ftkit.deployment.beside import Beside
+from ftkit.deployment.chat_page import written
 from ftkit.deployment.demo_page import (
+    ANNOUNCED,
+    BUSY,
     CARDS_CSS,
+    HIDDEN,
+    QUIET,
+    SECONDS,
+    SIDES,
+    Shown,
     answer_card,
     describe_answer,
     escape_html,
+    in_words,
     list_wrong_answers,
+    measures,
     no_card,
-    render_about,
     render_evaluation,
     render_gallery,
 )
@@ -39,18 +49,14 @@ from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.stream import Answer
 from ftkit.runs.documents import LOG
 from ftkit.runs.run import Run
-from ftkit.training.give_way import go_first
 
 EXAMPLES = 6  # of each difficulty
 WAITING = 6  # requests that may wait; one more is told that the demo is busy
-SECONDS = 30  # for an answer; then it is cut off
-BUSY = "Too many people ask at once. Please try again in a minute."
-SIDES = {BASE: "Before: the base model", TUNED: "After: fine-tuned"}
 CONSENT = (
-    "I agree that this message and the right answer are kept in a file on the computer that serves this page, and may be "
+    "I agree that this {} and the right answer are kept in a file on the computer that serves this page, and may be "
     "used to train and to test models. They hold no personal data. Nothing about me is kept with them."
 )
-CSS = [CARDS_CSS, CARDS_CSS.with_name("training.css"), Path(__file__).with_name("demo.css")]
+CSS = [*(CARDS_CSS.with_name(f"{name}.css") for name in ("cards", "training", "chat")), Path(__file__).with_name("demo.css")]
 # fonts of the reader's own system: the page loads nothing from elsewhere
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 # colours that are read easily: at least 4.5 to 1 against what lies behind them (WCAG 2.2, 1.4.3)
@@ -78,58 +84,6 @@ THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="stone", **FONTS).set(
     checkbox_border_color="*neutral_500",
     checkbox_border_color_dark="*neutral_400",
 )
-ANNOUNCED = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
-HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # the page's own wiring; programs call `answer` and `feedback`
-QUIET: dict[str, Any] = {"show_progress": "hidden", **HIDDEN}
-
-
-class Shown:
-    """The run that the page shows, and its models. Both change when the learner's own model takes the place of the kit's."""
-
-    def __init__(self, run: Run, answerer: Answerer, beside: Beside | None = None):
-        self.run, self.answerer, self.beside = run, answerer, beside
-
-    @property
-    def task(self) -> Task:
-        """The task of the run, the same for both: it decides what the page is made of."""
-        return self.answerer.task
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the page shows the run that was trained beside it."""
-        return self.beside is None or self.run == self.beside.run
-
-    def open_own(self, run: Run) -> None:
-        """Show `run` from now on. Its models are loaded in the old ones' thread; an answer under way keeps those it has."""
-        if self.run == run:
-            return
-        answerer = Answerer.of_run(run, self.answerer.worker)
-        answerer.prepare_stream()
-        self.run, self.answerer = run, answerer
-        free_memory()
-
-    def heading(self) -> str:
-        """What the page says of itself at its top."""
-        whose = ""
-        if not self.is_own and self.beside:
-            yours = {
-                "done": "Yours is ready: a button under *Training* shows it instead.",
-                "stopped": "The training of yours has stopped: *Training* says why, and goes on with it.",
-            }
-            learns = "Yours is trained beside this page: *Training* shows it; once it is ready, a button there shows yours."
-            whose = f"\n\n**This is the kit's own model.** {yours.get(self.beside.phase, learns)}"
-        elif self.beside:
-            whose = f"\n\n**This is your model**, `{self.run.name}`."
-        return (
-            f"# {self.task.title or self.task.name}\n"
-            f"The same message, answered by **{self.run.profile.model.split('/')[-1]}** before and after fine-tuning. "
-            "Before: the model is told what to answer with in its prompt. After: it learned that from examples. "
-            f"Do not enter personal data; answers can be wrong.{whose}"
-        )
-
-    def about(self) -> str:
-        """The tab *About*."""
-        return render_about(self.run, self.task)
 
 
 def build(run: Run, answerer: Answerer | None = None, beside: Beside | None = None) -> gr.Blocks:
@@ -144,8 +98,8 @@ def build(run: Run, answerer: Answerer | None = None, beside: Beside | None = No
         answered = gr.State(None)  # the last message and the tuned answer to it
         heading = gr.Markdown(shown.heading(), elem_id="heading")
         with gr.Tabs():
-            with gr.Tab("Compare", id="compare"):
-                events, gallery = _compare(shown, answered)
+            with gr.Tab("Chat" if task.kind == "chat" else "Compare", id="compare"):
+                first = load_app("chat").ChatTab(shown, answered) if task.kind == "chat" else CompareTab(shown, answered)
             if beside or (run.folder / LOG).is_file():
                 with gr.Tab("Training", id="training"):
                     training = load_app("training").TrainingTab(task, run, beside, lambda: shown.is_own)
@@ -153,25 +107,28 @@ def build(run: Run, answerer: Answerer | None = None, beside: Beside | None = No
                 report = gr.HTML(apply_default_css=False)
                 evaluation.select(lambda: render_evaluation(shown.run), None, report, queue=False, **HIDDEN)
             with gr.Tab("Feedback", id="feedback"):
-                _feedback(Feedback(shown), answered, events)
+                _feedback(Feedback(shown), answered, first)
             with gr.Tab("About", id="about"):
                 about = gr.Markdown(shown.about())
         if beside:
-            _follow(page, shown, training, [heading, about, *gallery.parts], gallery)
+            _follow(page, shown, training, [heading, about, *first.parts], first.values)
     return page
 
 
-def _follow(page: gr.Blocks, shown: Shown, training: Any, parts: list[Any], gallery: Gallery) -> None:
-    """Keep the page with what runs beside it: each tick looks, the button turns to the trained model."""
+def _follow(page: gr.Blocks, shown: Shown, training: Any, parts: list[Any], values: Callable[[], list[Any]]) -> None:
+    """Keep the page with what runs beside it: each tick looks, the button turns to the trained model.
+
+    `parts` are heading, tab *About* and what `values` fills.
+    """
     assert shown.beside
     name = gr.State(None)  # of what this visitor's page says of the run
 
     def tick(known: str | None, seen: Any, place: float | None) -> list[Any]:
-        values = training.values(seen, place)
+        standing = training.values(seen, place)
         now = f"{shown.run.name}, {shown.run.is_evaluated}, {shown.heading()}"
         if known == now:
-            return [gr.skip(), *values, *[gr.skip()] * len(parts)]
-        return [now, *values, shown.heading(), shown.about(), *gallery.values()]
+            return [gr.skip(), *standing, *[gr.skip()] * len(parts)]
+        return [now, *standing, shown.heading(), shown.about(), *values()]
 
     given, changed = [name, training.seen, training.place], [name, *training.parts, *parts]
     gr.on([page.load, training.timer.tick], tick, given, changed, queue=False, **QUIET)
@@ -222,33 +179,35 @@ class Exchange:
             yield {side: vars(answer) for side, answer in answers.items()}
 
 
-def _compare(shown: Shown, answered: gr.State) -> tuple[list[Any], Gallery]:
-    """The tab with both answers. Returns the events after which there is no answer yet, and another one; and the gallery."""
-    task = shown.task
-    rows = task.rows("test")
-    exchange = Exchange(shown, rows)
-    with gr.Row() if task.kind == "text" else nullcontext():  # a text stands beside its answers
-        message, button = _question(task)
-        outputs = _answer_columns(task)
-    words = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
-    changed = [*outputs, words, answered]
-    begun = gr.on([button.click, message.submit], lambda: exchange.begin(), None, changed, queue=False, **QUIET)
-    asked = begun.success(
-        exchange.respond,
-        message,
-        changed,
-        concurrency_limit=1,
-        concurrency_id="model",
-        show_progress="minimal",
-        show_progress_on=outputs[2::3],
-        **HIDDEN,
-    )
-    asked.failure(lambda: exchange.refuse(), None, changed, queue=False, **QUIET)  # the queue was full
-    for label, some in _examples(shown.run, task, rows).items():
-        gr.Examples(some, message, label=label, examples_per_page=EXAMPLES, api_visibility="private")
-    gallery = Gallery(shown)
-    gr.api(exchange.answer, api_name="answer", concurrency_limit=1, concurrency_id="model")
-    return [begun, asked], gallery
+class CompareTab:
+    """The tab with both answers to one message. `events` are those after which there is no answer yet, and another one."""
+
+    def __init__(self, shown: Shown, answered: gr.State):
+        task = shown.task
+        rows = task.rows("test")
+        exchange = Exchange(shown, rows)
+        with gr.Row() if task.kind == "text" else nullcontext():  # a text stands beside its answers
+            message, button = _question(task)
+            outputs = _answer_columns(task)
+        words = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
+        changed = [*outputs, words, answered]
+        begun = gr.on([button.click, message.submit], lambda: exchange.begin(), None, changed, queue=False, **QUIET)
+        asked = begun.success(
+            exchange.respond,
+            message,
+            changed,
+            concurrency_limit=1,
+            concurrency_id="model",
+            show_progress="minimal",
+            show_progress_on=outputs[2::3],
+            **HIDDEN,
+        )
+        asked.failure(lambda: exchange.refuse(), None, changed, queue=False, **QUIET)  # the queue was full
+        for label, some in _examples(shown.run, task, rows).items():
+            gr.Examples(some, message, label=label, examples_per_page=EXAMPLES, api_visibility="private")
+        gallery = Gallery(shown)
+        gr.api(exchange.answer, api_name="answer", concurrency_limit=1, concurrency_id="model")
+        self.events, self.parts, self.values, self.which = [begun, asked], gallery.parts, gallery.values, None
 
 
 def _question(task: Task) -> tuple[gr.Textbox, gr.Button]:
@@ -281,18 +240,11 @@ def _answer_columns(task: Task) -> list[Any]:
 
 
 def _answers(answerer: Answerer, message: str, beside: Beside | None = None) -> Iterator[dict[str, Answer]]:
-    """The stream for visitors: an error is one sentence, and nothing of a message comes into a log.
-
-    What runs beside the page gives way until the answer is there.
-    """
+    """The stream for visitors, its errors as gradio wants them."""
     try:
-        with go_first(beside.folder if beside else None):
-            yield from answerer.stream(message, time_limit=SECONDS)
+        yield from in_words(answerer.stream(message, time_limit=SECONDS), beside)
     except KitError as error:
         raise gr.Error(str(error), print_exception=False) from None
-    except Exception as error:
-        print(f"An answer failed: {type(error).__name__}", file=sys.stderr, flush=True)
-        raise gr.Error("The model failed at this message. Try another one.", print_exception=False) from None
 
 
 def _columns(
@@ -302,11 +254,8 @@ def _columns(
     shown = []
     for side in SIDES:
         answer = answers[side]
-        state_ = "finished" if answer.finished else f"stopped after {SECONDS} s" if answer.timed_out else state
-        speed = f" · {answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds and answer.tokens else ""
-        measures = f"{state_} · {answer.seconds:.1f} s · {answer.tokens} tokens{speed}" if answer.seconds else state_
         card = answer_card(task, replace(answer, finished=answer.finished or ended), target, message)
-        shown += [card, answer.text, measures]
+        shown += [card, answer.text, measures(answer, state)]
     return shown
 
 
@@ -362,20 +311,21 @@ class Feedback:
 
     def __init__(self, shown: Shown):
         self.shown, self.task = shown, shown.task
+        self.first = "Chat" if self.task.kind == "chat" else "Compare"  # the tab where a message is answered
 
     def filled(self, last: dict[str, Any] | None) -> list[Any]:
         """The form for the last answer: message, card, verdict, consent, result, and a value for each input."""
         answer = last["answer"] if last else Answer(TUNED)
-        card = answer_card(self.task, replace(answer, finished=True), message=last["message"]) if last else ""
-        return [last["message"] if last else "", card, None, False, "", *fill_form(self.task, answer.text)]
+        card = answer_card(self.task, replace(answer, finished=True), message=written(last["message"])) if last else ""
+        return [written(last["message"]) if last else "", card, None, False, "", *fill_form(self.task, answer.text)]
 
     def keep(
         self, last: dict[str, Any] | None, shown: str | None, verdict: str | None, agreed: bool, *values: Any
     ) -> tuple[str, Any]:
         """Keep what the form says of the last answer; gives a sentence for the page, and the answer if it stays open."""
         if not last:
-            return _note("Let a message be answered under Compare first."), last
-        if (shown or "").split() != last["message"].split():  # the last answer came while this was on its way
+            return _note(f"Let a message be answered under {self.first} first."), last
+        if (shown or "").split() != written(last["message"]).split():  # the last answer came while this was on its way
             return _note("There is another answer now. Look at it first."), last
         if verdict is None:
             return _note("Say first whether the answer is right."), last
@@ -390,11 +340,12 @@ class Feedback:
             return _note(str(error)), last
         return _note("Thank you, it is kept."), None
 
-    def feedback(self, message: str, answer: str, verdict: str, target: dict | str, consent: bool) -> str:
+    def feedback(self, message: str | list, answer: str, verdict: str, target: dict | str, consent: bool) -> str:
         """Say whether an answer of the tuned model is right: verdict is "right" or "corrected".
 
         `answer` is the text that the model wrote, `target` the right answer: an object for a task with fields, otherwise a
-        text. Kept only with `consent`: message and answers may then be used to train and to test models. Returns its id.
+        text. Of a conversation `message` has the turns before the answer, each with role and content. Kept only with
+        `consent`: message and answers may then be used to train and to test models. Returns its id.
         """
         try:
             if consent is not True:
@@ -409,20 +360,24 @@ class Feedback:
         return entry["id"]
 
 
-def _feedback(feedback: Feedback, answered: gr.State, events: list[Any]) -> None:
-    """The tab in which a visitor says that the tuned answer is right, or what it should be."""
+def _feedback(feedback: Feedback, answered: gr.State, first: Any) -> None:
+    """The tab in which a visitor says that the tuned answer is right, or what it should be. `first` is the page's first."""
     verdicts = [("It is right", RIGHT), ("It is wrong: I fill in the right one", CORRECTED)]
-    gr.Markdown("Was the fine-tuned model's last answer right? What you say can make the next model better.")
-    label = "The message (first let it be answered under Compare)"
-    message = gr.Textbox(label=label, lines=3, interactive=False, elem_id="given")
+    what = "conversation" if feedback.task.kind == "chat" else "message"
+    which = "answer in your conversation" if first.which else "last answer"
+    gr.Markdown(f"Was the fine-tuned model's {which} right? What you say can make the next model better.")
+    if first.which:  # of the answers in a conversation
+        first.which.render()
+    label = f"The {what} (first let {'a message' if first.which else 'it'} be answered under {feedback.first})"
+    message = gr.Textbox(label=label, lines=3, max_lines=12, interactive=False, elem_id="given")
     card = gr.HTML(apply_default_css=False, elem_id="given-card")
     verdict = gr.Radio(verdicts, label="The fine-tuned answer", elem_id="verdict")
     with gr.Group(visible=False, elem_id="form") as form:
         inputs = _form(feedback.task)
-    consent = gr.Checkbox(label=CONSENT, elem_id="consent")
+    consent = gr.Checkbox(label=CONSENT.format(what), elem_id="consent")
     send = gr.Button("Send", variant="primary", elem_id="send")
     result = gr.HTML(js_on_load=ANNOUNCED, elem_id="sent")
-    for event in events:
+    for event in first.events:
         outputs = [message, card, verdict, consent, result, *inputs]
         event.success(feedback.filled, answered, outputs, queue=False, **QUIET)
     verdict.change(lambda value: gr.Group(visible=value == CORRECTED), verdict, form, queue=False, **HIDDEN)
@@ -439,7 +394,7 @@ def _form(task: Task) -> list[Any]:
     """The inputs for a right answer, by the task's kind; a field each for `json`."""
     if task.kind == "label":
         return [gr.Dropdown(list(task.labels), label="The right label")]
-    if task.kind == "text":
+    if task.kind in ("text", "chat"):
         return [gr.Textbox(label="The right answer", lines=5, max_length=task.max_message_characters)]
     return [_input(f) for f in task.fields]
 

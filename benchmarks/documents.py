@@ -289,3 +289,9 @@ class LoadResults(Document):
     seconds_to_the_answer: Waits
     seconds_alone: Seconds = Field(description="median of the base's answers while nobody else asked")
     memory_mb: ServerMemory
+
+
+class ChatLoadResults(LoadResults):
+    """The demo of conversations under load: each visitor holds them as the page does, in a session of its own."""
+
+    FILE: ClassVar[str] = "load_chat.json"

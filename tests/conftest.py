@@ -269,6 +269,50 @@ def moody_page(demo, ticket_run):
     page.close()
 
 
+@pytest.fixture(scope="session")
+def chat_run(talking_model, tiny_choice, tmp_path_factory):
+    """A run of the tiny model on conversations: short answers, of which most end, and room for few turns."""
+    from dataclasses import replace
+
+    from tests.data.conversation.chats import write_chat_task
+
+    task = load_task(write_chat_task(tmp_path_factory.mktemp("chats") / "host"))
+    more = {"model": str(talking_model), "max_steps": 4, "checkpoint_steps": 4, "max_length": 512, "max_new_tokens": 12}
+    choice = replace(tiny_choice, profile=tiny_choice.profile.with_changes(**more))
+    run = trained_apart(task, choice, tmp_path_factory.mktemp("chat-runs"))
+    run.update(
+        training=run.training.model_copy(update={"longest_completion": 8}),
+        profile=run.profile.with_changes(max_length=200),  # the page cuts early
+    )
+    return run
+
+
+@pytest.fixture(scope="session")
+def chat_page(demo, chat_run):
+    """The demo of `chat_run`, served by a model that fails midway at "fail" and waits for `go` at "wait"."""
+    from ftkit.evaluation.answer import TUNED, Answerer
+
+    class Moody(Answerer):
+        def grow(self, prompts, *given, **more):
+            asked = self.tokenizer.decode(prompts[TUNED]).rsplit("user\n", 1)[-1]
+            if "wait" in asked:
+                self.go.wait(60)
+            for n, answers in enumerate(super().grow(prompts, *given, **more)):
+                if "fail" in asked and n == 2:
+                    raise RuntimeError(asked)
+                yield answers
+
+    whole = Answerer.of_run(chat_run)
+    moody = Moody(whole.task, whole.model, whole.tokenizer, max_new_tokens=whole.max_new_tokens, worker=whole.worker)
+    moody.go = threading.Event()
+    moody.go.set()
+    page = demo.launch(chat_run, block=False, answerer=moody)
+    page.answerer = moody
+    yield page
+    moody.go.set()
+    page.close()
+
+
 @pytest.fixture
 def full(moody_page, demo):
     """`moody_page` with one message under way and as many waiting as may wait; they go on when the test is over."""

@@ -61,7 +61,8 @@ def _export(run: Run, to: str, output: Path | None, verify: bool) -> None:
     folder = output or export_folder(run, to)
     print(f"Ready: {folder}" + (f" (how to use it: {folder / 'README.md'})" if (folder / "README.md").is_file() else ""))
     if to == "space":
-        print("It holds the task's test messages and the run's figures: public, once it is uploaded.")
+        held = "test and validation conversations" if run.task.kind == "chat" else "test messages"
+        print(f"It holds the task's {held} and the run's figures: public, once it is uploaded.")
         print("Feedback that visitors give there is lost when the Space restarts.")
         if not run.is_evaluated:
             print(f"This run has not been evaluated, so the Space shows no figures: ftkit evaluate {run.name}, then again.")

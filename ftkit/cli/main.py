@@ -412,16 +412,12 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Show a run in the browser: the same message before and after fine-tuning."""
+    """Show a run in the browser: the same message, or conversation, before and after fine-tuning."""
     user, _, password = (auth or "").partition(":")
     if auth and not (user and password):
         raise KitError("--auth takes USER:PASSWORD, neither part empty.")
     prepared = run is None and (prepare or fresh)
     opened, beside = _open_or_train(profile, fresh, minutes) if prepared else (open_named(run), None)
-    if opened.task.kind == "chat":
-        raise KitError(
-            f"The page shows single messages; {opened.task.name} holds conversations: ftkit generate {opened.name}"
-        )
     if beside:
         beside.after = _show_measured
     elif prepare and not opened.is_evaluated:

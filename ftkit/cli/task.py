@@ -363,8 +363,6 @@ def add_feedback(
     if (to is None) != in_place:
         raise KitError("Say where the result goes: --to FOLDER for a new task folder, or --in-place.")
     opened = load_task(task)
-    if opened.kind == "chat":
-        raise KitError(f"Feedback is on single messages, and {opened.name} holds conversations: write a row instead.")
     sources = [file for path in files for file in feedback_files(path)]
     added = rows_of_feedback(opened, sources)
     for entry in added.refused:
@@ -372,6 +370,8 @@ def add_feedback(
     print(f"{len(added.rows):,} row(s) to add, {len(added.refused):,} refused, from {len(sources)} file(s)", flush=True)
     path = write(opened, added, to)
     print(f"{path} has {len(added.rows):,} row(s) more.")
+    if opened.kind == "chat":
+        print("The answers before the corrected one stand in these rows as the model gave them, and are learned: read them.")
 
 
 def _ask(what: str, columns: list[str]) -> str:

@@ -1,8 +1,8 @@
 """Stage 05, deployment: merged models, every road out of a run, the demo and what visitors say of it.
 
 Read `merge`, `proof` (does it still answer the same?), `fidelity`, `roads/` (a module a road), then `space`, `demo_page`,
-`form`, `feedback` and `gatekeeper` (what stands between the demo and strangers); `beside` trains a model while the demo
-serves another, and `training_page` shows it. Lesson 05 builds it.
+`chat_page` (its conversations), `form`, `feedback` and `gatekeeper` (what stands between the demo and strangers); `beside`
+trains a model while the demo serves another, and `training_page` shows it. Lesson 05 builds it.
 """
 
 from ftkit.common.faces import face

@@ -1,22 +1,25 @@
-"""The demo's page: answers as cards, where it is wrong, the evaluation, the card (lesson 05)."""
+"""The demo's page: which run it shows, answers as cards, where it is wrong, the evaluation, the card (lesson 05)."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup, escape
 
 from ftkit.common.errors import KitError
+from ftkit.common.memory import free_memory
 from ftkit.common.templates import ENVIRONMENT, render
 from ftkit.data.kept import check_answer
 from ftkit.data.prompt import parse_answer
 from ftkit.data.task import Task
-from ftkit.evaluation.answer import TUNED
+from ftkit.deployment.beside import Beside
+from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.metrics import same
 from ftkit.evaluation.report import render_report
 from ftkit.evaluation.saved_answers import load_evaluation, read_answers
@@ -24,7 +27,17 @@ from ftkit.evaluation.stream import Answer
 from ftkit.runs.card import CARD
 from ftkit.runs.documents import Evaluation
 from ftkit.runs.run import Run
+from ftkit.training.give_way import go_first
 
+SECONDS = 30  # for an answer; then it is cut off
+BUSY = "Too many people ask at once. Please try again in a minute."
+FAILED = "The model failed at this message. Try another one."
+SIDES = {BASE: "Before: the base model", TUNED: "After: fine-tuned"}
+# what gradio is told: an element whose changes a screen reader says, and events that belong to the page alone
+ANNOUNCED = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
+HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # programs call `answer` and `feedback`
+QUIET: dict[str, Any] = {"show_progress": "hidden", **HIDDEN}
+Item = TypeVar("Item")
 CARDS_CSS = Path(__file__).parent / "templates" / "cards.css"
 GRADIO = str.maketrans({character: f"&#{ord(character)};" for character in "${}`\\"})
 
@@ -42,6 +55,81 @@ def render_html(template: str, /, **values: Any) -> str:
     return PAGES.get_template(f"deployment/templates/{template}.html").render(values)
 
 
+class Shown:
+    """The run that the page shows, and its models. Both change when the learner's own model takes the place of the kit's."""
+
+    def __init__(self, run: Run, answerer: Answerer, beside: Beside | None = None):
+        self.run, self.answerer, self.beside = run, answerer, beside
+
+    @property
+    def task(self) -> Task:
+        """The task of the run, the same for both: it decides what the page is made of."""
+        return self.answerer.task
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the page shows the run that was trained beside it."""
+        return self.beside is None or self.run == self.beside.run
+
+    def open_own(self, run: Run) -> None:
+        """Show `run` from now on. Its models are loaded in the old ones' thread; an answer under way keeps those it has."""
+        if self.run == run:
+            return
+        answerer = Answerer.of_run(run, self.answerer.worker)
+        answerer.prepare_stream()
+        self.run, self.answerer = run, answerer
+        free_memory()
+
+    def heading(self) -> str:
+        """What the page says of itself at its top."""
+        whose = ""
+        if not self.is_own and self.beside:
+            yours = {
+                "done": "Yours is ready: a button under *Training* shows it instead.",
+                "stopped": "The training of yours has stopped: *Training* says why, and goes on with it.",
+            }
+            learns = "Yours is trained beside this page: *Training* shows it; once it is ready, a button there shows yours."
+            whose = f"\n\n**This is the kit's own model.** {yours.get(self.beside.phase, learns)}"
+        elif self.beside:
+            whose = f"\n\n**This is your model**, `{self.run.name}`."
+        model = f"**{self.run.profile.model.split('/')[-1]}** before and after fine-tuning"
+        about = (
+            f"Talk to {model}, both at once. Each side goes on from its own answers: it reads your messages and what it "
+            "said itself, and nothing of what the other one said."
+            if self.task.kind == "chat"
+            else f"The same message, answered by {model}. Before: the model is told what to answer with in its prompt. "
+            "After: it learned that from examples."
+        )
+        title = self.task.title or self.task.name
+        return f"# {title}\n{about} Do not enter personal data; answers can be wrong.{whose}"
+
+    def about(self) -> str:
+        """The tab *About*."""
+        return render_about(self.run, self.task)
+
+
+def in_words(stream: Iterator[Item], beside: Beside | None = None) -> Generator[Item, None, None]:
+    """A stream of answers for visitors: every error is a `KitError`, and nothing of a message comes into a log.
+
+    What runs beside the page gives way until the answer is there.
+    """
+    try:
+        with go_first(beside.folder if beside else None):
+            yield from stream
+    except KitError:
+        raise
+    except Exception as error:
+        print(f"An answer failed: {type(error).__name__}", file=sys.stderr, flush=True)
+        raise KitError(FAILED) from None
+
+
+def measures(answer: Answer, state: str) -> str:
+    """How an answer stands and how fast it came; `state` says how it stands with one that is not finished."""
+    state = "finished" if answer.finished else f"stopped after {answer.seconds:.0f} s" if answer.timed_out else state
+    speed = f" · {answer.tokens / answer.seconds:.0f} tokens/s" if answer.seconds and answer.tokens else ""
+    return f"{state} · {answer.seconds:.1f} s · {answer.tokens} tokens{speed}" if answer.seconds else state
+
+
 def answer_card(task: Task, answer: Answer, target: Any = None, message: str | None = None) -> str:
     """An answer as HTML for people, by the task's kind, with what does not fit marked, and the difference from `target`.
 
@@ -54,7 +142,7 @@ def answer_card(task: Task, answer: Answer, target: Any = None, message: str | N
     value = parse_answer(task, answer.text)
     if task.kind == "label":
         return _label_card(task, answer, value, target)
-    if task.kind == "text":
+    if task.kind in ("text", "chat"):
         checks = check_answer(task, value, target, message) if answer.finished else []
         return render_html("card", form="text", text=value, target=target, checks=checks)
     if value is None:

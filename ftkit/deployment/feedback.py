@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,10 @@ from ftkit.common.errors import KitError
 from ftkit.common.files import dump, json_lines, new_folder, read_text, write_jsonl
 from ftkit.common.paths import expanded
 from ftkit.data.check import gate
+from ftkit.data.conversation.repair import house_contacts, without_contacts
+from ftkit.data.conversation.similar import repeats
 from ftkit.data.faults import find_personal_data
-from ftkit.data.similarity import similar_pairs
+from ftkit.data.prompt import Message
 from ftkit.data.task import SPLITS, Row, Task, load_task
 from ftkit.runs.run import Run
 
@@ -84,8 +86,10 @@ class FeedbackFile:
         raise KitError("No more feedback is taken: the room for it is full. Whoever runs this demo can empty it.")
 
 
-def feedback_entry(run: Run, task: Task, message: str, answer: str, target: Any, verdict: str) -> dict[str, Any]:
+def feedback_entry(run: Run, task: Task, message: Message, answer: str, target: Any, verdict: str) -> dict[str, Any]:
     """What is kept of one feedback: message, the tuned model's answer, the right answer; nothing about who gave it.
+
+    In a `chat` task the message has the turns before the answer.
 
     Raises `KitError` naming what is wrong if message or target do not fit the task.
     """
@@ -133,12 +137,15 @@ def rows_of_feedback(task: Task, files: Iterable[Path]) -> FeedbackRows:
 
     An entry is refused if it cannot be read, belongs to another task, does not fit it, seems to hold personal data, or if
     its message stands in the validation or test split (equal or nearly so), in the training split, or in an earlier entry.
+    A conversation's row ends with the right answer; its earlier answers stand in it as the model gave them. It is refused
+    for a long turn that a held-out conversation has, too (see `repeats`).
     """
     added, seen = FeedbackRows(), set()
+    own = house_contacts(row[task.message] for row in task.rows("train")) if task.kind == "chat" else ()
     for path in files:
         for number, text, entry, fault in json_lines(read_text(path)):
             where = f"{path.name}, line {number}"
-            row, reason = ({}, "not JSON") if fault else _row(task, entry)
+            row, reason = ({}, "not JSON") if fault else _row(task, entry, own)
             if not reason and row["id"] in seen:
                 reason = "the same entry stands earlier"
             if reason:
@@ -150,16 +157,21 @@ def rows_of_feedback(task: Task, files: Iterable[Path]) -> FeedbackRows:
     return added
 
 
-def _row(task: Task, entry: Any) -> tuple[Row, str]:
+def _row(task: Task, entry: Any, own: Collection[str]) -> tuple[Row, str]:
     """A training row made of one entry of feedback, or why it cannot be one."""
     if not isinstance(entry, dict) or not {"id", "task", "message", "target"} <= set(entry):
         return {}, "not an entry of feedback: id, task, message or target is missing"
     if entry["task"] != task.name:
         return {}, f"it belongs to the task {entry['task']!r}"
-    row = {"id": f"feedback-{entry['id']}", task.message: entry["message"], task.target: entry["target"]}
+    row, asked = {"id": f"feedback-{entry['id']}", task.message: entry["message"]}, entry["message"]
+    if task.kind != "chat":
+        row[task.target] = entry["target"]
+    elif isinstance(asked, list):
+        row[task.message] = [*asked, {"role": "assistant", "content": entry["target"]}]
     if problems := task.problems(row):
         return {}, "; ".join(problems)
-    if kinds := find_personal_data(row[task.message]):
+    texts = [turn["content"] for turn in row[task.message]] if task.kind == "chat" else [asked]
+    if kinds := find_personal_data(without_contacts("\n".join(texts), own)):
         return {}, f"it seems to hold {' and '.join(kinds)}; mask it in the file if you want it"
     return row, ""
 
@@ -169,14 +181,16 @@ def _refuse_known(task: Task, added: FeedbackRows) -> None:
     known = [(split, row) for split in ("test", "validation", "train") for row in task.rows(split)]
     everything = [*known, *(("feedback", row) for row in added.rows)]
     reasons: dict[int, str] = {}
-    for pair in similar_pairs([row[task.message] for _, row in everything]):
+    for pair in repeats(task, [row for _, row in everything]):
         (split, first), (other, second) = everything[pair.first], everything[pair.second]
         held_out = split in ("test", "validation")
-        if other != "feedback" or not (held_out or pair.equal) or pair.first - len(known) in reasons:
+        again = pair.equal and not any(pair.turns)  # one turn may well be said in two conversations that are learned
+        if other != "feedback" or not (held_out or again) or pair.first - len(known) in reasons:
             continue
-        same = "" if held_out or first[task.target] == second[task.target] else ", with another answer"
+        same = "" if held_out or task.answered(first) == task.answered(second) else ", with another answer"
         place = "the feedback" if split == "feedback" else f"the {split} split"
         how = "equals" if pair.equal else "nearly equals"
+        how = f"turn {pair.turns[1]} {how} turn {pair.turns[0]} of" if any(pair.turns) else how
         reasons.setdefault(pair.second - len(known), f"{how} {first.get('id', 'a row')} of {place}{same}")
     for i, row in enumerate(added.rows):
         if reason := reasons.get(i):

@@ -35,7 +35,7 @@ def fill_form(task: Task, text: str) -> list[Any]:
     value = parse_answer(task, text)
     if task.kind == "label":
         return [value if value in task.labels else None]
-    if task.kind == "text":
+    if task.kind in ("text", "chat"):
         return [value]
     value = value if isinstance(value, dict) else {}
     return [_fill_value(f, value.get(f.name)) for f in task.fields]

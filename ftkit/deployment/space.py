@@ -47,7 +47,8 @@ def write_space(run: Run, folder: Path) -> None:
     shutil.copytree(root / "apps", folder / "apps", ignore=skip)
     shutil.copyfile(root / "apps" / "space.py", folder / "app.py")
     (folder / "data" / task.name).mkdir(parents=True)
-    for name in ("task.toml", "test.jsonl", "DATASHEET.md"):  # what it was trained on stays at home
+    openings = ("validation.jsonl",) if task.kind == "chat" else ()  # what the page offers to begin with
+    for name in ("task.toml", "test.jsonl", *openings, "DATASHEET.md"):  # what it was trained on stays at home
         if (task.folder / name).is_file():
             shutil.copyfile(task.folder / name, folder / "data" / task.name / name)
     model = public_name(run.profile.model)
@@ -127,4 +128,4 @@ def render_readme(run: Run, model: str) -> str:
         pinned=False,
     )
     carried = None if hub else carried_base(model)
-    return render("deployment/templates/space.md", head=head, model=model, run=run.name, carried=carried)
+    return render("deployment/templates/space.md", head=head, model=model, run=run.name, carried=carried, task=run.task)

@@ -216,10 +216,11 @@ def _marks(values: Sequence[float]) -> list[float]:
 def render_look(task: Task, looks: Sequence[Look], place: int) -> str:
     """The answers at one checkpoint as HTML: each message with its card, and what differs from the right answer marked."""
     step, glimpses = looks[place]
+    untold = ", without a word about the fields" if task.kind == "json" else ""
     return render_html(
         "look",
         title="Before the first step" if step == 0 else f"After step {step:,}",
-        about="the base, untouched; asked as the fine-tuned model is, without a word about the fields" if step == 0 else "",
+        about=("the base, untouched; asked as the fine-tuned model is" + untold) if step == 0 else "",
         right=describe_look(task, looks, place),
         rows=[
             {
@@ -234,8 +235,10 @@ def render_look(task: Task, looks: Sequence[Look], place: int) -> str:
 
 
 def describe_look(task: Task, looks: Sequence[Look], place: int) -> str:
-    """How many answers of a checkpoint are right, in words."""
+    """How many answers of a checkpoint are right, in words; in a conversation no single answer is."""
     glimpses = looks[place][1]
+    if task.kind == "chat":
+        return f"{len(glimpses)} answer(s)"
     return f"{sum(_is_right(task, one) for one in glimpses)} of {len(glimpses)} right"
 
 

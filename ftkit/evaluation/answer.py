@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +28,7 @@ from ftkit.evaluation.stream import (
     cut_at,
     encode_training_answers,
     new_cache,
+    run_aside,
 )
 from ftkit.models.adapter import load_adapter
 from ftkit.models.chat_template import end_tokens
@@ -215,39 +214,26 @@ class Answerer:
         """
         self.task.check_message(message)
         prompts = {side: prompt_ids(self.tokenizer, self.prompt(message, side)) for side in sides}
-        grown: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        stop = threading.Event()
+        yield from self.grow(prompts, time_limit)
 
-        def work() -> None:
-            try:
-                # the reader may have gone while this waited for its turn
-                for answers in () if stop.is_set() else self._stream(prompts, time_limit):
-                    grown.put(answers)
-                    if stop.is_set():
-                        break
-                grown.put(None)
-            except BaseException as error:  # handed to the thread that reads
-                grown.put(error)
-
-        self.worker.submit(work)
-        try:
-            while (event := grown.get()) is not None:
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-        finally:
-            stop.set()
+    def grow(
+        self, prompts: dict[str, list[int]], time_limit: float | None = None, seed: int | None = None
+    ) -> Iterator[dict[str, Answer]]:
+        """What `stream` does, for a prompt of token ids for each side; with a `seed` tokens are drawn (see `Growing`)."""
+        yield from run_aside(self.worker, lambda: self._stream(prompts, time_limit, seed))
 
     def prepare_stream(self) -> None:
         """Make now what the first `stream` would make: the drafts, and the keys and values of the prompts' beginnings."""
         self.worker.submit(self._streamers).result()
 
-    def _stream(self, prompts: dict[str, list[int]], time_limit: float | None) -> Iterator[dict[str, Answer]]:
+    def _stream(
+        self, prompts: dict[str, list[int]], time_limit: float | None, seed: int | None
+    ) -> Iterator[dict[str, Answer]]:
         """The answers as they grow, a step of one side at a time; runs in the model's thread."""
         streamers = self._streamers()
         began = time.monotonic()
         order = sorted(prompts, key=lambda side: side != TUNED)
-        growing = {side: streamers[side].begin(prompts[side], self.max_new_tokens, began) for side in order}
+        growing = {side: streamers[side].begin(prompts[side], self.max_new_tokens, began, seed) for side in order}
         while True:
             for side in order:
                 if growing[side].over:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import queue
+import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel
@@ -19,6 +22,9 @@ from ftkit.common.errors import KitError
 from ftkit.data.conversation.rows import exchanges
 from ftkit.data.prompt import answered_ids, chat_prompt, completion_text
 from ftkit.data.task import Task
+
+TEMPERATURE = 0.7  # of drawn tokens
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -35,6 +41,32 @@ class Answer:
     finished: bool = False
     timed_out: bool = False
     probability: float = 1.0
+
+
+def run_aside(worker: ThreadPoolExecutor, iterate: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    """What an iterator gives that runs in the thread of `worker`, as it comes, and its error. Closing this one stops it."""
+    made: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            # the reader may have gone while this waited for its turn
+            for item in () if stop.is_set() else iterate():
+                made.put(item)
+                if stop.is_set():
+                    break
+            made.put(None)
+        except BaseException as error:  # handed to the thread that reads
+            made.put(error)
+
+    worker.submit(work)
+    try:
+        while (event := made.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+    finally:
+        stop.set()
 
 
 def copy_without_adapter(model: PeftModel) -> PreTrainedModel:
@@ -149,24 +181,30 @@ class Streamer:
             self.forward(common, self.cache, 1)
             self.prefix = common
 
-    def begin(self, ids: list[int], most: int, began: float) -> Growing:
-        """A new answer to a prompt, in token ids, of at most `most` tokens."""
+    def begin(self, ids: list[int], most: int, began: float, seed: int | None = None) -> Growing:
+        """A new answer to a prompt, in token ids, of at most `most` tokens; see `Growing` for the `seed`."""
         n = len(self.prefix)
         if n and ids[:n] == self.prefix and len(ids) > n:
-            return Growing(self, ids, copy.deepcopy(self.cache), n, most, began)
-        return Growing(self, ids, new_cache(self.config), 0, most, began)
+            return Growing(self, ids, copy.deepcopy(self.cache), n, most, began, seed)
+        return Growing(self, ids, new_cache(self.config), 0, most, began, seed)
 
 
 class Growing:
-    """One answer while it grows by greedy decoding."""
+    """One answer while it grows: by the likeliest token, or with a `seed` by tokens drawn at `TEMPERATURE`.
 
-    def __init__(self, streamer: Streamer, prompt: list[int], cache: Any, cached: int, most: int, began: float):
+    A drawn token is taken from the model's own distribution after all before it, whether it was guessed ahead or not.
+    """
+
+    def __init__(
+        self, streamer: Streamer, prompt: list[int], cache: Any, cached: int, most: int, began: float, seed: int | None
+    ):
         self.streamer, self.prompt, self.cache, self.most, self.began = streamer, prompt, cache, most, began
         self.waiting = prompt[cached:]  # tokens that the model has not seen yet
         self.ids: list[int] = []
         self.logarithm = 0.0
         self.seconds = 0.0
         self.finished = self.timed_out = False
+        self.chance = None if seed is None else torch.Generator(streamer.model.device).manual_seed(seed)
 
     @property
     def over(self) -> bool:
@@ -181,9 +219,9 @@ class Growing:
         if streamer.processor:
             seen = torch.tensor([self.prompt + self.ids], device=logits.device)
             logits = streamer.processor(seen, logits)
-        best = logits.max(dim=-1)
-        logarithms = (best.values - logits.logsumexp(dim=-1)).tolist()
-        chosen = best.indices.tolist()
+        values, indices = self._choose(logits)
+        logarithms = (values - logits.logsumexp(dim=-1)).tolist()
+        chosen = indices.tolist()
         right = 0
         while right < len(guesses) and guesses[right] == chosen[right] and chosen[right] not in streamer.ends:
             right += 1
@@ -198,6 +236,13 @@ class Growing:
         self.waiting = chosen[right : right + 1] if self.cache is not None else self.prompt + self.ids
         self.seconds = time.monotonic() - self.began
         self.timed_out = not self.over and time_limit is not None and self.seconds >= time_limit
+
+    def _choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next token after each position, and its logit: two of shape [positions], from [positions, vocabulary]."""
+        if self.chance is None:
+            return logits.max(dim=-1)
+        drawn = torch.multinomial((logits / TEMPERATURE).softmax(dim=-1), 1, generator=self.chance)
+        return logits.gather(-1, drawn)[:, 0], drawn[:, 0]
 
     def answer(self, which: str) -> Answer:
         """The answer so far."""

@@ -39,6 +39,7 @@ def opened(browser, ticket_page):
     `page.elsewhere` is what it asked of other hosts, `page.refused` what was asked of the demo in vain.
     """
     contexts = []
+    texts = ("#base-text textarea", "#tuned-text textarea")
 
     def open_page(width=1200, height=900, served=ticket_page, **more):
         context = browser.new_context(viewport={"width": width, "height": height}, **more)
@@ -54,7 +55,8 @@ def opened(browser, ticket_page):
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.goto(served.local_url)
         page.get_by_label("Message").first.wait_for()
-        for part in ("#base-text textarea", "#tuned-text textarea", "#said [role=status]"):
+        told = ("#base-talk [role=region]", "#tuned-talk [role=region]")
+        for part in (*(told if page.locator("#base-talk").count() else texts), "#said [role=status]"):
             page.locator(part).wait_for(state="attached")
         return page
 

@@ -219,11 +219,11 @@ def test_a_text_is_shown_as_it_is_and_corrected_by_writing_another(other_page):
     card, text, measures = shown[TUNED]
     assert measures.startswith("finished")
     assert text == "We are <b>full</b>, sorry."
-    assert "We are &lt;b&gt;full&lt;/b&gt;, sorry." in card and "&lt;b&gt;full" in said and "test split" not in card
+    assert "We are &lt;b&gt;full&lt;/b&gt;, sorry." in card and "&lt;b&gt;full" in said and "The data say" not in card
     assert "against the message" in card and "numbers kept" in card and "names: cannot be checked here" in card
     assert "numbers: “12” missing" in as_page(page, message + " For 12.")[1]  # said aloud as well
     marked = as_page(page, message)[0][TUNED][0]
-    assert "The test split says" in marked and "We are closed." in marked
+    assert "The data say" in marked and "We are closed." in marked
     assert "against the right answer" in marked and "names: “full” not wanted" in marked
     filled = next(each.fn for each in page.fns.values() if each.name == "filled")  # the same marks stand beside the form
     assert "numbers: “7” missing" in filled({"message": "7?", "answer": Answer(TUNED, text, finished=True)})[1]

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from benchmarks.documents import FOLDER, LoadResults
-from benchmarks.load import belongs, load
+from benchmarks.load import belongs, list_messages, load
 from ftkit.common.errors import KitError
 
 
@@ -21,6 +21,14 @@ def test_a_small_load_is_answered_or_told_that_it_is_busy(ticket_page, ticket_ru
     assert figures["answered"] > 0
     assert figures["other_errors"] == {} and figures["crossed_answers"] == 0
     assert figures["memory_mb"]["first_quarter"] > 100
+
+
+def test_conversations_of_many_visitors_do_not_cross(chat_page, chat_run):
+    conversations = list_messages(chat_run, 3)
+    assert len(conversations) == 3 and all(len(messages) > 1 for messages in conversations)
+    figures = finished(load(chat_page.local_url, os.getpid(), conversations, users=3, seconds=3))
+    assert figures["answered"] > 2 and figures["seconds_alone"] >= 0
+    assert figures["other_errors"] == {} and figures["crossed_answers"] == 0
 
 
 def test_only_this_machine_is_put_under_load():

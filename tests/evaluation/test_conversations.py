@@ -318,8 +318,6 @@ def test_the_commands_take_conversations_or_say_why_not(run, task):
     for arguments, words in (
         (("evaluate", run.folder, "--constrained"), "--constrained is for tasks of kind json"),
         (("verdict", task.folder), "host is a task of conversations"),
-        (("demo", run.folder), "holds conversations"),
-        (("task", "add-feedback", task.folder, run.folder, "--in-place"), "holds conversations"),
     ):
         refused = ftkit(*arguments)
         assert isinstance(refused.exception, KitError) and words in str(refused.exception)
