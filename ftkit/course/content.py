@@ -29,9 +29,13 @@ class WrongAnswer(BaseModel, frozen=True, extra="forbid"):
 
 
 class LessonFile(BaseModel, frozen=True, extra="forbid"):
-    """The TOML file beside a lesson's exercises: its quiz, and typical wrong answers by the exercise's name."""
+    """The TOML file beside a lesson's exercises: its quiz, and answers by the exercise's name.
+
+    `right_answers`: code, written as in `WrongAnswer`, that is right in another way than the solution.
+    """
 
     questions: tuple[Question, ...] = Field(min_length=1)
+    right_answers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     wrong_answers: dict[str, tuple[WrongAnswer, ...]]
 
 
@@ -58,6 +62,11 @@ def quiz(lesson: str) -> Quiz:
 def wrong_answers(lesson: str) -> dict[str, tuple[WrongAnswer, ...]]:
     """Typical wrong answers to the exercises of a lesson or lab, by exercise. Raises `KitError` as `quiz` does."""
     return read_lesson_file(_toml(lesson)).wrong_answers
+
+
+def right_answers(lesson: str) -> dict[str, tuple[str, ...]]:
+    """Answers that are right in another way than the solution, by exercise. Raises `KitError` as `quiz` does."""
+    return read_lesson_file(_toml(lesson)).right_answers
 
 
 def read_lesson_file(path: Path) -> LessonFile:

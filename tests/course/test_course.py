@@ -1,6 +1,4 @@
 import ast
-import json
-import math
 import os
 import re
 import subprocess
@@ -9,48 +7,32 @@ import textwrap
 import threading
 
 import nbformat
-import numpy as np
 import pytest
 import torch
 
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
-from ftkit.course.content import exercises, labs, lessons, progress_rows, quiz, read_lesson_file, wrong_answers
+from ftkit.course.content import (
+    exercises,
+    labs,
+    lessons,
+    progress_rows,
+    quiz,
+    read_lesson_file,
+    right_answers,
+    wrong_answers,
+)
 from ftkit.course.exercise import NOT_ATTEMPTED, RIGHT, WRONG
 from ftkit.course.notebooks import solved
 from ftkit.course.progress import progress_file, read_progress
-from ftkit.course.quizzes import Option
 from ftkit.models.catalog import PACKAGE
 from tests.cli.test_main import ftkit, refused
-
-PARTS = [*lessons(), *labs()]
-ALL = [exercise for lesson in PARTS for exercise in exercises(lesson)]
-QUESTIONS = [(lesson, n, question) for lesson in PARTS for n, question in enumerate(quiz(lesson).questions, start=1)]
+from tests.course.learner import ALL, PARTS, learner, value_of
 
 
 @pytest.fixture(autouse=True)
 def own_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("FTKIT_RUNS", str(tmp_path / "runs"))
-
-
-def learner():
-    """The names that the notebooks have imported where exercises are solved; `plain` is an exercise before others."""
-    names = {"json": json, "math": math, "np": np, "re": re, "torch": torch}
-    exec(exercises("02").plain.solution_code, names)
-    return names
-
-
-def value_of(exercise, code):
-    """What stands under the exercise's name after the learner's code: a cell, a body of the function, or a value."""
-    names = learner()
-    if exercise.function and code.lstrip().startswith("def "):
-        exec(code, names)
-    elif exercise.function:
-        head = next(line for line in exercise.start.splitlines() if line.startswith("def "))
-        exec(f"{head}\n    {code}", names)
-    else:
-        return eval(code, names)
-    return names[exercise.answer]
 
 
 def test_the_first_lessons_have_the_exercises_and_questions_that_they_should():
@@ -59,7 +41,9 @@ def test_the_first_lessons_have_the_exercises_and_questions_that_they_should():
     assert all(len(quiz(lesson).questions) >= 4 for lesson in lessons())
     assert sum(counts.values()) >= 30
     assert sum(len(quiz(lesson).questions) for lesson in lessons()) >= 25
-    assert all(list(wrong_answers(lesson)) == [exercise.name for exercise in exercises(lesson)] for lesson in PARTS)
+    for lesson in PARTS:
+        names = [exercise.name for exercise in exercises(lesson)]
+        assert list(wrong_answers(lesson)) == list(right_answers(lesson)) == names, lesson
 
 
 @pytest.mark.parametrize("exercise", ALL, ids=lambda exercise: exercise.key)
@@ -196,15 +180,6 @@ def test_the_command_line_shows_the_progress():
     assert all(f" {lesson} " in done.stdout for lesson in lessons())
 
 
-@pytest.mark.parametrize(("lesson", "number", "question"), QUESTIONS, ids=lambda value: str(value)[:2])
-def test_a_question_has_one_right_choice_and_an_explanation_for_each(lesson, number, question):
-    assert 2 <= len(question.options) <= 5
-    assert sum(option.right for option in question.options) == 1
-    texts = [quiz(lesson).explain(number, letter) for letter in question.letters()]
-    assert len(set(texts)) == len(texts) and all(len(text) > 20 for text in texts)
-    assert [text.startswith("Right:") for text in texts] == [option.right for option in question.options]
-
-
 GOOD_FILE = """
 [[questions]]
 asks = "Why?"
@@ -233,40 +208,6 @@ def test_a_broken_lesson_file_is_refused_with_the_place(tmp_path, old, new, word
     path.write_text(GOOD_FILE.replace(old, new), encoding="utf-8")
     with pytest.raises(KitError, match=f"lesson42.toml.*{words}"):
         read_lesson_file(path)
-
-
-def test_the_quiz_reads_as_text_without_its_answers():
-    shown = quiz("01")
-    bundle = shown._repr_mimebundle_()
-    text = bundle["text/plain"]
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert max(map(len, text.splitlines())) <= 100
-    for question in shown.questions:
-        for option in question.options:
-            assert isinstance(option, Option)
-            assert " ".join(option.text.split())[:30] in " ".join(text.split())
-            assert option.because[:40] not in text
-    with pytest.raises(KitError, match="questions 1 to"):
-        shown.answer(99, "a")
-    with pytest.raises(KitError, match="choices a, b"):
-        shown.answer(1, "z")
-
-
-def test_a_press_on_a_letter_of_the_widget_shows_its_explanation_and_is_noted():
-    box = quiz("02").widget()
-    asked, buttons, said = box.children[:3]
-    assert quiz("02").questions[0].asks in asked.value and not said.value
-    buttons.value = "a"
-    assert "Right" in said.value and "remember" in said.value
-    buttons.value = "b"
-    assert "Not so" in said.value
-    kept = read_progress()["quiz"]["02.1"]
-    assert kept["last"] == "b" and kept["solved"]
-
-
-def test_where_widgets_are_not_installed_the_quiz_is_text(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert list(quiz("00")._repr_mimebundle_()) == ["text/plain"]
 
 
 @pytest.mark.parametrize("lesson", PARTS)

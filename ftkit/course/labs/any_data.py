@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_if, wrong_value
 
 
 def _made_up(n):
@@ -17,7 +16,11 @@ def _spoil(spoil):
     for n, share in ((40, 0.5), (40, 0.25), (30, 0.1), (12, 0.0)):
         rows = _made_up(n)
         got = spoil(rows, share, 3)
-        wrong_if(not isinstance(got, list) or len(got) != n, f"Return a list of {n} rows, as many as were given.")
+        wrong_if(len(got) != n, f"Return a list of {n} rows, as many as were given; yours has {len(got)}.")
+        wrong_if(
+            any(not isinstance(row.get("ticket"), dict) for row in got),
+            'Each row keeps a message and a ticket, and the ticket is a dictionary: {**rows[i], "ticket": another ticket}.',
+        )
         wrong_if(
             any("message" in row["ticket"] for row in got),
             'Some got a whole row as their ticket. Collect row["ticket"], not row.',
@@ -27,7 +30,7 @@ def _spoil(spoil):
             "The messages, and their order, should stay; only tickets change.",
         )
         wrong = [i for i in range(n) if got[i]["ticket"] != rows[i]["ticket"]]
-        same = [i for i in wrong if got[i]["ticket"]["intent"] == rows[i]["ticket"]["intent"]]
+        same = [i for i in wrong if got[i]["ticket"].get("intent") == rows[i]["ticket"]["intent"]]
         wrong_if(same, "Some got a ticket of the same intent, which may be nearly right. Take one of another intent.")
         want = round(share * n)
         wrong_if(
@@ -48,16 +51,17 @@ def _spoil(spoil):
 def _worth(worth):
     for clean, noisy, equal, want in ((80, 80, 100, 0.25), (80, 80, 80, 0.0), (120, 40, 100, -0.5), (80, 80, 160, 1.0)):
         got = worth(clean, noisy, equal)
-        wrong_if(not isinstance(got, int | float), f"Return a number; you return {got!r}.")
-        wrong_if(
-            math.isclose(got, equal / (clean + noisy)) and not math.isclose(got, want),
-            "That shares the worth out over all rows. The clean ones are worth one each; the rest is the noisy ones' doing.",
+        mistakes = (
+            (
+                equal / (clean + noisy),
+                "That shares the worth out over all rows. The clean ones are worth one each; the rest is the noisy ones' doing.",
+            ),
+            (equal - clean, "That is what all noisy rows are worth together. Divide it by how many there are."),
+            ((clean - equal) / noisy, "Upside down: the noisy rows help where `equal` is more than `clean`."),
+            ((equal - clean) / clean, "You divided by the clean rows; the noisy ones did that work."),
         )
-        wrong_if(
-            not math.isclose(got, want, abs_tol=1e-9),
-            f"{clean} clean and {noisy} noisy rows that do what {equal} clean ones do: "
-            f"a noisy one is worth {want:g} clean ones; you return {got:g}.",
-        )
+        otherwise = f"{clean} clean and {noisy} noisy rows that do what {equal} clean ones do: a noisy one is worth {want:g}"
+        wrong_value(got, want, mistakes, f"{otherwise} clean ones; you return {got:g}.")
 
 
 LABELS = (
@@ -99,6 +103,7 @@ def spoil(rows, share, seed):
             '[row["ticket"] for row in rows if row["ticket"]["intent"] != ...]',
         ),
         "every message is real and every ticket is a good one; only that they belong together is no longer true.",
+        returns="rows",
     ),
     Exercise(
         "any_data.worth",
@@ -116,6 +121,7 @@ def worth(clean, noisy, equal):
             "(equal - clean) / noisy",
         ),
         "below 0 means that you would do better without them.",
+        returns="number",
     ),
     Exercise(
         "any_data.suspect",

@@ -3,52 +3,65 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_value
 
 
 def _luck(luck):
     for scores in ((0.5, 0.52, 0.55, 0.47, 0.51), (0.8, 0.8, 0.8), (0.1, 0.3)):
-        deviation = statistics.stdev(scores)
-        got, want = luck(list(scores)), 2 * math.sqrt(2) * deviation
-        wrong_if(not isinstance(got, int | float), f"Return a number; you return {got!r}.")
-        if deviation:
-            wrong_if(
-                math.isclose(got, deviation), "That is the spread of one training. The gap is between two, both with luck."
-            )
-            wrong_if(
-                math.isclose(got, 2 * math.sqrt(2) * statistics.pstdev(scores)),
+        deviation, root = statistics.stdev(scores), math.sqrt(2)
+        got, want = luck(list(scores)), 2 * root * deviation
+        mistakes = (
+            (deviation, "That is the spread of one training. The gap is between two, both with luck."),
+            (
+                2 * root * statistics.pstdev(scores),
                 "Nearly: from a few seeds the spread is estimated with n - 1, as statistics.stdev does it.",
-            )
-            wrong_if(
-                math.isclose(got, 2 * deviation), "Twice the spread of one training. For two of them, times the root of 2."
-            )
-        wrong_if(
-            not math.isclose(got, want, abs_tol=1e-9), f"For {list(scores)} the gap is {want:.4f}; you return {got:.4f}."
+            ),
+            (2 * deviation, "Twice the spread of one training. For two of them, times the root of 2."),
+            (
+                4 * deviation,
+                "Spreads of two trainings add up like the sides of a right angle: times the root of 2, not times 2.",
+            ),
+            (root * deviation, "That is the spread of a gap. Luck goes up to twice that: keep the last line as it was."),
+            (
+                2 * root * statistics.variance(scores),
+                "That is the variance. Its root is the standard deviation: statistics.stdev.",
+            ),
+            (
+                max(scores) - min(scores),
+                "From the best to the worst, that grows with the number of seeds. Take statistics.stdev.",
+            ),
         )
+        wrong_value(got, want, mistakes, f"For {list(scores)} the gap is {want:.4f}; you return {got:.4f}.")
 
 
 def _net(net):
     for before, after, want in (
+        ([1, 1, 1, 0, 0], [1, 0, 0, 1, 0], (2, 1)),
         ([1, 1, 0, 0], [1, 0, 1, 0], (1, 1)),
         ([1, 1, 1, 1], [0, 0, 1, 1], (2, 0)),
         ([0, 0, 1], [1, 1, 1], (0, 2)),
     ):
+        mistakes = (
+            ((want[1], want[0]), "The two are swapped: forgotten is what was right before and is wrong now."),
+            (
+                (sum(before) - sum(after), 0),
+                "The difference of the sums hides what went both ways. Count the questions one by one.",
+            ),
+            (
+                (len(before) - sum(before), len(after) - sum(after)),
+                "Those are how many were wrong before and after. Count what changed, question by question.",
+            ),
+            (
+                (sum(before), sum(after)),
+                "Those are how many were right before and after. Count what changed, question by question.",
+            ),
+        )
         got = net(before, after)
-        wrong_if(
-            not isinstance(got, tuple) or len(got) != 2, f"Return two numbers, (forgotten, learned); you return {got!r}."
-        )
-        wrong_if(
-            got == (want[1], want[0]) != want,
-            "The two are swapped: forgotten is what was right before and is wrong now.",
-        )
-        wrong_if(
-            got[0] == sum(before) - sum(after) != want[0],
-            "The difference of the sums hides what went both ways. Count the questions one by one.",
-        )
-        wrong_if(tuple(map(int, got)) != want, f"For {before} and then {after} it is {want}; you return {got}.")
+        wrong_value(got, want, mistakes, f"For {before} and then {after} it is {want}; you return {got}.", operator.eq)
 
 
 TUNE = ("fine-tune", "Many good examples, a fixed form, and a base that does not get there when it is asked.")
@@ -89,6 +102,7 @@ def luck(scores):
             "A gap is the difference of two scores, each with its own luck: variances add up, so the spread grows by the root of 2.",
         ),
         "a smaller gap between two single trainings says next to nothing.",
+        returns="number",
     ),
     Exercise(
         "better_results.net",
@@ -110,6 +124,7 @@ def net(before, after):
             "A question was forgotten if it was right (1) before and is wrong (0) after.",
         ),
         "two models with the same score may know different things.",
+        returns="two numbers",
     ),
     Exercise(
         "better_results.decide",

@@ -5,53 +5,74 @@ from __future__ import annotations
 from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
+from ftkit.course.forms import plain
 
 
 def _same_prompt(same_prompt):
-    trained = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
-    closed = trained.removesuffix("<|im_start|>assistant\n")
-    by_hand = "Be brief.\n\nMessage: Hello\nTicket:"
-    ids = {trained: [1, 5, 9, 2, 1, 6, 7, 2, 1, 8], closed: [1, 5, 9, 2, 1, 6, 7, 2], by_hand: [9, 4, 7, 3]}
+    system = "<|im_start|>system\nBe brief.<|im_end|>\n"
+    user = "<|im_start|>user\nA café?<|im_end|>\n"
+    opening = "<|im_start|>assistant\n"
+    trained, closed, by_hand = system + user + opening, system + user, "Be brief.\n\nMessage: A café?\nTicket:"
+    other, swapped = trained.replace("brief", "polite"), user + system + opening
+    composed = trained.replace("é", "e\u0301")
+    first, second, opened = [1, 5, 9, 2], [1, 6, 7, 2], [1, 8]
+    ids = {
+        trained: first + second + opened,
+        closed: first + second,
+        by_hand: [9, 4, 7, 3],
+        other: [1, 5, 3, 2, *second, *opened],
+        swapped: second + first + opened,
+        composed: first + second + opened,
+    }
 
     def tokenize(text):
-        return ids.get(text, [3] * len(text))
+        return list(ids.get(text, [3] * len(text)))
 
+    for asked, sentence in (
+        (
+            closed,
+            "A prompt whose assistant's turn is not opened passed as equal. It is only the beginning of the other: compare all ids.",
+        ),
+        (
+            by_hand,
+            "A prompt written by hand passed as equal. The words may be the same: compare what the model reads, the token ids.",
+        ),
+        (
+            other,
+            "Two prompts of the same length passed as equal, though one token differs. Compare the ids, not how many there are.",
+        ),
+        (
+            swapped,
+            "Two prompts with the same ids in another order passed as equal. A model reads one token after the other: "
+            "compare the lists as they are, neither sorted nor as sets.",
+        ),
+    ):
+        wrong_if(same_prompt(tokenize, trained, asked), sentence)
+    wrong_if(not same_prompt(tokenize, trained, trained), "The same prompt twice should give True.")
     wrong_if(
-        same_prompt(tokenize, trained, closed) is True,
-        "A prompt whose assistant's turn is not opened passed as equal. It is only the beginning of the other: compare all ids.",
-    )
-    wrong_if(
-        same_prompt(tokenize, trained, by_hand) is True,
-        "A prompt written by hand passed as equal. The words may be the same: compare what the model reads, the token ids.",
-    )
-    other = trained.replace("brief", "polite")
-    ids[other] = [1, 5, 3, 2, 1, 6, 7, 2, 1, 8]
-    wrong_if(
-        same_prompt(tokenize, trained, other) is True,
-        "Two prompts of the same length passed as equal, though one token differs. Compare the ids, not how many there are.",
-    )
-    wrong_if(
-        same_prompt(tokenize, trained, str(trained)) is not True,
-        "The same prompt twice should give True.",
+        not same_prompt(tokenize, trained, composed),
+        "Two texts that become the same ids passed as different: here an é is written in two ways. Compare the ids, not the texts.",
     )
 
 
 def _carries_end(carries_end):
-    end = 2
+    end, padding = 2, [-100] * 6
     cases = (
         ([-100, -100, 40, 41, 2, 9], True, "the end, then a line end"),
         ([-100, 2, -100, 40, 41, 2, -100, -100], True, "a padded row whose end carries loss"),
+        ([-100, -100, 40, 41, 2, 9, *padding], True, "a row with much padding after its end"),
         ([-100, -100, 40, 41, -100, 9], False, "an end that was masked"),
-        ([-100, -100, 40, 41, -100, -100], False, "an end that was masked as padding"),
+        ([-100, -100, 40, 41, -100, *padding], False, "an end that was masked as padding"),
     )
     for labels, want, what in cases:
         got = carries_end(labels, end)
         wrong_if(
-            got is False and want and labels[-1] != end,
-            "You look at the last label only. After the end come a line end and padding: look among all labels.",
+            want and not got and labels[-1] != end,
+            f"You say False for {what}, {labels}. After the end there may be a line end and padding, much or little: "
+            "do not look at the last label only, or at the last few, but among all of them.",
         )
         wrong_if(
-            got is True and not want,
+            got and not want,
             f"You say True for {what}: no label is the end token there. -100 means that the place carries no loss.",
         )
         wrong_if(got is not want, f"For {what}, {labels}, the answer is {want}; you return {got!r}.")
@@ -91,12 +112,19 @@ def _verdict(verdict):
     for losses, want, what in (
         ([3.6, 1.1, 0.5, 0.3, 0.2], "fine", "a loss that falls and stays down"),
         ([3.4, 2.2, 0.9, 0.7, 0.75, 0.6], "fine", "a loss that falls and wavers a little"),
+        ([3.4, 3.5, 1.4, 0.8, 0.6], "fine", "a loss that rises a little, then falls"),
         ([3.6, 3.6, 3.5, 3.5, 3.4], "too low", "a loss that hardly moves"),
+        ([3.83, 3.95, 4.22, 4.24, 4.16, 4.2], "too low", "a loss that hardly moves, and wavers"),
         ([3.6, 8.9, 7.5, 6.1, 5.8], "too high", "a loss that shoots up"),
         ([3.2, 9.0, 5.0, 4.1, 3.3], "too high", "a loss that shoots up and comes down to where it began"),
+        ([3.6, 9.5, 4.0, 2.4, 2.2], "too high", "a loss that shoots up and then falls below its start"),
     ):
         got = verdict(losses)
         wrong_if(got not in ("fine", "too low", "too high"), f'Return "fine", "too low" or "too high"; you return {got!r}.')
+        wrong_if(
+            want != "too high" and got == "too high",
+            f"You call {what} too high: {losses}. Batches differ, so a loss may waver. Too high is a leap: highest > 1.5 * first.",
+        )
         wrong_if(
             want == "too high" and got == "too low",
             f"You call {what} too low: {losses}. On its way it went far above its start: look at max(losses) first.",
@@ -117,8 +145,9 @@ CLUES = {
 
 
 def _memory(memory):
+    memory = plain(memory)
     wrong_if(not isinstance(memory, str), 'Write one letter in quotes, such as "a".')
-    letter = memory.strip().lower()
+    letter = memory.strip(" ().").lower()
     wrong_if(letter not in CLUES, f"{memory!r} is none of the letters a to d.")
     reason, right = CLUES[letter]
     wrong_if(not right, reason)
@@ -127,29 +156,34 @@ def _memory(memory):
 def _changes_nothing(changes_nothing):
     import torch
 
-    def weights(a, b):
-        return {
-            f"layers.{n}.{name}.weight": torch.full((2, 2), value)
-            for n, pair in enumerate(zip(a, b, strict=True))
-            for name, value in zip(("lora_A", "lora_B"), pair, strict=True)
-        }
+    def weights(*rows_of_b):
+        """Layers of rank 2: A as it begins, and B with these rows."""
+        pairs = enumerate(rows_of_b)
+        a = torch.tensor([[0.3, -0.2, 0.1], [0.2, 0.4, -0.3]])
+        layers = [(f"layers.{n}.lora_A.weight", a, f"layers.{n}.lora_B.weight", torch.tensor(rows)) for n, rows in pairs]
+        return {name: matrix for one, a, other, b in layers for name, matrix in ((one, a), (other, b))}
 
-    fresh, trained, partly = (
-        weights((0.3, -0.2), (0.0, 0.0)),
-        weights((0.3, -0.2), (0.1, -0.1)),
-        weights((0.3, 0.2), (0.0, 0.1)),
-    )
+    zeros = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    cancels = [[0.25, -0.25], [0.5, -0.5], [-0.125, 0.125]]  # each row, and the whole, to exactly 0
+    below = [[-0.1, -0.1], [-0.2, 0.0], [0.0, -0.1]]
     wrong_if(
-        not changes_nothing(fresh),
+        not changes_nothing(weights(zeros, zeros)),
         "An adapter that was never trained passed as trained. Its A matrices are random from the start; look at the B ones.",
     )
     wrong_if(
-        bool(changes_nothing(partly)),
+        changes_nothing(weights(cancels, cancels)),
+        "A trained adapter, whose B matrices hold 0.25 and -0.25, passed as empty. A sum can cancel out: use any().",
+    )
+    wrong_if(
+        changes_nothing(weights(below, below)),
+        "A trained adapter whose B matrices hold no number above 0 passed as empty. Below 0 is not zero either: use any().",
+    )
+    wrong_if(
+        changes_nothing(weights(zeros, below)),
         "One layer of this adapter did learn. It changes nothing only if all B matrices are zero.",
     )
     wrong_if(
-        bool(changes_nothing(trained)),
-        "A trained adapter, whose B matrices hold 0.1 and -0.1, passed as empty. A sum can cancel out: use any().",
+        changes_nothing(weights(below, zeros)), "You looked at the last layer only. The first one of this adapter did learn."
     )
     wrong_if(not changes_nothing({}), "A file without any weights changes nothing either.")
 
@@ -158,10 +192,12 @@ STEPS = ("load the base in 4 bits", "dequantize the base", "put the adapter on",
 
 
 def _road(road):
-    wrong_if(not isinstance(road, list | tuple), "Write a list of the five steps.")
     for step in road:
         wrong_if(step not in STEPS, f"{step!r} is not one of the five steps; copy their words.")
-    wrong_if(len(set(road)) != len(STEPS) or len(road) != len(STEPS), "Each of the five steps stands there once.")
+    wrong_if(
+        len(set(road)) != len(STEPS) or len(road) != len(STEPS),
+        f"Each of the five steps stands there once; your list has {len(road)}.",
+    )
     place = {step: number for number, step in enumerate(road)}
     wrong_if(
         place["merge"] < place["dequantize the base"],
@@ -173,7 +209,9 @@ def _road(road):
     )
     wrong_if(place["merge"] < place["put the adapter on"], "What would be merged, before the adapter is on?")
     wrong_if(
-        place["put the adapter on"] < place["dequantize the base"], "An adapter goes on once the base is as it should be."
+        place["put the adapter on"] < place["dequantize the base"],
+        "By the sums that would be the same. But peft makes the adapter's layers for the layers that it finds: put on 4-bit ones, "
+        "they merge by the rules of 4 bits, and fail on a base that is dequantized afterwards. First the base, then the adapter.",
     )
     wrong_if(place["save"] < place["merge"], "What is saved before the merge is not the merged model.")
 
@@ -201,6 +239,7 @@ def same_prompt(tokenize, trained, asked):
         _same_prompt,
         ("A model reads token ids, nothing else.", "Two lists are compared with ==."),
         "this comparison, over real prompts, is a test that every project should have.",
+        returns="truth",
     ),
     Exercise(
         "break_it.end",
@@ -217,6 +256,7 @@ def carries_end(labels, end):
             "So the question is whether the number `end` stands anywhere in the list.",
         ),
         "an end that carries no loss is an end that nobody teaches.",
+        returns="truth",
     ),
     Exercise(
         "break_it.mask",
@@ -233,6 +273,7 @@ def stray(labels, prompt, real):
             "Count in both how many are not -100: sum(label != -100 for label in ...).",
         ),
         "0 is the only good answer.",
+        returns="whole number",
     ),
     Exercise(
         "break_it.rate",
@@ -258,6 +299,7 @@ def verdict(losses):
             'Then: "too low" if last > 0.8 * first, else "fine".',
         ),
         "the curve tells within a minute; there is no need to wait for the end.",
+        returns="text",
     ),
     Exercise(
         "break_it.leak",
@@ -288,6 +330,7 @@ def changes_nothing(weights):
             'not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)',
         ),
         "zeros in every B: the file is there, and the training is not in it.",
+        returns="truth",
     ),
     Exercise(
         "break_it.merge",
@@ -308,6 +351,7 @@ road = ["load the base in 4 bits", "dequantize the base", "put the adapter on", 
         ),
         "the sum is rounded once, to 16 bits, and hardly loses anything.",
         function=False,
+        returns="list",
     ),
     Exercise(
         "break_it.cut",

@@ -5,30 +5,28 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_value
 
 
 def _blind_loss(blind_loss):
     for vocabulary in (2, 10, 49152):
         got, want = blind_loss(vocabulary), math.log(vocabulary)
-        wrong_if(not isinstance(got, int | float), f"A loss is a number; you return {got!r}.")
-        wrong_if(
-            math.isclose(got, 1 / vocabulary, rel_tol=1e-6),
-            f"{got:.3g} is the chance of the right token. The loss is minus the logarithm of that chance.",
+        other = "Another logarithm: the loss of these libraries is in natural logarithms, math.log."
+        mistakes = (
+            (
+                1 / vocabulary,
+                f"{got:.3g} is the chance of the right token. The loss is minus the logarithm of that chance.",
+            ),
+            (-want, "A loss is never below 0: the logarithm of a chance is negative, and the loss is minus that."),
+            (math.log2(vocabulary), other),
+            (math.log10(vocabulary), other),
+            (
+                vocabulary,
+                "That is the number of tokens. Each has the chance 1 / vocabulary; the loss is minus its logarithm.",
+            ),
         )
-        wrong_if(
-            math.isclose(got, -want, rel_tol=1e-6),
-            "A loss is never below 0: the logarithm of a chance is negative, and the loss is minus that.",
-        )
-        wrong_if(
-            math.isclose(got, math.log2(vocabulary), rel_tol=1e-6)
-            or math.isclose(got, math.log10(vocabulary), rel_tol=1e-6),
-            "Another logarithm: the loss of these libraries is in natural logarithms, math.log.",
-        )
-        wrong_if(
-            not math.isclose(got, want, rel_tol=1e-6),
-            f"With {vocabulary:,} tokens, all equally likely, it is {want:.3f}; you return {got:.3f}.",
-        )
+        otherwise = f"With {vocabulary:,} tokens, all equally likely, it is {want:.3f}; you return {got:.3f}."
+        wrong_value(got, want, mistakes, otherwise)
 
 
 NOTHING = ("nothing yet", "Before and after, it is as surprised as somebody who guesses.")
@@ -44,22 +42,23 @@ KINDS = {
 
 
 def _years(years):
+    def about(one, other):
+        return math.isclose(one, other, rel_tol=0.01)
+
     year = 365 * 24 * 3600
-    for tokens, speed in ((year * 100, 100.0), (2e12, 1000.0), (1e9, 250.0)):
+    for tokens, speed in ((year * 100, 40.0), (2e12, 1000.0), (1e9, 250.0)):
         got, want = years(tokens, speed), tokens / speed / year
-        wrong_if(not isinstance(got, int | float), f"Return a number of years; you return {got!r}.")
-        for factor, unit in ((year, "seconds"), (365 * 24, "hours"), (365, "days")):
-            wrong_if(
-                math.isclose(got, want * factor, rel_tol=0.01), f"That is in {unit}. How many of them does a year have?"
-            )
-        wrong_if(
-            math.isclose(got, 1 / want, rel_tol=0.01) and not math.isclose(want, 1, rel_tol=0.01),
-            "Upside down: tokens divided by tokens a second are seconds.",
+        mistakes = (
+            *(
+                (want * factor, f"That is in {unit}. How many of them does a year have?")
+                for factor, unit in ((year, "seconds"), (365 * 24 * 60, "minutes"), (365 * 24, "hours"), (365, "days"))
+            ),
+            (1 / want, "Upside down: tokens divided by tokens a second are seconds."),
+            (tokens * speed / year, "Tokens divided by tokens a second are seconds; you multiplied."),
+            (int(want), "You cut it down to whole years: divide with /."),
         )
-        wrong_if(
-            not math.isclose(got, want, rel_tol=0.01),
-            f"{tokens:,.0f} tokens at {speed:g} a second are {want:.3g} years; you return {got:.3g}.",
-        )
+        otherwise = f"{tokens:,.0f} tokens at {speed:g} a second are {want:.3g} years; you return {got:.3g}."
+        wrong_value(got, want, mistakes, otherwise, about)
 
 
 EXERCISES = (
@@ -69,15 +68,11 @@ EXERCISES = (
         '''
 def blind_loss(vocabulary):
     """The loss of a model that finds every one of `vocabulary` tokens equally likely."""
-    return ...
-''',
-        '''
-def blind_loss(vocabulary):
-    """The loss of a model that finds every one of `vocabulary` tokens equally likely."""
     import math
 
-    return math.log(vocabulary)
+    return ...
 ''',
+        ("math.log(vocabulary)",),
         _blind_loss,
         (
             "What chance does such a model give to the right token?",
@@ -85,6 +80,7 @@ def blind_loss(vocabulary):
             "-math.log(1 / vocabulary) is the same as math.log(vocabulary).",
         ),
         "whoever finds all tokens equally likely has this loss, whatever the text.",
+        returns="number",
     ),
     Exercise(
         "from_scratch.learned",
@@ -119,5 +115,6 @@ def years(tokens, per_second):
         _years,
         ("Tokens divided by tokens a second are seconds.", "A year has 365 * 24 * 3600 seconds."),
         "and that is for the smallest model of its family.",
+        returns="number",
     ),
 )

@@ -5,39 +5,47 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_if, wrong_set
+from ftkit.course.exercise import Exercise, wrong_if, wrong_set, wrong_value
+
+TEXTS = ("a coeliac guest is coming", "two tables", "gluten free")
 
 
-class Pieces:
-    """A toy tokenizer for the checks: cuts words into pieces of three letters, and adds a start token unless told not to."""
+def toy_tokenizer():
+    """A small tokenizer for the check: pieces of three letters at most, and a start token that it adds by itself."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
 
-    def __call__(self, text, add_special_tokens=True):
-        pieces = [word[i : i + 3] for word in text.split() for i in range(0, len(word), 3)]
-        return {"input_ids": [1] * bool(add_special_tokens) + [2 + sum(map(ord, piece)) % 900 for piece in pieces]}
-
-    def tokenize(self, text):
-        return [word[i : i + 3] for word in text.split() for i in range(0, len(word), 3)]
-
-    def encode(self, text, add_special_tokens=True):
-        return self(text, add_special_tokens)["input_ids"]
+    pieces = sorted({word[i : i + 3] for text in TEXTS for word in text.split() for i in range(0, len(word), 3)})
+    vocabulary = {piece: number for number, piece in enumerate(["<unk>", "<s>", *pieces])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    cut = pre_tokenizers.Split(Regex(".{1,3}"), "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), cut])
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    names = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", model_input_names=names)
 
 
 def _tokens_per_word(tokens_per_word):
-    tokenizer = Pieces()
-    for text in ("two tables", "a coeliac guest is coming", "gluten free"):
+    tokenizer = toy_tokenizer()
+    for text in TEXTS:
         words, tokens = len(text.split()), len(tokenizer.tokenize(text))
+        special = "The tokenizer added a special token of its own, and you counted it. Pass add_special_tokens=False."
+        mistakes = (
+            ((tokens + 1) / words, special),
+            (tokens / len(text), "You divided by the characters; text.split() gives the words."),
+            (words / tokens, "Upside down: that is words per token."),
+            (tokens, "That is the number of tokens. Divide it by the number of words."),
+            (words, "That is the number of words. Divide the number of tokens by it."),
+            (tokens // words, "You cut the result down to a whole number: divide with /."),
+            (
+                len(tokenizer(text)) / words,
+                "You counted the parts that a tokenizer gives. The ids are one of them: input_ids.",
+            ),
+            (1 / words, "You counted texts: a batch holds a list for each. Take the ids of the one text."),
+        )
+        otherwise = f"For {text!r}, cut into {tokens} tokens, the answer is {tokens / words:.2f}"
         got = tokens_per_word(tokenizer, text)
-        wrong_if(
-            math.isclose(got, (tokens + 1) / words),
-            "The tokenizer added a special token of its own, and you counted it. Pass add_special_tokens=False.",
-        )
-        wrong_if(math.isclose(got, tokens / len(text)), "You divided by the characters; text.split() gives the words.")
-        wrong_if(math.isclose(got, words / tokens) and words != tokens, "Upside down: that is words per token.")
-        wrong_if(got == tokens, "That is the number of tokens. Divide it by the number of words.")
-        wrong_if(
-            not math.isclose(got, tokens / words),
-            f"For {text!r}, cut into {tokens} tokens, the answer is {tokens / words:.2f}; you return {got!r}.",
-        )
+        wrong_value(got, tokens / words, mistakes, f"{otherwise}; you return {got!r}.")
 
 
 def _as_chatml(as_chatml):
@@ -48,7 +56,6 @@ def _as_chatml(as_chatml):
     ):
         turns = "".join(turn.format(**message) for message in chat)
         want, got = turns + "<|im_start|>assistant\n", as_chatml(chat)
-        wrong_if(not isinstance(got, str), "It should return one text.")
         wrong_if(got == turns, 'The assistant\'s turn is not opened. Add "<|im_start|>assistant\\n" once, at the very end.')
         wrong_if(
             got.count("<|im_start|>assistant") > 1,
@@ -65,67 +72,68 @@ def _as_chatml(as_chatml):
 def _probabilities(probabilities):
     import torch
 
+    def same(one, other):
+        return one.shape == other.shape and torch.allclose(one.float(), other.float(), atol=1e-4)
+
     for logits, temperature in (([2.0, 1.0, 0.0], 1.0), ([2.0, 1.0, 0.0], 0.5), ([0.0, 3.0, -1.0, 2.0], 2.0)):
         logits = torch.tensor(logits)
-        want = torch.softmax(logits / temperature, dim=-1)
-        got = torch.as_tensor(probabilities(logits, temperature)).float()
+        want, got = torch.softmax(logits / temperature, dim=-1), probabilities(logits, temperature)
         wrong_if(got.shape != want.shape, f"{len(want)} logits go in, so {len(want)} probabilities must come out.")
-        wrong_if(
-            temperature != 1 and torch.allclose(got, torch.softmax(logits, dim=-1), atol=1e-4),
-            "The temperature has no effect yet. Divide the logits by it.",
+        mistakes = (
+            (logits / temperature, "Probabilities add up to 1. torch.softmax makes them of the divided logits."),
+            (torch.softmax(logits, dim=-1), "The temperature has no effect yet. Divide the logits by it."),
+            (
+                torch.softmax(logits * temperature, dim=-1),
+                "You multiplied by the temperature. A low one must make the likeliest token likelier: divide.",
+            ),
+            (
+                torch.log_softmax(logits / temperature, dim=-1),
+                "Those are the logarithms of the probabilities: softmax, not log_softmax.",
+            ),
         )
-        wrong_if(
-            temperature != 1 and torch.allclose(got, torch.softmax(logits * temperature, dim=-1), atol=1e-4),
-            "You multiplied by the temperature. A low one must make the likeliest token likelier: divide.",
+        total = float(got.sum())
+        otherwise = (
+            f"For the logits {logits.tolist()} at temperature {temperature} other numbers are right: is the softmax the last step?"
+            if abs(total - 1) < 1e-4
+            else f"Probabilities add up to 1; yours add up to {total:.3f}. torch.softmax takes care of that, as the last step."
         )
-        wrong_if(
-            not torch.isclose(got.sum(), torch.tensor(1.0), atol=1e-4),
-            f"Probabilities add up to 1; yours add up to {float(got.sum()):.3f}. torch.softmax takes care of that.",
-        )
-        wrong_if(
-            not torch.allclose(got, want, atol=1e-4),
-            f"For the logits {logits.tolist()} at temperature {temperature} other numbers are right: is the softmax the last step?",
-        )
+        wrong_value(got, want, mistakes, otherwise, same)
 
 
 def _perplexity(perplexity):
     for shares in ([0.5, 0.5], [0.1, 0.9, 0.4], [1.0, 1.0, 1.0], [0.25]):
         surprise = [-math.log(share) for share in shares]
-        want, got = math.exp(sum(surprise) / len(surprise)), float(perplexity(shares))
-        wrong_if(
-            not math.isclose(want, sum(surprise) / len(surprise), abs_tol=1e-6)
-            and math.isclose(got, sum(surprise) / len(surprise), abs_tol=1e-6),
-            "That is the mean surprise, the loss. The perplexity is e to that power: math.exp.",
+        total, mean, got = sum(surprise), sum(surprise) / len(surprise), perplexity(shares)
+        mistakes = (
+            (mean, "That is the mean surprise, the loss. The perplexity is e to that power: math.exp."),
+            (total, "That is the sum of the surprises. Take their mean, then e to the power of it: math.exp."),
+            (math.exp(total), "You added the surprises up; a long text would always look worse. Take their mean."),
+            (
+                sum(1 / share for share in shares) / len(shares),
+                "You took the mean of 1/p. Take the mean of -log(p) first, then math.exp.",
+            ),
+            (math.exp(-mean), "Upside down: there is a minus before the logarithm."),
+            (2**mean, "The surprises are natural logarithms, so it is e to their power, math.exp, not 2 to it."),
         )
-        wrong_if(
-            len(shares) > 1 and want > 1.001 and math.isclose(got, math.exp(sum(surprise)), rel_tol=1e-6),
-            "You added the surprises up; a long text would always look worse. Take their mean.",
-        )
-        wrong_if(
-            len(set(shares)) > 1 and math.isclose(got, sum(1 / share for share in shares) / len(shares), rel_tol=1e-6),
-            "You took the mean of 1/p. Take the mean of -log(p) first, then math.exp.",
-        )
-        wrong_if(
-            want > 1.001 and math.isclose(got, 1 / want, rel_tol=1e-6), "Upside down: there is a minus before the logarithm."
-        )
-        wrong_if(
-            not math.isclose(got, want, rel_tol=1e-6), f"For {shares} the perplexity is {want:.3f}; you return {got:.3f}."
-        )
+        otherwise = f"For {shares} the perplexity is {math.exp(mean):.3f}; you return {got:.3f}."
+        wrong_value(got, math.exp(mean), mistakes, otherwise)
 
 
 def _megabytes(megabytes):
-    for parameters, bits in ((1_000_000, 8), (7_000_000_000, 16), (250_000_000, 4), (3_000_000, 32)):
-        want, got = parameters * bits / 8 / 1e6, float(megabytes(parameters, bits))
-        wrong_if(math.isclose(got, want * 8), "That counts bits. A byte has 8 of them.")
-        wrong_if(
-            math.isclose(got, want * 1e6 / 2**20),
-            "You divided by 2**20 (a mebibyte). Here a megabyte is 10**6 bytes, as on the disk.",
+    for parameters, bits in ((1_000_000, 8), (1_510_000, 4), (7_000_000_000, 16), (250_000_000, 4), (3_000_000, 32)):
+        want, got = parameters * bits / 8 / 1e6, megabytes(parameters, bits)
+        rounded = f"You round: {want:g} MB came back as {got:g}. Divide with /, and leave the result as it is."
+        mistakes = (
+            (want * 8, "That counts bits. A byte has 8 of them."),
+            (want * 1e6 / 2**20, "You divided by 2**20 (a mebibyte). Here a megabyte is 10**6 bytes, as on the disk."),
+            (want * 1e6, "That is bytes. Divide by 10**6 for megabytes."),
+            (want / 1e3, "That is gigabytes. Divide by 10**6 for megabytes."),
+            *((round(want, digits), rounded) for digits in range(3)),
+            (math.floor(want), rounded),
+            (math.ceil(want), rounded),
         )
-        wrong_if(math.isclose(got, want * 1e6), "That is bytes. Divide by 10**6 for megabytes.")
-        wrong_if(
-            not math.isclose(got, want),
-            f"{parameters:,} parameters of {bits} bits take {want:,.1f} MB; you return {got:,.1f}.",
-        )
+        otherwise = f"{parameters:,} parameters of {bits} bits take {want:,.3f} MB; you return {got:,.3f}."
+        wrong_value(got, want, mistakes, otherwise)
 
 
 CANNOT = {
@@ -141,24 +149,25 @@ _cannot_know = partial(
     wrong_set,
     table=CANNOT,
     too_many="({0}) {1}",
-    missing="Right so far. One more: where would a model have read the answer to ({1})?",
+    missing="{0} missing. Where would a model have read the answer to ({1})?",
 )
 
 
 def _settings(settings):
-    wrong_if(not isinstance(settings, dict), 'Write a dictionary: {"do_sample": ..., "max_new_tokens": ...}.')
     strange = set(settings) - {"do_sample", "max_new_tokens", "temperature", "top_p", "top_k"}
+    strange = sorted(map(str, strange))
     wrong_if(
-        strange, f"generate() settings in question are do_sample and max_new_tokens; {sorted(strange)} is not asked for."
+        strange, f"The settings of generate() in question are do_sample and max_new_tokens; {strange} is not asked for."
     )
     missing = {"do_sample", "max_new_tokens"} - set(settings)
     wrong_if(missing, f"{sorted(missing)} is missing.")
     wrong_if(
-        settings["do_sample"],
+        settings["do_sample"] in (True, 1),
         "With do_sample=True the same message may get another ticket tomorrow. A desk wants the same answer every time.",
     )
+    wrong_if(settings["do_sample"] not in (False,), "do_sample is True or False.")
     tokens = settings["max_new_tokens"]
-    wrong_if(not isinstance(tokens, int), "max_new_tokens is a whole number.")
+    wrong_if(isinstance(tokens, bool) or not isinstance(tokens, int), "max_new_tokens is a whole number.")
     wrong_if(
         tokens < 60,
         f"The longest ticket takes 60 tokens; after {tokens} it would be cut off, and a cut ticket is no JSON.",
@@ -184,6 +193,7 @@ def tokens_per_word(tokenizer, text):
         _tokens_per_word,
         ("How many tokens are there? len(ids).", "text.split() is the list of words. Divide one count by the other."),
         "near 1 for plain English, more for rare words: they are cut into pieces.",
+        returns="number",
     ),
     Exercise(
         "01.template",
@@ -202,6 +212,7 @@ def as_chatml(chat):
             'Add "<|im_start|>assistant\\n" after the last turn.',
         ),
         "this is all that a chat template does.",
+        returns="text",
     ),
     Exercise(
         "01.temperature",
@@ -218,6 +229,7 @@ def probabilities(logits, temperature):
             "A temperature below 1 widens the gaps between the logits: divide them by it before the softmax.",
         ),
         "a low temperature favours the likeliest token, a high one evens them out.",
+        returns="tensor",
     ),
     Exercise(
         "01.settings",
@@ -234,6 +246,7 @@ settings = {"do_sample": ..., "max_new_tokens": ...}
         ),
         "always the likeliest token, and room for the longest ticket with little to spare.",
         function=False,
+        returns="dictionary",
     ),
     Exercise(
         "01.cannot_know",
@@ -267,6 +280,7 @@ def perplexity(shares):
             "Then undo the logarithm: math.exp(mean).",
         ),
         "a perplexity of 2 means: as unsure, on average, as with a coin.",
+        returns="number",
     ),
     Exercise(
         "01.memory",
@@ -280,5 +294,6 @@ def megabytes(parameters, bits):
         _megabytes,
         ("A byte has 8 bits.", "Parameters times bits, divided by 8 for bytes, divided by 10**6 for megabytes."),
         "now you can tell before a download whether a model fits.",
+        returns="number",
     ),
 )

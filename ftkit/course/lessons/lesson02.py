@@ -33,6 +33,8 @@ def _plain(plain):
     for first, second, what in (
         ("Table for 4", "Table for 5", "the numbers"),
         ("No nuts, please", "No eggs, please", "the words"),
+        ("Table at 4 for 7", "Table at 7 for 4", "the order of the words"),
+        ("I do not like it", "I do not not like it", "how often a word stands there"),
         ("Nowhere to park", "Now here to park", "the spaces between words"),
     ):
         wrong_if(plain(first) == plain(second), f"Too much thrown away: {first!r} and {second!r} differ in {what}.")
@@ -52,7 +54,7 @@ _mislabelled = partial(
     wrong_set,
     table=LABELS,
     too_many="{0} is labelled well. {1}",
-    missing="One is still hidden. Look at {1} again. {2}",
+    missing="{0} still hidden. Look at {1} again. {2}",
     what="ids",
 )
 
@@ -81,7 +83,6 @@ def _without_leaks(without_leaks):
         {"id": "t2", "message": "My scarf is lost"},
     ]
     rows = without_leaks(train, test)
-    wrong_if(not isinstance(rows, list), "Return a list of rows.")
     ids = [row.get("id") for row in rows]
     wrong_if(
         any(row in test for row in rows),
@@ -99,8 +100,8 @@ def _split(split):
     groups = [n // 4 for n in range(40)]
     for share in (0.25, 0.5):
         got = split(rows, groups, share)
-        wrong_if(not isinstance(got, tuple | list) or len(got) != 2, "Return two lists: train, held_out.")
-        train, held = ([row["id"] for row in part] for part in got)
+        train, held = ([row.get("id") for row in part] for part in got)
+        wrong_if(set(train + held) - set(range(40)), "Return rows as they were given: those of the list `rows`.")
         wrong_if(set(train) & set(held), "Some rows stand in both parts.")
         wrong_if(len(train) + len(held) < len(rows), f"{len(rows)} rows went in, {len(train) + len(held)} came out.")
         across = {groups[n] for n in train} & {groups[n] for n in held}
@@ -118,7 +119,6 @@ def _completion(completion):
         {"intent": "lost_item", "day": "friday", "note": "crème brûlée"},
     ):
         want, got = json.dumps(ticket, ensure_ascii=False, separators=(",", ":")), completion(ticket)
-        wrong_if(not isinstance(got, str), "A completion is text: json.dumps turns the dictionary into one.")
         wrong_if(got == str(ticket), "That is Python's way of writing, with ' and None. JSON has \" and null: json.dumps.")
         wrong_if("\n" in got, "One line, please: no indent.")
         wrong_if("\\u" in got, "crème became cr\\u00e8me: more tokens, and hard to read. Pass ensure_ascii=False.")
@@ -136,7 +136,6 @@ def _completion(completion):
 def _mask(mask):
     for prompt, completion in (([11, 12, 13], [21, 22, 2]), ([5], [7, 2]), (list(range(30, 38)), [40, 41, 42, 2])):
         want, got = [-100] * len(prompt) + completion, mask(prompt, completion)
-        got = got.tolist() if hasattr(got, "tolist") else list(got)
         wrong_if(
             got == completion,
             "The labels must be as long as prompt and completion together: one for each token that the model reads.",
@@ -175,6 +174,23 @@ def _room(room):
         wrong_if(got > want, f"{got} is more than needed: {want} is the smallest multiple of 8 that holds {max(lengths)}.")
 
 
+PLAIN = Exercise(
+    "02.plain",
+    "plain",
+    '''
+def plain(message):
+    """A message as it is compared: case, punctuation and the number of spaces make no difference."""
+    words = re.findall(r"\\w+", message)
+    return ...
+''',
+    ('" ".join(words).lower()',),
+    _plain,
+    ("words holds the words without spaces and punctuation.", 'Join them by one space, " ".join(words), and use lower().'),
+    "copies are found even where somebody typed them a little differently.",
+    returns="text",
+)
+
+
 EXERCISES = (
     Exercise(
         "02.unusable",
@@ -194,21 +210,9 @@ def unusable(row):
         ("Three kinds: None, the empty text, and a text of spaces.", "`not message` is true for None and for an empty text.",
          "text.strip() takes spaces off both ends; what is left of a text of spaces?"),
         "all three kinds are found, and no real message is lost.",
+        returns="truth",
     ),
-    Exercise(
-        "02.plain",
-        "plain",
-        '''
-def plain(message):
-    """A message as it is compared: case, punctuation and the number of spaces make no difference."""
-    words = re.findall(r"\\w+", message)
-    return ...
-''',
-        ('" ".join(words).lower()',),
-        _plain,
-        ("words holds the words without spaces and punctuation.", 'Join them by one space, " ".join(words), and use lower().'),
-        "copies are found even where somebody typed them a little differently.",
-    ),
+    PLAIN,
     Exercise(
         "02.labels",
         "mislabelled",
@@ -261,6 +265,8 @@ def without_leaks(train, test):
         ("Go through train, and keep a row if its message is not known.",
          'The comparison needs plain() on both sides: plain(row["message"]) not in known.'),
         "the test split stays whole, and stays new to the model.",
+        returns="rows",
+        needs=(PLAIN,),
     ),
     Exercise(
         "02.split",
@@ -286,6 +292,7 @@ def split(rows, groups, share):
             "zip(rows, groups) gives each row with its group: keep it for training if its group is not in held.",
         ),
         "near copies stay together, so no held-out message is half known.",
+        returns="two lists of rows",
     ),
     Exercise(
         "02.completion",
@@ -299,6 +306,7 @@ def completion(ticket):
         _completion,
         ("json.dumps(ticket) is nearly it.", "Its argument separators sets what stands between the parts; ensure_ascii=False keeps é."),
         "short, and always written the same way.",
+        returns="text",
     ),
     Exercise(
         "02.mask",
@@ -315,6 +323,7 @@ def mask(prompt_ids, completion_ids):
             "[-100] * 3 is [-100, -100, -100]; lists are joined with +.",
         ),
         "the model is trained to write tickets, not guests' messages.",
+        returns="list",
     ),
     Exercise(
         "02.room",
@@ -328,5 +337,6 @@ def room(lengths):
         _room,
         ("The longest example decides: max(lengths).", "math.ceil(x) is the next whole number: math.ceil(longest / 8) * 8."),
         "nothing is cut, and little is wasted.",
+        returns="whole number",
     ),
 )  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_if, wrong_value
+from ftkit.course.forms import near
 
 
 def _same_ticket(same_ticket):
@@ -36,6 +37,10 @@ def _same_ticket(same_ticket):
     wrong_if(same_ticket("A table for four, gladly!", four), "A text that is no JSON counts as right.")
 
 
+def _same_shares(one, other):
+    return all(other[name] is not None and near(one[name], other[name]) for name in other)
+
+
 def _field_shares(field_shares):
     targets = [{"intent": "book", "day": None}, {"intent": "menu", "day": "friday"}]
     cases = (
@@ -59,52 +64,104 @@ def _field_shares(field_shares):
     )
     for answers, (intent, day), sentence in cases:
         got = field_shares(answers, targets)
-        wrong_if(not isinstance(got, dict), "Return a dictionary: {field: share}.")
         wrong_if(
             set(got) != {"intent", "day"}, f"Every field of the targets needs its share; you give {sorted(map(str, got))}."
         )
+        numbers = all(isinstance(value, int | float) for value in got.values())
+        wrong_if(not numbers, f"Each share is a number from 0 to 1; you return {got}.")
         want = {"intent": intent, "day": day}
-        wrong_if(
-            answers == targets and all(value == len(targets) for value in got.values()),
-            "Those are counts; a share is a count divided by the number of targets.",
-        )
-        wrong_if(
-            any(abs(got[name] - want[name]) > 1e-9 for name in want),
+        counts = {name: len(targets) if answers == targets else None for name in want}
+        percent = {name: 100 * share for name, share in want.items()}
+        wrong_value(
+            got,
+            want,
+            (
+                (counts, "Those are counts; a share is a count divided by the number of targets."),
+                (percent, "Those are per cent; a share goes from 0 to 1."),
+            ),
             f"{sentence} For {answers} it should be {want}; you return {got}.",
+            _same_shares,
+        )
+
+
+def _noting(seed):
+    """A random generator of numpy that keeps in `drawn` how `choice` was called: (how many, with replacement)."""
+    import numpy as np
+
+    class Noting(np.random.Generator):
+        def __init__(self, bits):
+            super().__init__(bits)
+            self.drawn = []
+
+        def __deepcopy__(self, memo):
+            return self
+
+        def choice(self, a, size=None, replace=True, *more, **others):
+            self.drawn += [(size, replace)] if (size, replace) not in self.drawn else []
+            return super().choice(a, size, replace, *more, **others)
+
+    return Noting(np.random.PCG64(seed))
+
+
+def _resamples(drawn, number):
+    """Tell of resamples that were drawn without replacement, or that do not hold as many scores as there are."""
+    for size, replace in drawn:
+        wrong_if(
+            not replace,
+            "You draw without replacement, so a resample has each score once at most. Leave out replace=False.",
+        )
+        sizes = size if isinstance(size, tuple | list) else (size,)
+        wrong_if(
+            size is not None and number not in sizes and number * 1000 not in sizes,
+            f"A resample should hold as many scores as there are: size=len(scores), here {number}. Yours has size={size}; "
+            "1,000 is how many resamples are drawn.",
         )
 
 
 def _bootstrap(bootstrap):
     import numpy as np
 
-    ratios = []
+    ratios, left = [], []
     for seed in range(6):
         scores = np.random.default_rng(100 + seed).random(40).tolist()
-        got = bootstrap(scores, np.random.default_rng(seed))
-        wrong_if(not hasattr(got, "__len__") or len(got) != 2, "Return two numbers: low, high.")
-        low, high = (float(value) for value in got)
+        rng = _noting(seed)
+        low, high = bootstrap(scores, rng)
+        draws = np.random.default_rng(7).choice(scores, size=(4000, 40)).mean(axis=1)
         wrong_if(low > high, "The interval is upside down: low first, then high.")
         wrong_if(
-            high - low < 1e-9,
-            "All resamples have the same mean: they were drawn without replacement, so each is the same scores in another order.",
+            min(scores) > low or high > max(scores),
+            f"The interval goes from {low:.3g} to {high:.3g}, where no mean of these scores can lie: "
+            f"they go from {min(scores):.3g} to {max(scores):.3g}.",
+        )
+        _resamples(rng.drawn, len(scores))
+        wrong_if(
+            high - low < 1e-9, "All resamples have the same mean: draw each anew, with replacement, as rng.choice does it."
         )
         wrong_if(
             high < np.mean(scores),
             "Both bounds lie below the mean. np.percentile counts in per cent: 2.5 is 2.5 %, and 0.025 is next to nothing.",
         )
         wrong_if(not low < np.mean(scores) < high, "The interval does not hold the mean of the scores itself.")
-        draws = np.random.default_rng(7).choice(scores, size=(4000, 40)).mean(axis=1)
+        left.append((100 * float(np.mean(draws < low)), 100 * float(np.mean(draws > high))))
         ratios.append((high - low) / float(np.ptp(np.percentile(draws, [2.5, 97.5]))))
-    wide = float(np.mean(ratios))
+    wide, (below, above) = float(np.mean(ratios)), np.mean(left, axis=0)
     wrong_if(
-        wide > 3, "That is where single scores lie. Take the mean of each resample; the percentiles are of those means."
+        wide > 2, "That is where single scores lie. Take the mean of each resample; the percentiles are of those means."
     )
-    wrong_if(wide > 1.15, "Too wide: a resample should hold as many scores as there are, no fewer: size=len(scores).")
+    wrong_if(
+        abs(below - above) > 1.5,
+        f"About {below:.0f} % of the means lie below your interval and {above:.0f} % above it. "
+        "The middle 95 % leaves out 2.5 % at each end.",
+    )
     wrong_if(
         0.78 < wide < 0.92,
         "That is an interval of 90 %: 5 % are left out at each end. For 95 % leave out 2.5 % at each end.",
     )
-    wrong_if(abs(wide - 1) > 0.07, f"Your intervals are {wide:.2f} times as wide as they should be.")
+    wrong_if(
+        abs(wide - 1) > 0.07,
+        f"Your intervals are {wide:.2f} times as wide as they should be: about {below:.1f} % of the means lie below, "
+        f"{above:.1f} % above. The middle 95 % leaves out 2.5 % at each end.",
+    )
 
 
 def _better_worse(better_worse):
@@ -117,8 +174,6 @@ def _better_worse(better_worse):
         better = sum(b and not a for a, b in zip(first, second, strict=True))
         worse = sum(a and not b for a, b in zip(first, second, strict=True))
         got = better_worse(first, second)
-        wrong_if(not hasattr(got, "__len__") or len(got) != 2, "Return two counts: better, worse.")
-        got = tuple(int(value) for value in got)
         if got == (better, worse):
             continue
         wrong_if(got == (worse, better), "The wrong way round: better is where only the second is right.")
@@ -211,6 +266,7 @@ def same_ticket(text, target):
             "Two dictionaries are compared with ==, and the order of their keys does not count.",
         ),
         "form is forgiven, content is not.",
+        returns="truth",
     ),
     Exercise(
         "04.fields",
@@ -243,6 +299,7 @@ def field_shares(answers, targets):
             "answer is not None and name in answer and answer[name] == target[name]",
         ),
         "what cannot be read, and what is missing, counts as wrong and still counts.",
+        returns="dictionary",
     ),
     Exercise(
         "04.bootstrap",
@@ -261,6 +318,7 @@ def bootstrap(scores, rng):
             "The middle 95 % leaves out as much at the low end as at the high end: half of 5 % each.",
         ),
         "without a formula, for any score that can be computed.",
+        returns="two numbers",
     ),
     Exercise(
         "04.paired",
@@ -280,6 +338,7 @@ def better_worse(first, second):
             "sum(condition for a, b in pairs) counts the pairs for which the condition holds; `b and not a` is one.",
         ),
         "these two counts are all that the test needs.",
+        returns="two numbers",
     ),
     Exercise(
         "04.conclude",

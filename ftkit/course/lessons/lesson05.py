@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from ftkit.course.exercise import Exercise, NotAttempted, Wrong, wrong_choice, wrong_if, wrong_set
+from ftkit.course.exercise import Exercise, NotAttempted, stopped, wrong_choice, wrong_if, wrong_set
 
 
 def _from_how_many(from_how_many):
     for base, adapter in ((273, 10), (100, 50), (100, 60), (100, 90), (15_000, 320)):
         got = from_how_many(base, adapter)
-        wrong_if(not isinstance(got, int), f"Return a whole number of tasks, not {got!r}.")
         right = next(tasks for tasks in range(1, 100) if base + tasks * adapter < tasks * base)
         answer = f"With a base of {base:,} MB and adapters of {adapter:,} MB you said {got}."
         wrong_if(
@@ -46,7 +45,7 @@ _not_for = partial(
     table=NOT_FOR,
     too_many="({0}) should not be ruled out. {1}",
     # how many are missing, not which: three tries without a thought should not be enough
-    missing="{0} more must be ruled out. Who looks at the answer, and was it measured for this?",
+    missing="{0} missing, of those to be ruled out. Who looks at the answer, and was it measured for this?",
 )
 
 
@@ -75,9 +74,13 @@ def _growing(growing):
             "It comes back when all is over, with everything. A generator gives each text as soon as it has it: yield.",
         )
         got = []
-        for text in _read(stream):
+        for text in _read(stream, growing.function, pieces):
             if text is ...:
                 raise NotAttempted
+            wrong_if(
+                len(got) == len(pieces), f"{len(pieces)} pieces arrive, and you yield more texts than that: one for each."
+            )
+            wrong_if(text is None, "You yield nothing (None). Yield the text so far; print() gives nothing back.")
             wrong_if(isinstance(text, list), 'You yield the list of pieces; Gradio shows a text. "".join(...) makes one.')
             got.append(text)
             wrong_if(
@@ -96,16 +99,12 @@ def _growing(growing):
         wrong_if(got != want, f"For the pieces {pieces} it should yield {want}; you yield {got}.")
 
 
-def _read(stream):
-    """Yield what a learner's generator yields; an error in it becomes `Wrong`."""
+def _read(stream, function, pieces):
+    """Yield what a learner's generator yields; an error in it is told."""
     try:
         yield from stream
-    except (Wrong, NotAttempted):
-        raise
     except Exception as error:
-        if "ellipsis" in str(error).lower():
-            raise NotAttempted from None
-        raise Wrong(f"While the pieces came it stopped: {type(error).__name__}: {error}") from None
+        raise stopped(error, function, (pieces,)) from None
 
 
 def _refusal(refusal):
@@ -124,12 +123,12 @@ def _refusal(refusal):
     )
     for unreadable, what in nothing:
         got = refusal(unreadable, 50)
-        wrong_if(not isinstance(got, str) or not got.strip(), f"{what} was let through. Return a sentence.")
+        wrong_if(not (got or "").strip(), f"{what} was let through. Return a sentence.")
     for most in (50, 700):
         long = "Could you squeeze us in? " * most
         got = refusal(long, most)
         wrong_if(got is None, f"A message of {len(long):,} characters was let through where {most} are the most.")
-        wrong_if(not isinstance(got, str) or not got.strip(), "Return a sentence for the visitor.")
+        wrong_if(not got.strip(), "Return a sentence for the visitor.")
         wrong_if(
             long[:most] in got,
             "Your sentence holds the visitor's message, or a part of it. Say what is wrong, do not repeat the text.",
@@ -154,17 +153,17 @@ _train_on = partial(
     wrong_set,
     table=ROWS,
     too_many="({0}) must not be trained on. {1}",
-    missing="{0} more would do good: new, nobody's data, and a right ticket. Look again.",
+    missing="{0} missing, of those that would do good: new, nobody's data, and a right ticket. Look again.",
 )
 
 
 def _request(request):
     for system, message, most in (("Write the desk ticket.", "Table for 2 at 7", 56), ("Be brief.", "Are you open?", 12)):
         got = request(system, message, most)
-        wrong_if(not isinstance(got, dict), "Return the dictionary.")
         missing = [name for name in ("model", "messages", "temperature", "max_tokens") if name not in got]
         wrong_if(missing, f"{missing} is missing from the request.")
         turns = got["messages"]
+        turns = list(turns) if isinstance(turns, tuple) else turns
         wrong_if(
             not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns),
             'messages is a list of turns, each a dictionary: {"role": "user", "content": message}.',
@@ -230,6 +229,7 @@ def from_how_many(base, adapter):
             "One road takes base + n * adapter, the other n * base. Try n = 1, 2, 3 ... until the first is smaller.",
         ),
         "with small adapters the second task decides it; a merged model is for where only one is needed.",
+        returns="whole number",
     ),
     Exercise(
         "05.card",
@@ -290,6 +290,7 @@ def refusal(message, most):
             "Name `most` in the second sentence, and do not repeat the message in it.",
         ),
         "what is refused is refused at once, with a reason, before the model has done any work.",
+        returns="text or None",
     ),
     Exercise(
         "05.feedback",
@@ -327,6 +328,7 @@ def request(system, message, most):
             "First the system prompt, then the message as the user. A desk wants the same ticket every time: which temperature?",
         ),
         "the server puts the template round it, and the model reads what it read in training.",
+        returns="dictionary",
     ),
     Exercise(
         "05.roads",
