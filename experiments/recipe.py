@@ -273,11 +273,42 @@ def _trainer(experiment: Experiment, profile: Profile, data: Dataset, folder: Pa
         initialize_lora_eva_weights(trainer.model, [{k: v for k, v in batch.items() if k != "labels"} for batch in batches])
     cast_adapter(trainer.model, kept or torch.float32)
     kernels.speed_up_adapters(trainer.model)
+    _optimize_otherwise(trainer, profile, special, more)
+    return trainer
+
+
+def _optimize_otherwise(trainer: SFTTrainer, profile: Profile, special: str, more: Sequence[str]) -> None:
+    """Another optimizer, or what is done with its steps, where the experiment asks for one."""
     if special == "lora+":
         trainer.optimizer = create_loraplus_optimizer(
             trainer.model, torch.optim.AdamW, lr=profile.learning_rate, loraplus_lr_ratio=float(more[0])
         )
-    return trainer
+    if special == "muon":
+        learned = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+        as_adam = {"weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw"}  # so that a rate means what it means to Adam
+        trainer.optimizer = torch.optim.Muon(learned, lr=profile.learning_rate, **as_adam)
+    if special == "mean":
+        trainer.add_callback(MeanOfTheLast(profile.max_steps // 4))
+
+
+class MeanOfTheLast(TrainerCallback):
+    """At the end the trained weights become their mean over the last `steps` steps."""
+
+    def __init__(self, steps: int):
+        self.steps, self.sums = steps, dict[str, torch.Tensor]()
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        """Add what is trained."""
+        if state.global_step > state.max_steps - self.steps:
+            for name, weight in model.named_parameters():
+                if weight.requires_grad:
+                    self.sums[name] = self.sums.get(name, 0) + weight.detach() / self.steps
+        return control
+
+    def on_train_end(self, args, state, control, model, **kwargs):
+        """Take the mean."""
+        model.load_state_dict(self.sums, strict=False)
+        return control
 
 
 def _model(experiment: Experiment, profile: Profile, dtype: torch.dtype) -> Any:

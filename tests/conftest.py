@@ -240,7 +240,9 @@ def moody_page(demo, ticket_run):
     from ftkit.evaluation.answer import Answerer
 
     class Moody(Answerer):
-        """Fails midway at a message with "fail" in it, waits for `go` at one with "wait"; counts its streams."""
+        """Fails midway at a message with "fail" in it, waits for `go` at one with "wait", and with "pause" as soon as a part
+        of both answers is there; counts its streams.
+        """
 
         def stream(self, message, *given, **more):
             self.begun.append(message)
@@ -252,6 +254,8 @@ def moody_page(demo, ticket_run):
                     if "fail" in message and n == 5:
                         raise RuntimeError(message)
                     yield answers
+                    if "pause" in message and all(each.text for each in answers.values()):
+                        self.go.wait(60)
             finally:
                 self.open -= 1
 
@@ -280,7 +284,12 @@ def full(moody_page, demo):
                 time.sleep(0.01)
         yield moody_page
     finally:
-        moody_page.answerer.go.set()
-        deadline = time.monotonic() + 60
-        while (len(moody_page._queue) or moody_page.answerer.open) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        drain(moody_page)
+
+
+def drain(page):
+    """Let the messages that wait at `moody_page` be answered, all of them."""
+    page.answerer.go.set()
+    deadline = time.monotonic() + 60
+    while (len(page._queue) or page.answerer.open) and time.monotonic() < deadline:
+        time.sleep(0.05)

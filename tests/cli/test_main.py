@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,11 @@ def ftkit(*arguments, **environment):
         out.decode("utf-8", "replace").replace(os.linesep, "\n") for out in (done.stdout, done.stderr)
     )
     return done
+
+
+def core_seconds():
+    """Seconds of a core that the commands which have ended took: a clock would count what others do on the machine."""
+    return os.times().children_user + os.times().children_system
 
 
 def refused(done, *words):
@@ -40,9 +44,9 @@ def runs(tiny_run):
 
 def test_help_answers_in_under_a_second():
     ftkit("--help")  # files in the system's cache
-    began = time.monotonic()
+    began = core_seconds()
     done = ftkit("--help")
-    assert time.monotonic() - began < 1
+    assert core_seconds() - began < 1
     for command in ("doctor", "train", "evaluate", "demo", "generate"):
         assert command in done.stdout
 
@@ -78,9 +82,9 @@ def test_the_doctor_names_the_fix(monkeypatch):
 
 
 def test_bad_tasks_are_refused_in_one_line(broken_task, tmp_path):
-    began = time.monotonic()
+    began = core_seconds()
     refused(ftkit("train", tmp_path, FTKIT_RUNS=str(tmp_path)), "is not a task", "The kit's own: desk")
-    assert time.monotonic() - began < 2  # nothing heavy was imported
+    assert core_seconds() - began < 2  # nothing heavy was imported
     (broken_task / "train.jsonl").write_text('{"message": "hi"}\n', encoding="utf-8")
     refused(ftkit("train", broken_task, FTKIT_RUNS=str(tmp_path)), "train.jsonl, line 1, field 'ticket': it is missing")
     (broken_task / "train.jsonl").write_text("{oops\n", encoding="utf-8")

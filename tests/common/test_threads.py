@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,20 +89,24 @@ def test_programs_of_low_priority_stop_no_rise():
 def test_what_other_programs_take_is_read_from_the_machines_clocks():
     other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        controller = Threads(2, 2)
-        time.sleep(1.0)
-        seconds, others, _ = threads._load(controller._window, controller._read(), len(controller._cpus))
+        for _ in range(20):  # a program needs a while to begin where many want the cores
+            controller = Threads(2, 2)
+            time.sleep(0.5)
+            seconds, others, _ = threads._load(controller._window, controller._read(), len(controller._cpus))
+            assert seconds > 0.4 and others <= len(controller._cpus) + 0.1
+            if others > 0.3:
+                break
     finally:
         other.kill()
-    assert 0.9 < seconds < 5 and 0.3 < others <= len(controller._cpus) + 0.1
+    assert others > 0.3
 
 
 def test_a_pause_says_nothing_about_the_load(monkeypatch):
     controller = Threads(2, 2)
-    monkeypatch.setattr(threads, "BREAK", 0.05)
     monkeypatch.setattr(controller, "follow", lambda *_: pytest.fail("the pause was counted"))
     before = controller._window
-    time.sleep(0.2)
+    controller._seen -= 2 * threads.BREAK  # since then nobody looked, and nothing was computed
+    monkeypatch.setattr(controller, "_read", lambda: replace(before, wall=before.wall + 2 * threads.BREAK))
     assert controller.look() == 2 and controller._window.wall > before.wall
 
 
