@@ -325,7 +325,7 @@ def meets(answer, must, must_not):
         "all_right",
         '''
 def all_right(p, turns):
-    """The chance that all of so many turns are right, if each is right with chance p, whatever the others are."""
+    """The chance that all turns are right, if each is with chance p, whatever the others are."""
     return ...
 ''',
         ("p**turns",),
@@ -341,7 +341,7 @@ def all_right(p, turns):
         "first_kept",
         '''
 def first_kept(lengths, budget, system=12):
-    """The index of the first turn that stays; lengths are the turns' tokens, the guest's first and last."""
+    """The index of the first turn that stays; lengths holds each turn's tokens, guest first and last."""
     for start in range(0, len(lengths), ...):
         if ...:
             return start
@@ -387,10 +387,9 @@ from collections import Counter
 
 
 def shared(answer, right, n):
-    """(precision, recall): which shares of the answer's, and of the right text's, runs of n letters both have."""
-    mine, wanted = (
-        Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in (answer, right)
-    )
+    """(precision, recall): the shares of the answer's and of the right text's runs that both have."""
+    mine = Counter(answer[i : i + n] for i in range(len(answer) - n + 1))
+    wanted = Counter(right[i : i + n] for i in range(len(right) - n + 1))
     both = (mine & wanted).total()  # each run as often as both have it
     return ..., ...
 ''',
