@@ -119,6 +119,38 @@ AGREEMENT = {
         assert shown[-1] == answer == list(growing(list(answer)))[-1]
         assert modelfile(run, stranger) == modelfile(run, tokenizer)
     """,
+    "06": """
+        from ftkit.data.kept import kept_scores
+        opened = tokenizer("<|im_start|>assistant\\n", add_special_tokens=False)["input_ids"]
+        ends = [place for place in range(3, len(marked.ids)) if marked.ids[place - 2 : place + 1] == opened]
+        real = [-1 if place in ends else token for place, token in enumerate(marked.ids)]  # three tokens open an answer
+        assert turn_labels(real, -1, tokenizer.convert_tokens_to_ids("<|im_end|>")) == labels
+        assert sum(label != -100 for label in labels) == sum(marked.mask) and len(ends) == 2
+        from ftkit.course.lessons.lesson06 import CONVERSATIONS
+        for letter, spoken in CONVERSATIONS.items():
+            problems = host.problems({"messages": [{"role": role, "content": text} for role, text in spoken]})
+            words = {"order": "alternate", "last": "the last turn", "empty": "not empty", "system": "in the middle"}
+            assert words[faults[letter]] in problems[0] if faults[letter] != "fine" else not problems, letter
+        for part, text, lacks in zip(parts, texts[TUNED], missed[TUNED], strict=True):
+            known = {key: part["expect"][-1].get(key, []) for key in ("must", "must_not")}
+            assert meets(text, **known) == (not unmet(known, text))
+        for answer, wanted in (("Mesa4sinnueces", "Mesa4,sinnueces,porfavor"), ("unasopadelentejas", "2sopasdelentejas")):
+            both = np.mean([shared(answer, wanted, n) for n in range(1, 7)], axis=0)
+            assert abs(5 * both.prod() / (4 * both[0] + both[1]) - chrf(answer, wanted)) < 1e-9
+        pairs_of = [(text, pair["target"]) for pair, text in zip(pairs, spanish, strict=True)]
+        assert [numbers_kept(*two) for two in pairs_of] == kept_scores(kitchen, pairs_of)["numbers kept"]
+        for side in (BASE, TUNED):  # the guests say what they said, and each has an answer
+            assert [s[::2] for s in own[side]] == [t["messages"][::2] for t in some]
+            assert [len(s) for s in own[side]] == [len(t["messages"]) for t in some]
+        # what the texts say of the run that the kit brings
+        assert tests[passed]["topic"] == "dogs" and "january" in tests[passed]["messages"][2]["content"]
+        gains = result.comparisons[BASE]
+        assert gains["first turns met"].detected and gains["first turns met"].difference > 0
+        assert not gains["later turns met"].detected
+        base_scores = result.models[BASE].scores
+        assert base_scores["later turns met"].value > 2 * base_scores["first turns met"].value
+        assert measured.models[BASE].scores["allergens kept"].value > 2 / 3
+    """,
 }
 
 

@@ -154,8 +154,7 @@ _cannot_know = partial(
 
 
 def _settings(settings):
-    strange = set(settings) - {"do_sample", "max_new_tokens", "temperature", "top_p", "top_k"}
-    strange = sorted(map(str, strange))
+    strange = sorted(map(str, set(settings) - {"do_sample", "max_new_tokens", "temperature", "top_p", "top_k"}))
     wrong_if(
         strange, f"The settings of generate() in question are do_sample and max_new_tokens; {strange} is not asked for."
     )

@@ -73,7 +73,7 @@ def _growing(growing):
             isinstance(stream, str | list) or not isinstance(stream, Iterator),
             "It comes back when all is over, with everything. A generator gives each text as soon as it has it: yield.",
         )
-        got = []
+        got: list[str] = []
         for text in _read(stream, growing.function, pieces):
             if text is ...:
                 raise NotAttempted
