@@ -238,10 +238,10 @@ class Guarded:
         if _unfinished(result):
             raise NotAttempted
         called = f"Called with {', '.join(map(short, arguments))}, it"
-        shown = " ".join(printed.getvalue().split())
+        shown = textwrap.shorten(printed.getvalue(), 60, placeholder=" …")
         self.answered |= result is not None or not shown
         if not self.answered:
-            self.only_prints = f"{called} prints {short(shown)} and returns nothing (None). Return it, don't print it."
+            self.only_prints = f"{called} prints {shown} and returns nothing (None). Return it, don't print it."
         if result is None and not self.form.endswith(OR_NONE):
             raise Wrong(self.only_prints or f"{called} returns nothing (None). Write `return` before the answer.")
         try:
