@@ -29,7 +29,7 @@ names and keys. `load` refuses a file of another version (`format`) with a sente
 | `model_card.md` | the model card, made from the records; written again whenever one of them changes |
 | `evaluation.json` | scores, intervals, comparisons; [below](#evaluationjson) |
 | `general.json` | answers to general questions, kept so that they are asked once; [below](#generaljson) |
-| `predictions/` | a file for each model and split, `test-tuned.jsonl` and so on: first a line with the settings that decide the answers, then a line an answer with `message`, `prediction` and `seconds`. Where the settings differ the file is made anew |
+| `predictions/` | a file for each model and split, `test-tuned.jsonl` and so on: first a line with the settings that decide the answers, then a line an answer with `message`, `prediction` and `seconds`. Where the settings differ the file is made anew. Those with `judge` in their name hold a judge's replies |
 | `report.html` | the evaluation as a page; can be rebuilt from the records at any time |
 | `merge_fidelity.json` | what each way of merging keeps; [below](#merge_fidelityjson) |
 | `exports/NAME/` | an export, with its `export.json`; [below](#exportjson) |

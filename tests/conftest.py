@@ -150,6 +150,29 @@ def answerer(tiny_run):
     return Answerer.of_run(tiny_run)
 
 
+@pytest.fixture(scope="session")
+def chat_task(tmp_path_factory):
+    """A small task of conversations, with a sheet."""
+    from tests.data.conversation.chats import write_chat_task
+
+    return load_task(write_chat_task(tmp_path_factory.mktemp("chat") / "host"))
+
+
+@pytest.fixture(scope="session")
+def chat_choice(tiny_choice):
+    from dataclasses import replace
+
+    changes = {"max_steps": 8, "checkpoint_steps": 4, "max_new_tokens": 6, "max_length": 512}
+    return replace(tiny_choice, profile=tiny_choice.profile.with_changes(**changes))
+
+
+@pytest.fixture(scope="session")
+def chat_run(chat_task, chat_choice, tmp_path_factory):
+    run = trained_apart(chat_task, chat_choice, tmp_path_factory.mktemp("chat-runs"))
+    run.update(training=run.training.model_copy(update={"longest_completion": 6}))  # short answers: quick tests
+    return run
+
+
 @pytest.fixture
 def broken_task(tiny_task_folder, tmp_path):
     """A copy of the small task, to be broken."""

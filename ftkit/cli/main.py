@@ -222,26 +222,45 @@ def evaluate(
         bool, typer.Option("--own-history", help="of conversations: also both after their own answers to earlier turns")
     ] = False,
     checked: Annotated[bool, typer.Option("--checked", help="of texts: also tuned as `generate --checked` answers")] = False,
+    told: Annotated[
+        bool | None,
+        typer.Option(
+            "--told/--no-told",
+            help="of conversations: both with the task's sheet in the prompt too; left out, base alone, unless --quick",
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="of conversations and texts: an OpenAI-compatible server whose model compares tuned with base"),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="with --judge: the model, as the server calls it")] = None,
 ) -> None:
     """Measure base, baselines and tuned on the same held-out messages; a table, and a page with plots."""
     opened = open_named(run)
-    if opened.task.kind == "chat" and constrained:
+    kind = opened.task.kind
+    if kind == "chat" and constrained:
         raise KitError(f"--constrained is for tasks of kind json, and {opened.task.name} holds conversations.")
-    if opened.task.kind != "chat" and own_history:
-        raise KitError(f"--own-history is for conversations, and {opened.task.name} is a task of kind {opened.task.kind}.")
-    ways = {"quick": quick, "constrained": constrained, "own_history": own_history, "checked": checked}
-    _evaluate(opened, split, limit, ways)
+    if kind != "chat" and (own_history or told):
+        option = "--own-history" if own_history else "--told"
+        raise KitError(f"{option} is for conversations, and {opened.task.name} is a task of kind {kind}.")
+    ways = {"quick": quick, "constrained": constrained, "own_history": own_history, "told": told, "checked": checked}
+    _evaluate(opened, split, limit, ways, judge, judge_model)
 
 
-def _evaluate(run: Run, split: str, limit: int | None, ways: dict[str, Any]) -> None:
+def _evaluate(
+    run: Run, split: str, limit: int | None, ways: dict[str, Any], judge: str | None = None, model: str | None = None
+) -> None:
     from rich.console import Console
 
+    from ftkit.evaluation.judging.judge import add_judge, check_judge
     from ftkit.evaluation.measure import evaluate as run_evaluation
     from ftkit.evaluation.report import REPORT
 
+    server = check_judge(run.task, judge, model)
     print(f"Evaluating {run.name}: every model on the same messages", flush=True)
     with stoppable("The answers so far are kept: the same command goes on with the others."):
         result = run_evaluation(run, split, limit=limit, **ways)
+        result = add_judge(run, result, server) if server else result
     _show_evaluation(result)
     Console().print(f"With plots and the worst errors: {run.folder / REPORT}", soft_wrap=True)
     print(f"To take it elsewhere: {shlex.join(['ftkit', 'export', run.name, '--to', 'merged'])}")
@@ -251,9 +270,10 @@ def _evaluate(run: Run, split: str, limit: int | None, ways: dict[str, Any]) -> 
 def _show_evaluation(result: Evaluation) -> None:
     from rich.console import Console
 
-    from ftkit.evaluation.tables import describe_evaluation, evaluation_table
+    from ftkit.evaluation.tables import describe_evaluation, evaluation_table, told_table
 
-    Console().print(evaluation_table(result))
+    for table in filter(None, (evaluation_table(result), told_table(result))):
+        Console().print(table)
     for line in describe_evaluation(result):
         print(f"- {line}")
 

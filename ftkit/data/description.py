@@ -105,6 +105,7 @@ def _contradictions(task: Task, to_clean: bool) -> Iterator[str]:
     yield from _faults_of_numbers(task)
     if task.kind != "chat" and task.too_long != "refuse":
         yield f'too_long "{task.too_long}" is for conversations, and this task is of kind {task.kind}'
+    yield from _faults_of_told(task)
     if task.kind == "json" and not task.fields:
         yield "a task of kind json needs [[fields]]"
     if task.kind == "label" and not task.labels:
@@ -115,6 +116,13 @@ def _contradictions(task: Task, to_clean: bool) -> Iterator[str]:
         yield f"[[fields]] holds the name {twice[0]!r} twice"
     for number, f in enumerate(task.fields, 1):
         yield from (f"[[fields]] {number}, {f.name!r}: {fault}" for fault in _faults_of_field(f, to_clean))
+
+
+def _faults_of_told(task: Task) -> Iterator[str]:
+    if task.told and task.kind != "chat":
+        yield f'told "{task.told}" is for conversations, and this task is of kind {task.kind}'
+    if task.told != Path(task.told).name or "\\" in task.told:
+        yield f'told "{task.told}" should be the name of a file in the task\'s folder'
 
 
 def _faults_of_numbers(task: Task) -> Iterator[str]:

@@ -23,6 +23,7 @@ CHECKED: Any = {"extra": "forbid", "strict": True}  # how pydantic reads the two
 Row = dict[str, Any]
 Entry = str | tuple[str, ...]  # of `[kept]`: an expression, or several words for one thing
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # a lone surrogate: no text in UTF-8 has one
+TOLD = re.compile(rb"^told\s*=.*\n?", re.MULTILINE)  # the line of a description that no training depends on
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Task:
     kept_in_message: dict[str, tuple[Entry, ...]] = field(default_factory=dict, hash=False)
     answer_form: AnswerForm = COMPACT  # by name in task.toml: see `ANSWER_FORMS`
     replay: float | None = None  # rows of general talk in its trainings, as a share of its own; None: the profile decides
+    told: str = ""  # a file of the folder, to compare: all that a chat's base may be told; see `data.conversation.told`
 
     def rows(self, split: str) -> list[Row]:
         """All rows of a split, each checked. Raises `KitError` naming file, line, field and reason of the bad ones."""
@@ -123,9 +125,9 @@ class Task:
         return rows
 
     def fingerprint(self) -> str:
-        """SHA-256 over description and splits (first 16 hexadecimal digits): which data a run has seen."""
+        """SHA-256 over description, but for `told`, and splits (first 16 hexadecimal digits): which data a run has seen."""
         names = ("task.toml", *(f"{split}.jsonl" for split in SPLITS))
-        return digest(*(name.encode() + b"\0" + (self.folder / name).read_bytes() for name in names))
+        return digest(*(name.encode() + b"\0" + TOLD.sub(b"", (self.folder / name).read_bytes()) for name in names))
 
     def check_message(self, message: Any, where: str = "The message") -> str:
         """Return `message` if the model may read it. Raises `KitError` if it is no text, empty or too long."""

@@ -2,8 +2,8 @@
 
 Read `answer` (base and tuned in one model), `metrics/` (how right an answer is), `intervals` (how sure a score is),
 `baselines`, `errors`, `forgetting`, then `measure` (all of it into `evaluation.json`) and `report`. `saved_answers` keeps
-what was computed, `stream` serves the demo. `decoding/` holds answers to a schema, or asks for them again. `verdict/` says
-whether to fine-tune at all. Lesson 04 builds it.
+what was computed, `stream` serves the demo. `decoding/` holds answers to a schema, or asks for them again, `judging/` asks
+another model which answers are better, `verdict/` says whether to fine-tune at all. Lesson 04 builds it.
 """
 
 from ftkit.common.faces import face
@@ -18,6 +18,6 @@ __getattr__, __dir__ = face(
         "metrics": "score",
         "saved_answers": "load_evaluation read_answers",
         "measure": "answers_of evaluate",
-        "tables": "comparison_table describe_evaluation evaluation_table",
+        "tables": "comparison_table describe_evaluation evaluation_table told_table",
     },
 )

@@ -59,14 +59,15 @@ def evaluate(
     constrained: bool = False,
     own_history: bool = False,
     checked: bool = False,
+    told: bool | None = None,
 ) -> Evaluation:
     """Let base and tuned answer a split, score them, and save the evaluation and its page, `report.html`, in the run.
 
     Unless `quick`, baselines, the general check and the calibration are added. `constrained` adds both models under
-    constrained decoding (a `json` task), `own_history` both after their own answers (a `chat` task), `checked` tuned asked
-    again where it lost something (a `text` task with rules). `limit` takes only the first so many rows of the split,
-    recorded as `n`. All decode greedily. Answers are kept in the run: a second call takes seconds, and an interrupted one
-    goes on.
+    constrained decoding (a `json` task), `own_history` both after their own answers and `told` both with the task's sheet in
+    the prompt (a `chat` task; left out, the base's alone unless `quick`), `checked` tuned asked again where it lost something
+    (a `text` task with rules). `limit` takes only the first so many rows of the split, recorded as `n`. All decode greedily.
+    Answers are kept: a second call takes seconds, an interrupted one goes on.
     """
     task = run.task
     if checked:
@@ -74,7 +75,7 @@ def evaluate(
     if run.record.task.fingerprint != task.fingerprint():
         say(f"Note: {task.folder.name} has changed since {run.name} was trained.")
     if task.kind == "chat":
-        return evaluate_conversations(run, split, say, limit, own_history, None if quick else _forgetting)
+        return evaluate_conversations(run, split, say, limit, own_history, told, None if quick else _forgetting)
     began = working_seconds()
     measured = Measured(run, split, task.rows(split)[:limit], say)
     measured.side(BASE)

@@ -10,11 +10,13 @@ from rich.table import Table
 
 from ftkit.evaluation.answer import BASE, TUNED
 from ftkit.evaluation.intervals import describe_comparison
-from ftkit.runs.documents import Comparison, Evaluation, RunsCompared, show_interval
+from ftkit.evaluation.judging.words import describe_judge
+from ftkit.runs.documents import Comparison, Evaluation, ModelResult, RunsCompared, show_interval
 
+TOLD = ", told"  # after base or tuned: with the task's whole sheet in its prompt
 ORDER = (
-    *("majority", "TF-IDF", "frozen encoder", "base", "few-shot", "base, constrained", "base, own history"),
-    *("tuned, constrained", "tuned, own history", "tuned, checked", "tuned"),
+    *("majority", "TF-IDF", "frozen encoder", "base", "few-shot", "base, constrained", "base, own history", "base, told"),
+    *("tuned, constrained", "tuned, own history", "tuned, checked", "tuned, told", "tuned"),
 )
 
 
@@ -33,7 +35,22 @@ def describe_evaluation(result: Evaluation) -> list[str]:
         sentences.append(
             "A single message gives F1 and other scores that are no yes or no without an interval: measure more."
         )
-    return sentences + _describe_likelihood(result) + _describe_constrained(result) + _describe_forgetting(result)
+    sentences += _describe_told(result) + _describe_likelihood(result) + _describe_constrained(result)
+    return sentences + describe_judge(result.judge) + _describe_forgetting(result)
+
+
+def _describe_told(result: Evaluation) -> list[str]:
+    """What was told, what was cut, and what an answer then costs."""
+    if (told := result.told) is None:
+        return []
+    window = f"{told.window:,}" if told.window else "any number of"
+    cut = f"{told.cut:,} more were left out" if told.cut else "nothing was left out"
+    sides = [name for name in (f"{BASE}{TOLD}", TUNED, f"{TUNED}{TOLD}") if name in result.models]
+    costs = [f"{result.models[name].seconds_per_message:.1f} s ({name})" for name in sides]
+    return [
+        f"Told in the prompt: {told.file}, {told.tokens:,} tokens; {cut} (the model reads {window} tokens at once). "
+        f"An answer took {', '.join(costs)}."
+    ]
 
 
 def _describe_likelihood(result: Evaluation) -> list[str]:
@@ -102,18 +119,38 @@ def evaluation_table(result: Evaluation) -> Table:
     """An evaluation as a table: a row a metric, in percent, tuned against base with its interval."""
     title = f"{result.task}, {result.split} split, {result.rows_measured}; in %, differences with 95 % intervals"
     grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    order = in_order(result.models)
+    order = [name for name in in_order(result.models) if not name.endswith(TOLD)]  # for them see `told_table`
+    models = _add_scores(grid, result, order, BASE)
+    grid.add_row("memory, MB", *(f"{model.memory_mb:,.0f}" for model in models), "", style="dim")
+    return grid
+
+
+def told_table(result: Evaluation) -> Table | None:
+    """What a prompt can give and what training gives: models told the task's sheet beside those that were not; or None."""
+    base_told = f"{BASE}{TOLD}"
+    if result.told is None or base_told not in result.models:
+        return None
+    title = f"In the prompt or in the weights: {result.told.file} told, or trained; in %, {result.rows_measured}"
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    order = [name for name in in_order(result.models) if name in (BASE, base_told, f"{TUNED}{TOLD}", TUNED)]
+    models = _add_scores(grid, result, order, base_told)
+    read = ("-" if model.prompt_tokens is None else f"{model.prompt_tokens:,}" for model in models)
+    grid.add_row("tokens of a prompt", *read, "", style="dim")
+    return grid
+
+
+def _add_scores(grid: Table, result: Evaluation, order: list[str], other: str) -> list[ModelResult]:
+    """Columns of models with a row a metric, the tuned model against `other`, and the time of an answer; the models."""
     models = [result.models[name] for name in order]
     grid.add_column("metric")
-    for heading in (*order, "tuned - base"):
+    for heading in (*order, f"tuned - {other}"):
         grid.add_column(heading, justify="right")
     for metric in result.models[TUNED].scores:
         scores = [model.scores.get(metric) for model in models]
         cells = [f"{100 * score.value:.1f}" if score else "-" for score in scores]
-        grid.add_row(metric, *cells, _points(result.comparisons[BASE][metric], 0))
+        grid.add_row(metric, *cells, _points(result.comparisons[other][metric], 0))
     grid.add_row("ms a message", *(f"{1000 * model.seconds_per_message:,.0f}" for model in models), "", style="dim")
-    grid.add_row("memory, MB", *(f"{model.memory_mb:,.0f}" for model in models), "", style="dim")
-    return grid
+    return models
 
 
 def comparison_table(compared: RunsCompared) -> Table:

@@ -54,9 +54,9 @@ def _values(run: Run, merged: bool) -> dict[str, Any]:
         tags=["qlora", "lora", "ftkit"],
     )
     try:
-        system, task_folder = run.task.system_prompt, run.task.folder
+        system, task_folder, kind = run.task.system_prompt, run.task.folder, run.task.kind
     except KitError:
-        system, task_folder = "...", None
+        system, task_folder, kind = "...", None, ""
     return {
         "head": head,
         "task": record.task,
@@ -72,6 +72,7 @@ def _values(run: Run, merged: bool) -> dict[str, Any]:
         "scores": _list_scores(run),
         "data_licence": _find_data_licence(task_folder),
         "chat": chat_of(system, "a message"),
+        "of_chats": kind == "chat",
         "answer_tokens": run.answer_tokens,
         "name": run.name,
     }
@@ -113,4 +114,18 @@ def _list_scores(run: Run) -> dict[str, Any] | str:
         metric: f"{100 * compared.difference:+.1f} ({show_interval(compared.interval, '+.1f')})"
         for metric, compared in result.comparisons["base"].items()
     }
-    return {"split": result.split, "n": result.n, "gaps": gaps, **sides}
+    return {"split": result.split, "n": result.n, "gaps": gaps, "told": _told(result), **sides}
+
+
+def _told(result: Evaluation) -> str:
+    """How the tuned model compares with the base that was told the task's sheet, in a sentence; nothing without one."""
+    compared = result.comparisons.get("base, told")
+    if not (compared and result.told):
+        return ""
+    metric = next(iter(compared))
+    one = compared[metric]
+    gap = f"{100 * one.difference:+.1f} ({show_interval(one.interval, '+.1f')})"
+    return (
+        f"The base that was told {result.told.file} in its prompt ({result.told.tokens:,} tokens), against the tuned model "
+        f"without it: {metric} {100 * one.first:.1f} % and {100 * one.second:.1f} %, difference {gap}."
+    )

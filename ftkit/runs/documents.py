@@ -324,6 +324,54 @@ class ModelResult(Part):
     messages_per_second: Annotated[float, Field(ge=0)] | None = None
     training_seconds: Seconds
     memory_mb: Megabytes = Field(description="of the loaded weights, or of the fitted model, in MB (10^6 bytes)")
+    prompt_tokens: Count | None = Field(None, description="of a prompt, the mean; of conversations only")
+
+
+class Told(Part):
+    """The sheet that a model was told in its prompt, to compare it with one that was trained."""
+
+    file: str = Field(description="in the task's folder")
+    tokens: Count = Field(description="that it adds to each prompt")
+    cut: Count = Field(description="tokens of it that were left out, for which the model has no room")
+    window: Count | None = Field(description="tokens that the model reads at once; null: it knows no limit")
+
+
+class JudgeAgreement(Part):
+    """How far a judge agrees with a reader who judged the same pairs of answers."""
+
+    task: str = Field(description="whose pairs they are")
+    n: Count = Field(description="pairs")
+    agree: Count = Field(description="pairs with the same verdict: the first, the second, or a tie")
+    interval: Interval
+    kappa: float = Field(description="Cohen's kappa over the three verdicts: 0 is chance, 1 is every time")
+    constant: Share = Field(description="what always taking the same side would agree")
+    unreadable: Count
+    took_first: Count = Field(description="pairs in which it took whichever stood first, in both orders")
+    took_second: Count
+    believed: bool = Field(description="whether the interval lies above `constant`")
+
+
+class JudgedAgainst(Part):
+    """What a judge says of the tuned model's answers beside another model's; every pair is shown in both orders."""
+
+    n: Count = Field(description="pairs")
+    same: Count = Field(description="of these, pairs with the same text: a tie that nobody was asked about")
+    better: Count = Field(description="pairs in which tuned was preferred in both orders")
+    worse: Count
+    ties: Count = Field(description="neither in both orders, the same texts among them")
+    unreadable: Count = Field(description="pairs with a reply that is no verdict; they count as ties in `preferred`")
+    took_first: Count = Field(description="pairs in which it took whichever stood first, in both orders")
+    took_second: Count
+    preferred: Comparison = Field(description="share of answers preferred, by row (of chats, by conversation)")
+
+
+class Judged(Part):
+    """What a judge, another model, says of answers that have no single right form."""
+
+    server: str
+    model: str
+    agreement: JudgeAgreement | None = Field(None, description="null: the kit's verdicts were not at hand")
+    against: dict[str, JudgedAgainst] = Field(description="by the other model")
 
 
 class FewShot(Part):
@@ -421,6 +469,8 @@ class Evaluation(MeasuredDocument):
     perplexity: Comparison | None = Field(
         None, description="of the assistant's turns that stand in the data, lower is better; `n` counts conversations"
     )
+    told: Told | None = Field(None, description="null: no model was told a sheet")
+    judge: Judged | None = Field(None, description="null: no judge was asked, or it did not answer")
     general: Forgetting | None = None
     confusions: dict[str, Confusion] = Field(description="of the tuned model, by closed field")
     slices: list[Slice]
@@ -487,8 +537,18 @@ class General(Document):
 # --- merge_fidelity.json ---
 
 
+class TurnsAgree(Part):
+    """How far another model goes on with test conversations as the tuned one does, each after its own answers."""
+
+    conversations: Count
+    prompts: Count = Field(description="that the tuned model's conversations made")
+    same_prompts: Count = Field(description="of these, prompts with the same bytes and token ids by the other's tokenizer")
+    same_ends: bool = Field(description="whether both end an answer at the same tokens")
+    identical: list[Share] = Field(description="the same text as the first answer, as the second, as the third")
+
+
 class Variant(Part):
-    """One way to merge, on the test split; the last four beside the adapter on its 4-bit base."""
+    """One way to merge, on the test split; the last five beside the adapter on its 4-bit base."""
 
     name: str
     scores: dict[str, Share]
@@ -498,6 +558,7 @@ class Variant(Part):
     identical: Share | None = Field(None, description="the same text")
     same_answer: Share | None = Field(None, description="the same answer, once read")
     against_adapter: dict[str, Comparison] | None = None
+    turns: TurnsAgree | None = Field(None, description="of conversations only")
 
 
 class Fidelity(MeasuredDocument):
@@ -523,6 +584,7 @@ class Agreement(Part):
     identical: Share = Field(description="the same text")
     same_answer: Share = Field(description="the same answer, once read")
     messages_per_second: dict[str, float] = Field({}, description="of `tuned` and of `export`")
+    turns: TurnsAgree | None = Field(None, description="of conversations only")
 
 
 class ExportRecord(Document):

@@ -18,6 +18,7 @@ import torch
 
 from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
+from ftkit.common.templates import render
 from ftkit.data.prompt import chat_prompt, prompt_text
 from ftkit.deployment import space as spaces
 from ftkit.deployment.roads import export as exporting
@@ -324,9 +325,16 @@ def test_the_server_gives_the_tuned_answer_to_an_openai_client(exports, tiny_run
     executable = Path(sys.executable).with_name("transformers")
     command = [str(executable), *serve_command("merged", port)[1:]]
     rows = tiny_task.rows("test")[:2]
+    begun, talked = chat_prompt(tiny_task, "a message")[:1], []
     with answering(tiny_run, lambda: load_folder(folder / "merged")) as answerer:
         answerer.batch_size = 1
         expected = answerer.answer([row["message"] for row in rows])
+        chat = [*begun]
+        for message in ("Hello", "and for two more?", "thanks"):
+            chat.append({"role": "user", "content": message})
+            talked += answerer.complete([chat])
+            chat.append({"role": "assistant", "content": talked[-1] or "-"})
+    several = render("deployment/templates/ask_chat.py.txt", chat=begun, answer_tokens=tiny_run.answer_tokens)
     script = (folder / "ask.py").read_text().replace(
         ":8000/", f":{port}/"
     ) + "\nprint(repr(reply.choices[0].message.content))\n"
@@ -335,6 +343,12 @@ def test_the_server_gives_the_tuned_answer_to_an_openai_client(exports, tiny_run
             done = subprocess.run([sys.executable, "-c", script, row["message"]], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-2000:]
             assert eval(done.stdout.strip().splitlines()[-1]).strip() == text
+        several = several.replace(":8000/", f":{port}/") + "print('CHAT' + repr(chat))\n"
+        said = "Hello\nand for two more?\nthanks\n\n"
+        done = subprocess.run([sys.executable, "-c", several], input=said, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        turns = eval(done.stdout.rpartition("CHAT")[-1])
+        assert [turn["content"].strip() for turn in turns if turn["role"] == "assistant"] == [text or "-" for text in talked]
 
 
 # --- space ---

@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,38 +13,35 @@ from typer.testing import CliRunner
 from ftkit.cli.main import app
 from ftkit.common.errors import KitError
 from ftkit.data.conversation.rows import exchanges
+from ftkit.data.conversation.told import read_sheet, told_prompt
 from ftkit.data.prompt import example_ids, prompt_ids
 from ftkit.data.task import load_task
 from ftkit.deployment.roads.export import export
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.conversations.scores import FIRST, LATER, TURNS, WHOLE, ChatScores, worst_turns
 from ftkit.evaluation.measure import compare_runs, evaluate
-from ftkit.evaluation.tables import comparison_table, describe_evaluation, evaluation_table
+from ftkit.evaluation.tables import comparison_table, describe_evaluation, evaluation_table, told_table
 from ftkit.models.load import load_tokenizer
 from ftkit.runs import guards
-from ftkit.runs.card import CARD
+from ftkit.runs.card import CARD, write_card
 from ftkit.training.finetune import train
 from ftkit.training.trainer import make_trainer, prepare
-from tests.conftest import trained_apart
 from tests.data.conversation.chats import write_chat_task
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    return load_task(write_chat_task(tmp_path_factory.mktemp("chat") / "host"))
+def task(chat_task):
+    return chat_task
 
 
 @pytest.fixture(scope="module")
-def choice(tiny_choice):
-    changes = {"max_steps": 8, "checkpoint_steps": 4, "max_new_tokens": 6, "max_length": 512}
-    return replace(tiny_choice, profile=tiny_choice.profile.with_changes(**changes))
+def choice(chat_choice):
+    return chat_choice
 
 
 @pytest.fixture(scope="module")
-def run(task, choice, tmp_path_factory):
-    made = trained_apart(task, choice, tmp_path_factory.mktemp("chat-runs"))
-    made.update(training=made.training.model_copy(update={"longest_completion": 6}))  # short answers: quick tests
-    return made
+def run(chat_run):
+    return chat_run
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +51,7 @@ def answerer(run):
 
 @pytest.fixture(scope="module")
 def evaluation(run):
-    return evaluate(run, say=lambda line: None, quick=True, own_history=True)
+    return evaluate(run, say=lambda line: None, quick=True, own_history=True, told=True)
 
 
 # --- training ---
@@ -251,12 +247,13 @@ def test_an_interval_knows_which_turns_belong_together(task):
 
 
 def test_base_and_tuned_are_measured_on_the_same_turns(evaluation, run, task):
-    assert list(evaluation.models) == [BASE, "base, own history", TUNED, "tuned, own history"]
+    asked = [BASE, "base, own history", TUNED, "tuned, own history", "base, told", "tuned, told"]
+    assert list(evaluation.models) == asked
     assert evaluation.kind == "chat" and evaluation.n == evaluation.of == 8
     metrics = [TURNS, FIRST, LATER, WHOLE, "must", "must not", "asks", "chrF"]
     for model in evaluation.models.values():
         assert list(model.scores) == metrics
-    assert set(evaluation.comparisons) == {BASE, "base, own history", "tuned, own history"}
+    assert set(evaluation.comparisons) == {*asked} - {TUNED}
     assert evaluation.comparisons[BASE][TURNS].n == 8 and evaluation.perplexity.n == 8
     parts = [(part.by, part.value, part.n) for part in evaluation.slices]
     assert parts == [("topic", "booking", 15), ("answer", 1, 8), ("answer", 2, 5), ("answer", 3, 2)]
@@ -268,6 +265,38 @@ def test_base_and_tuned_are_measured_on_the_same_turns(evaluation, run, task):
     assert again.perplexity == evaluation.perplexity and all(
         "were there already" in line for line in said if "answers" in line
     )
+
+
+def test_what_was_told_is_recorded_and_asked_for_with_the_sheet_in_the_prompt(evaluation, answerer, run, task):
+    told = evaluation.told
+    assert told.file == "SHEET.md" and told.tokens > 20 and told.cut == 0 and told.window == 2048
+    extra = evaluation.models["base, told"].prompt_tokens - evaluation.models[BASE].prompt_tokens
+    assert abs(extra - told.tokens) <= 1 and evaluation.models["base, own history"].prompt_tokens is None
+    kept = (run.folder / "predictions" / "test-base-told.jsonl").read_text(encoding="utf-8").splitlines()
+    sheet = read_sheet(task)
+    assert sheet in json.loads(kept[0])["settings"]["prompt"][0]["content"]
+    saved = {entry["message"]: entry["prediction"] for entry in map(json.loads, kept[1:])}
+    asked = [json.loads(message) for message in saved]  # all of them went into one batch
+    again = answerer.complete([told_prompt(task, turns, sheet) for turns in asked], BASE)
+    assert again == list(saved.values())
+    assert any("Against base, told, later turns met:" in sentence for sentence in describe_evaluation(evaluation))
+    (line,) = [sentence for sentence in describe_evaluation(evaluation) if sentence.startswith("Told in the prompt")]
+    assert f"SHEET.md, {told.tokens} tokens; nothing was left out (the model reads 2,048" in line
+    out = io.StringIO()
+    Console(file=out, width=80).print(told_table(evaluation))
+    assert "In the prompt or in the weights" in out.getvalue() and "tokens of a prompt" in out.getvalue()
+    evaluation.save(run.folder)
+    assert "The base that was told SHEET.md in its prompt" in write_card(run).read_text(encoding="utf-8")
+
+
+def test_without_being_asked_for_the_base_alone_is_told_and_not_where_it_is_quick(run, monkeypatch):
+    from ftkit.evaluation import measure
+
+    monkeypatch.setattr(measure, "_forgetting", lambda *given: None)  # its sixty questions have tests of their own
+    assert set(evaluate(run, say=lambda line: None).models) == {BASE, TUNED, "base, told"}
+    assert set(evaluate(run, say=lambda line: None, told=False).models) == {BASE, TUNED}
+    quick = evaluate(run, say=lambda line: None, quick=True)
+    assert set(quick.models) == {BASE, TUNED} and quick.told is None and told_table(quick) is None
 
 
 def test_the_perplexity_is_that_of_the_answers_with_their_ends(evaluation, answerer, task):
@@ -312,11 +341,14 @@ def test_an_evaluation_of_conversations_is_told_and_shown(evaluation, run):
 def test_an_export_answers_the_next_turns_like_the_run(run, task, tmp_path):
     record = export(run, "adapter", tmp_path / "out", say=lambda line: None)
     assert record.verification.n == 8 and record.verification.identical == 1
+    turns = record.verification.turns
+    assert turns.identical == [1, 1, 1] and turns.same_prompts == turns.prompts == 13 and turns.same_ends
 
 
 def test_the_commands_take_conversations_or_say_why_not(run, task):
     for arguments, words in (
         (("evaluate", run.folder, "--constrained"), "--constrained is for tasks of kind json"),
+        (("evaluate", run.folder, "--judge", "http://localhost:1/v1"), "--judge URL and --judge-model NAME go together"),
         (("verdict", task.folder), "host is a task of conversations"),
     ):
         refused = ftkit(*arguments)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -15,7 +16,7 @@ from ftkit.common.files import new_folder, size_mb
 from ftkit.common.memory import free_memory
 from ftkit.common.paths import expanded
 from ftkit.deployment.merge import load_folder
-from ftkit.deployment.proof import agreement, answering, timed
+from ftkit.deployment.proof import Talk, agreement, answering, longest_talks, talk_on, timed, turns_agree
 from ftkit.deployment.roads.adapter import _load_adapter_folder, _write_adapter
 from ftkit.deployment.roads.gguf import _load_gguf, _write_gguf
 from ftkit.deployment.roads.merged import _write_merged, export_folder
@@ -25,7 +26,7 @@ from ftkit.deployment.space import load_space, write_space
 from ftkit.evaluation.answer import Loaded, load_tuned
 from ftkit.models.adapter import check_adapter
 from ftkit.runs import guards
-from ftkit.runs.documents import Agreement, ExportRecord
+from ftkit.runs.documents import Agreement, ExportRecord, TurnsAgree
 from ftkit.runs.run import Run, adapter_digest
 
 MESSAGES = 20  # of the test split, to compare an export with the tuned model
@@ -77,16 +78,36 @@ def export(run: Run, to: str, folder: Path | None = None, verify: bool = True, s
 
 def compare_answers(run: Run, to: str, folder: Path, say: Say) -> Agreement:
     """Let the tuned model and the exported one answer the same test messages: shares that agree, and the speed of both."""
-    task = run.task
+    task, talks = run.task, dict[str, Talk]()
     messages = [task.asked(row) for row in task.rows("test")[:MESSAGES]]
-    texts, speed = {}, {}
+    parts = longest_talks(task, task.rows("test")) if task.kind == "chat" else []
+    texts: dict[str, list[str]] = {}
+    speed: dict[str, float] = {}
+    more: dict[str, Any] = {}
     sides = {"tuned": lambda: load_tuned(run), "export": lambda: ROADS[to].load(run, folder)}
     for side, load in sides.items():
         with answering(run, load) as answerer:
             texts[side], seconds = timed(answerer, messages)
+            if parts:
+                talk = talk_on(answerer, parts)
+                talks[side] = talk.with_prompts_of(talks["tuned"].chats, answerer) if talks else talk
         speed[side] = round(len(messages) / seconds, 2)
         say(f"  {side}: {len(messages)} messages answered in {seconds:.0f} s")
-    return agreement(run, texts["tuned"], texts["export"]).model_copy(update={"messages_per_second": speed})
+    if parts:
+        more["turns"] = turns_agree(talks["tuned"], talks["export"])
+        say(f"  {describe_turns(more['turns'])}")
+    return agreement(run, texts["tuned"], texts["export"]).model_copy(update={"messages_per_second": speed, **more})
+
+
+def describe_turns(turns: TurnsAgree) -> str:
+    """How an export goes on with conversations, in a sentence."""
+    same = ", ".join(f"{100 * share:.0f} %" for share in turns.identical)
+    prompts = f"{turns.same_prompts} of {turns.prompts} prompts with the same bytes and token ids"
+    ends = "the same" if turns.same_ends else "other"
+    return (
+        f"{turns.conversations} conversations gone on with after its own answers: the same text in {same} (first answers, "
+        f"second, third); {prompts}, {ends} end tokens"
+    )
 
 
 def export_table(records: Sequence[ExportRecord]) -> Table:
@@ -108,6 +129,9 @@ def export_table(records: Sequence[ExportRecord]) -> Table:
 def doubt(record: ExportRecord) -> str:
     """A sentence if an export too often answers differently from the tuned model; else nothing."""
     proof = record.verification
+    if proof and (turns := proof.turns) and (turns.same_prompts < turns.prompts or not turns.same_ends):
+        what = "it reads or ends a conversation differently from the tuned model"
+        return f"Look before you use it: {what}. {describe_turns(turns)}."
     if not proof or proof.same_answer >= DOUBTFUL:
         return ""
     return (

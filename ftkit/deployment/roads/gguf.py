@@ -64,7 +64,7 @@ def _write_gguf(run: Run, folder: Path) -> None:
         raise KitError(f"The converter could not turn the merged model into GGUF: {last[:300]}")
     shutil.rmtree(merged)
     text = str(make_card(run, merged=True, folder=".", gguf_file="model.gguf"))
-    more = "\nWith llama.cpp: `llama-server -m model.gguf`; the chat template is in the file.\n"
+    more = "\nWith llama.cpp: `llama-server -m model.gguf --jinja`; the chat template is in the file, for all turns.\n"
     write_text(folder / "README.md", text + more)
 
 

@@ -19,8 +19,12 @@ def serve_command(folder: str = "merged", port: int = 8000) -> list[str]:
 def _write_server(run: Run, folder: Path) -> None:
     (folder / "merged").mkdir()
     _write_merged(run, folder / "merged")
-    system, tokens = chat_prompt(run.task, "a message")[0]["content"], run.answer_tokens
-    write_text(folder / "ask.py", render("deployment/templates/ask.py.txt", system=system, answer_tokens=tokens))
-    command = " ".join(serve_command())
-    readme = render("deployment/templates/server.md", task=run.task.name, command=command, answer_tokens=tokens)
-    write_text(folder / "README.md", readme)
+    begun, tokens = chat_prompt(run.task, "a message")[:-1], run.answer_tokens  # the system turn, if there is one
+    chat = run.task.kind == "chat"
+    if chat:
+        script = render("deployment/templates/ask_chat.py.txt", chat=begun, answer_tokens=tokens)
+    else:
+        script = render("deployment/templates/ask.py.txt", system=begun[0]["content"], answer_tokens=tokens)
+    write_text(folder / "ask.py", script)
+    told = {"command": " ".join(serve_command()), "answer_tokens": tokens, "chat": chat, "system": bool(begun)}
+    write_text(folder / "README.md", render("deployment/templates/server.md", task=run.task.name, **told))

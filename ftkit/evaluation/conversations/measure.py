@@ -2,7 +2,8 @@
 
 Each answer of a conversation is asked for once. Before it stand the turns as they were written, not as the model would have
 answered them: so the models are compared turn by turn on the same questions. `own_history` adds both models with their own
-answers as history, as in a real conversation, where one mistake leads to others.
+answers as history, as in a real conversation, where one mistake leads to others. `told` adds models that read the task's
+whole fact sheet in their prompt: what belongs into the prompt, and what into the weights.
 """
 
 from __future__ import annotations
@@ -12,26 +13,32 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ftkit.common.console import Say
+from ftkit.common.console import Say, clock
 from ftkit.common.files import dump
 from ftkit.common.machine import versions
 from ftkit.data.conversation.rows import exchanges
+from ftkit.data.conversation.told import Sheet, fit_sheet, has_sheet, read_sheet, told_prompt
 from ftkit.data.conversation.turns import marked_turns
-from ftkit.data.prompt import chat_prompt, training_example
+from ftkit.data.prompt import Messages, chat_prompt, prompt_ids, training_example
 from ftkit.data.task import Row
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.conversations.scores import ChatScores, slices, worst_turns
+from ftkit.evaluation.conversations.talk import in_order, own_answers
 from ftkit.evaluation.intervals import compare_scores
 from ftkit.evaluation.metrics import perplexity
 from ftkit.evaluation.report import write_report
 from ftkit.evaluation.saved_answers import Predictions, predict
+from ftkit.evaluation.tables import TOLD
+from ftkit.models.families import context_length
 from ftkit.models.four_bit import weight_bytes
 from ftkit.runs.card import write_card
-from ftkit.runs.documents import Comparison, Evaluation, Forgetting, ModelResult, RunsCompared
+from ftkit.runs.documents import Comparison, Evaluation, Forgetting, ModelResult, RunsCompared, Told
 from ftkit.runs.run import Run, adapter_digest
 
 ABOUT = {BASE: "the untouched model, with the same system prompt", TUNED: "the model after fine-tuning"}
 OWN = ", own history"
+TOLD_TAKES = 3.0  # times the seconds of the same answers without a sheet, for each 1,000 tokens of it
+TOLD_BATCH = 16  # answers at once after a sheet: its keys and values are kept for each of them
 Asks = Callable[[list[str]], list[str]]
 
 
@@ -49,20 +56,50 @@ class MeasuredChats:
 
     def side(self, which: str) -> None:
         """Base or tuned, after the history that stands in the data."""
-        self._add(which, ABOUT[which], self._answers(which, which, [self.task.asked(part) for part in self.parts]), which)
+        asked = [self.task.asked(part) for part in self.parts]
+        prompts = [chat_prompt(self.task, chat) for chat in asked]
+        self._add(which, ABOUT[which], self._answers(which, which, asked), which, prompts)
 
     def own_history(self, which: str) -> None:
         """Base or tuned after its own answers to the earlier turns: all first answers, then all second ones, and so on."""
-        given: dict[tuple[int, int], str] = {}
         seconds = 0.0
-        for number in range(1, 1 + max(part["answer"] for part in self.parts)):
-            some = [part for part in self.parts if part["answer"] == number]
-            chats = [_retold(self.task.asked(part), given, part["conversation"]) for part in some]
+
+        def ask(chats: list[Any]) -> list[str]:
+            nonlocal seconds
             answers = self._answers(which, which + OWN, chats)
             seconds += answers.seconds
-            given |= {(part["conversation"], number): text for part, text in zip(some, answers.texts, strict=True)}
-        texts = [given[part["conversation"], part["answer"]] for part in self.parts]
+            return answers.texts
+
+        texts = in_order(self.parts, own_answers(self.task, self.parts, ask))
         self._add(which + OWN, f"{ABOUT[which]}, its own answers as history", Predictions(texts, seconds), which)
+
+    def tell(self, sides: Sequence[str]) -> Told:
+        """Base or tuned or both, told the task's whole sheet in the prompt, after the history that stands in the data.
+
+        What all prompts begin with is computed once for each batch of answers.
+        """
+        task, window = self.task, context_length(self.answerer.model.config)
+        asked = [task.asked(part) for part in self.parts]
+        sheet = fit_sheet(self.answerer.tokenizer, task, asked, self.answerer.max_new_tokens, window)
+        limit = f"the model reads at most {window:,}" if window else "the model knows no limit"
+        cut = f"{sheet.cut:,} more had no room and are left out" if sheet.cut else "all of it"
+        self.say(f"  told: {sheet.file}, {sheet.tokens:,} tokens in each prompt, {cut} ({limit})")
+        for which in sides:
+            self._tell(which, sheet, asked)
+        return Told(file=sheet.file, tokens=sheet.tokens, cut=sheet.cut, window=window)
+
+    def _tell(self, which: str, sheet: Sheet, asked: list[Any]) -> None:
+        task, plain = self.task, self.models[which].seconds_per_message
+        expected = clock(TOLD_TAKES * sheet.tokens / 1000 * plain * len(asked))
+        self.say(f"  {which}{TOLD}: {len(asked)} answers, about {expected} if none is kept yet, by what {which} took")
+
+        def ask(some: list[str]) -> list[str]:
+            return self.answerer.complete([told_prompt(task, json.loads(chat), sheet.text) for chat in some], which)
+
+        told = told_prompt(task, "", sheet.text)
+        answers = self._predict(which, which + TOLD, [dump(chat) for chat in asked], ask, TOLD_BATCH, told)
+        prompts = [told_prompt(task, chat, sheet.text) for chat in asked]
+        self._add(which + TOLD, f"{ABOUT[which]}, told {sheet.file} in its prompt", answers, which, prompts)
 
     def perplexity(self) -> Comparison:
         """How likely base and tuned find the answers that stand in the data: perplexity, conversation by conversation."""
@@ -94,16 +131,19 @@ class MeasuredChats:
 
         return self._predict(which, name, [dump(chat) for chat in chats], ask, self.answerer.batch_size)
 
-    def _predict(self, which: str, name: str, keys: list[str], ask: Asks, batch: int) -> Predictions:
+    def _predict(
+        self, which: str, name: str, keys: list[str], ask: Asks, batch: int, prompt: Messages | None = None
+    ) -> Predictions:
         """Answers to conversations, or what else a side says of them, kept in the run by the JSON of each."""
         settings: dict[str, Any] = {"model": self.run.profile.model, "most": self.answerer.max_new_tokens}
         settings["adapter"] = adapter_digest(self.run) if which == TUNED else None
-        settings["prompt"] = chat_prompt(self.task, "", told=which == BASE)
+        settings["prompt"] = prompt or chat_prompt(self.task, "", told=which == BASE)
         file = f"{self.split}-{name.replace(', ', '-').replace(' ', '-')}"
         return predict(self.run, file, settings, keys, ask, batch, self.say)
 
-    def _add(self, name: str, about: str, answers: Predictions, which: str) -> None:
+    def _add(self, name: str, about: str, answers: Predictions, which: str, prompts: Sequence[Messages] = ()) -> None:
         self.texts[name] = answers.texts
+        tokens = [len(prompt_ids(self.answerer.tokenizer, prompt)) for prompt in prompts]
         self.models[name] = ModelResult(
             about=about,
             judged_by=None,
@@ -113,29 +153,34 @@ class MeasuredChats:
             messages_per_second=round(len(self.parts) / max(answers.seconds, 1e-9), 2),
             training_seconds=self.run.training.seconds if which == TUNED else 0.0,
             memory_mb=round(self.memory),
+            prompt_tokens=round(sum(tokens) / len(tokens)) if tokens else None,
         )
 
 
-def _retold(turns: Sequence[dict[str, str]], given: dict[tuple[int, int], str], conversation: int) -> list[dict[str, str]]:
-    """The turns with a model's own answers in the place of those that were written; an empty answer is a single dash."""
-    number, retold = 0, []
-    for turn in turns:
-        number += turn["role"] == "assistant"
-        own = turn["role"] == "assistant"
-        retold.append({**turn, "content": given[conversation, number] or "-"} if own else turn)
-    return retold
-
-
 def evaluate_conversations(
-    run: Run, split: str, say: Say, limit: int | None, own_history: bool, general: Callable[..., Forgetting] | None
+    run: Run,
+    split: str,
+    say: Say,
+    limit: int | None,
+    own_history: bool,
+    told: bool | None,
+    general: Callable[..., Forgetting] | None,
 ) -> Evaluation:
-    """What `measure.evaluate` does, for a `chat` task; `general` asks what was forgotten, None leaves that out."""
+    """What `measure.evaluate` does, for a `chat` task; `general` asks what was forgotten, None leaves that out.
+
+    `told` adds base and tuned that read the task's sheet; None adds the base alone, where there is a sheet and `general` is
+    asked for too.
+    """
+    if told:
+        read_sheet(run.task)  # a missing one is named before minutes of answers
     began = time.monotonic()
     measured = MeasuredChats(run, split, limit, say)
     for which in (BASE, TUNED):
         measured.side(which)
         if own_history:
             measured.own_history(which)
+    sides = (BASE, TUNED) if told else (BASE,) if told is None and general and has_sheet(run.task, say) else ()
+    sheet = measured.tell(sides) if sides else None
     scores = {name: ChatScores(measured.task, measured.parts, texts) for name, texts in measured.texts.items()}
     likely = measured.perplexity()
     result = Evaluation(
@@ -150,6 +195,7 @@ def evaluate_conversations(
         models=measured.models,
         comparisons={name: scores[TUNED].against(other) for name, other in scores.items() if name != TUNED},
         perplexity=likely,
+        told=sheet,
         general=general(run, measured.answerer, say) if general else None,
         confusions={},
         slices=slices(measured.task, measured.parts, measured.texts[TUNED]),

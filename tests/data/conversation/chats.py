@@ -25,8 +25,11 @@ def expectations(turns):
     return [{"must": [[answer[7:].split(".")[0]]], "must_not": ["refund"], "asks": [["day"]]} for answer in answers]
 
 
+SHEET = "# The house\n\n- It is open from Tuesday to Sunday.\n- The desk confirms a table.\n- Soup is 7.50 pounds."
+
+
 def write_chat_task(folder, **keys):
-    """Write the task: conversations of two, four and six turns; test rows say what is expected."""
+    """Write the task: conversations of two, four and six turns; test rows say what is expected. It names a sheet."""
     folder = Path(folder)
     folder.mkdir(parents=True)
     rows = map(json.loads, (kit_root() / "data" / "desk" / "train.jsonl").read_text(encoding="utf-8").splitlines())
@@ -37,7 +40,8 @@ def write_chat_task(folder, **keys):
             row = {"id": f"{split}-{number:02d}", "messages": turns, "topic": "booking", "trap": None}
             lines.append(row | ({"expect": expectations(turns)} if split == "test" else {}))
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    described = {"name": folder.name, "kind": "chat", "system_prompt": SYSTEM, **keys}
+    (folder / "SHEET.md").write_text(SHEET + "\n", encoding="utf-8")
+    described = {"name": folder.name, "kind": "chat", "system_prompt": SYSTEM, "told": "SHEET.md", **keys}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in described.items() if value is not None)
     (folder / "task.toml").write_text(text, encoding="utf-8")
     return folder
