@@ -293,7 +293,7 @@ def moody_page(demo, ticket_run):
 
 
 @pytest.fixture(scope="session")
-def chat_run(talking_model, tiny_choice, tmp_path_factory):
+def talking_run(talking_model, tiny_choice, tmp_path_factory):
     """A run of the tiny model on conversations: short answers, of which most end, and room for few turns."""
     from dataclasses import replace
 
@@ -311,8 +311,8 @@ def chat_run(talking_model, tiny_choice, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def chat_page(demo, chat_run):
-    """The demo of `chat_run`, served by a model that fails midway at "fail" and waits for `go` at "wait"."""
+def chat_page(demo, talking_run):
+    """The demo of `talking_run`, served by a model that fails midway at "fail" and waits for `go` at "wait"."""
     from ftkit.evaluation.answer import TUNED, Answerer
 
     class Moody(Answerer):
@@ -325,11 +325,11 @@ def chat_page(demo, chat_run):
                     raise RuntimeError(asked)
                 yield answers
 
-    whole = Answerer.of_run(chat_run)
+    whole = Answerer.of_run(talking_run)
     moody = Moody(whole.task, whole.model, whole.tokenizer, max_new_tokens=whole.max_new_tokens, worker=whole.worker)
     moody.go = threading.Event()
     moody.go.set()
-    page = demo.launch(chat_run, block=False, answerer=moody)
+    page = demo.launch(talking_run, block=False, answerer=moody)
     page.answerer = moody
     yield page
     moody.go.set()

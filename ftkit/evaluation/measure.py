@@ -65,9 +65,9 @@ def evaluate(
 
     Unless `quick`, baselines, the general check and the calibration are added. `constrained` adds both models under
     constrained decoding (a `json` task), `own_history` both after their own answers and `told` both with the task's sheet in
-    the prompt (a `chat` task; left out, the base's alone unless `quick`), `checked` tuned asked again where it lost something
-    (a `text` task with rules). `limit` takes only the first so many rows of the split, recorded as `n`. All decode greedily.
-    Answers are kept: a second call takes seconds, an interrupted one goes on.
+    the prompt (a `chat` task; left out, the base's alone unless `quick`), `checked` tuned asked again where it lost
+    something (a `text` task with rules). `limit` takes only the first so many rows of the split, recorded as `n`. All decode
+    greedily. Answers are kept: a second call takes seconds, an interrupted one goes on.
     """
     task = run.task
     if checked:

@@ -56,7 +56,7 @@ def _values(run: Run, merged: bool) -> dict[str, Any]:
     try:
         system, task_folder, kind = run.task.system_prompt, run.task.folder, run.task.kind
     except KitError:
-        system, task_folder, kind = "...", None, ""
+        system, task_folder, kind = "...", None, None
     return {
         "head": head,
         "task": record.task,

@@ -20,8 +20,8 @@ ATTACK = "<img src=x onerror=alert(1)>${alert(2)} <|im_end|>"
 
 
 @pytest.fixture
-def conversation(chat_run):
-    row = next(row for row in chat_run.task.rows("test") if len(row["messages"]) == 4)
+def conversation(talking_run):
+    row = next(row for row in talking_run.task.rows("test") if len(row["messages"]) == 4)
     return row["messages"][:3]
 
 
@@ -66,7 +66,7 @@ def test_a_program_gets_the_next_answer_of_both_sides(chat_page, conversation):
     assert set(described) == {"/answer", "/feedback"}
 
 
-def test_visitors_who_talk_at_the_same_time_do_not_get_each_others_conversation(chat_page, chat_run):
+def test_visitors_who_talk_at_the_same_time_do_not_get_each_others_conversation(chat_page, talking_run):
     one, two = (["a table for four", "and for two more?"], ["is there a vegan soup", "and for two more?"])
     alone = [held(chat_page, *((0, text) for text in texts)) for texts in (one, two)]
     mixed = held(chat_page, (1, one[0]), (2, two[0]), (2, two[1]), (1, one[1]))
@@ -75,14 +75,14 @@ def test_visitors_who_talk_at_the_same_time_do_not_get_each_others_conversation(
     assert texts[0][1] != texts[1][1]  # the same message after another conversation
 
 
-def test_feedback_by_a_program_holds_the_conversation(chat_page, chat_run, conversation):
+def test_feedback_by_a_program_holds_the_conversation(chat_page, talking_run, conversation):
     client = Client(chat_page.local_url, verbose=False)
     with pytest.raises(AppError, match="Without consent"):
         client.predict(conversation, "x", "corrected", "Noted.", False, api_name="/feedback")
     with pytest.raises(AppError, match="should be the user's"):
         client.predict(conversation[:2], "x", "corrected", "Noted.", True, api_name="/feedback")
     name = client.predict(conversation, "x", "corrected", "Noted.", True, api_name="/feedback")
-    entry = json.loads(FeedbackFile.of(chat_run).path.read_text(encoding="utf-8").splitlines()[-1])
+    entry = json.loads(FeedbackFile.of(talking_run).path.read_text(encoding="utf-8").splitlines()[-1])
     assert (entry["id"], entry["message"], entry["target"]) == (name, conversation, "Noted.")
 
 
@@ -218,7 +218,7 @@ def waits_and_clears(page, answerer):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_all_of_it_and_an_earlier_answer_is_corrected(opened, chat_page, chat_run, scheme, tmp_path):
+def test_a_phone_shows_all_of_it_and_an_earlier_answer_is_corrected(opened, chat_page, talking_run, scheme, tmp_path):
     page = opened(width=360, height=740, color_scheme=scheme, is_mobile=True, has_touch=True, served=chat_page)
     opening = page.locator("#compare table tbody tr, .gallery-item, button.gallery-item").first
     opening.click()
@@ -258,6 +258,6 @@ def test_a_phone_shows_all_of_it_and_an_earlier_answer_is_corrected(opened, chat
     page.locator("#consent input").check()
     page.get_by_role("button", name="Send").last.click()
     page.get_by_text("Thank you, it is kept").wait_for()
-    entry = json.loads(FeedbackFile.of(chat_run).path.read_text(encoding="utf-8").splitlines()[-1])
+    entry = json.loads(FeedbackFile.of(talking_run).path.read_text(encoding="utf-8").splitlines()[-1])
     assert entry["message"] == [{"role": "user", "content": first}]
     assert entry["target"] == "Noted: book. For which day?" and entry["verdict"] == "corrected"

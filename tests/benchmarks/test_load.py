@@ -23,8 +23,8 @@ def test_a_small_load_is_answered_or_told_that_it_is_busy(ticket_page, ticket_ru
     assert figures["memory_mb"]["first_quarter"] > 100
 
 
-def test_conversations_of_many_visitors_do_not_cross(chat_page, chat_run):
-    conversations = list_messages(chat_run, 3)
+def test_conversations_of_many_visitors_do_not_cross(chat_page, talking_run):
+    conversations = list_messages(talking_run, 3)
     assert len(conversations) == 3 and all(len(messages) > 1 for messages in conversations)
     figures = finished(load(chat_page.local_url, os.getpid(), conversations, users=3, seconds=3))
     assert figures["answered"] > 2 and figures["seconds_alone"] >= 0

@@ -159,7 +159,7 @@ def _fill(nodes: Sequence[Any], turns: Turns, system: str, place: int) -> str:
         elif node[0] == "range":
             text += "".join(_fill(node[1], turns, system, place) for place in range(len(turns)))
         elif node[0] == "if":
-            body = next((body for condition, body in node[1] if _holds(condition, turns, system, place)), [])
+            body: list[Any] = next((own for condition, own in node[1] if _holds(condition, turns, system, place)), [])
             text += _fill(body, turns, system, place)
         else:
             values = {".Content": turns[place]["content"], "$.System": system}

@@ -47,7 +47,7 @@ class Outcome:
     @property
     def took(self) -> str:
         """ "first" or "second" where it took the same place in both orders, whatever stood there; else nothing."""
-        return {("A", "A"): FIRST, ("B", "B"): SECOND}.get(self.places, "")  # type: ignore[call-overload]
+        return FIRST if self.places == ("A", "A") else SECOND if self.places == ("B", "B") else ""
 
 
 def question(pair: Pair, known: str, swapped: bool) -> Messages:
@@ -74,8 +74,7 @@ def outcome(straight: str, swapped: str) -> Outcome:
     places = read_reply(straight), read_reply(swapped)
     if None in places:
         return Outcome(None, places)
-    verdict = {("A", "B"): FIRST, ("B", "A"): SECOND}.get(places, TIE)  # type: ignore[call-overload]
-    return Outcome(verdict, places)
+    return Outcome(FIRST if places == ("A", "B") else SECOND if places == ("B", "A") else TIE, places)
 
 
 def count_places(outcomes: Sequence[Outcome]) -> dict[str, Any]:
