@@ -214,6 +214,14 @@ def _names(code: CodeType | None) -> set[str]:
     return set(code.co_names if code else ()).union(*map(_names, inner))
 
 
+def _shown(argument: Any) -> str:
+    """An argument in a sentence: functions and other objects by what they are, not by where they lie in memory."""
+    if callable(argument):
+        return getattr(argument, "__name__", f"a {type(argument).__name__}")
+    text = short(argument)
+    return f"a {type(argument).__name__}" if " at 0x" in text else text
+
+
 class Guarded:
     """A learner's function for the checks: called with copies, and its result read in the form that is asked for.
 
@@ -237,7 +245,7 @@ class Guarded:
             sys.stdout.write(printed.getvalue())
         if _unfinished(result):
             raise NotAttempted
-        called = f"Called with {', '.join(map(short, arguments))}, it"
+        called = f"Called with {', '.join(map(_shown, arguments))}, it"
         shown = textwrap.shorten(printed.getvalue(), 60, placeholder=" …")
         self.answered |= result is not None or not shown
         if not self.answered:
@@ -257,7 +265,7 @@ def stopped(error: Exception, function: Any, arguments: Iterable[Any]) -> Wrong 
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    inputs = ", ".join(map(short, arguments))
+    inputs = ", ".join(map(_shown, arguments))
     if file and not frames:
         return Wrong(f"It could not be called with {inputs} ({said}). Leave the line with `def` as it was handed out.")
     words = "something is None there" if "NoneType" in said else ""

@@ -139,6 +139,7 @@ def test_an_error_in_an_answer_is_told_with_its_line_and_its_input(exercise):
     assert re.search(
         r"^Called with .+, it stopped in line 3, `return first\.strip\(\)`\. AttributeError: .*None there", message
     )
+    assert " at 0x" not in message
     state, message = exercise.judge(lambda: 1)
     assert state == WRONG and re.search(r"could not be called with .+ \(TypeError: .*Leave the line with `def`", message)
 

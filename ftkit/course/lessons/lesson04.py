@@ -88,7 +88,7 @@ def _noting(seed):
     """A random generator of numpy that keeps in `drawn` how `choice` was called: (how many, with replacement)."""
     import numpy as np
 
-    class Noting(np.random.Generator):
+    class Generator(np.random.Generator):
         def __init__(self, bits):
             super().__init__(bits)
             self.drawn = []
@@ -100,7 +100,7 @@ def _noting(seed):
             self.drawn += [(size, replace)] if (size, replace) not in self.drawn else []
             return super().choice(a, size, replace, *more, **others)
 
-    return Noting(np.random.PCG64(seed))
+    return Generator(np.random.PCG64(seed))
 
 
 def _resamples(drawn, number):

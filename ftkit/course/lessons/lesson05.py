@@ -58,6 +58,9 @@ class Pieces:
     def __deepcopy__(self, memo):
         return self
 
+    def __repr__(self):
+        return repr(self.pieces)
+
     def __iter__(self):
         for piece in self.pieces:
             self.sent += 1
