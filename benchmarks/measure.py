@@ -200,10 +200,14 @@ def _kit_config(profile: Profile, folder: Path, in_order: bool, without: set[str
 
 
 class Clock(TrainerCallback):
-    """Times the steps of a training; stopped while the loss on the validation split is taken, every `every` steps."""
+    """Times the steps of a training; stopped while the loss on the validation split is taken, every `every` steps.
 
-    def __init__(self, model: Any, every: int | None) -> None:
+    `rows` is how many of the split's first rows are taken; None: all of them.
+    """
+
+    def __init__(self, model: Any, every: int | None, rows: int | None = None) -> None:
         self.model, self.every = model, every
+        self.held_out = load_task("desk").rows("validation")[:rows]
         self.seconds: list[float] = []
         self.losses: list[dict[str, float]] = []
         self.stopped = 0.0  # seconds
@@ -218,7 +222,10 @@ class Clock(TrainerCallback):
         now = time.monotonic()
         self.seconds.append(round(now - self.last, 3))
         if self.every and state.global_step % self.every == 0:
-            loss, running = round(validation_loss(self.model), 4), round(now - self.began - self.stopped, 2)
+            loss, running = (
+                round(validation_loss(self.model, rows=self.held_out), 4),
+                round(now - self.began - self.stopped, 2),
+            )
             self.losses.append({"step": state.global_step, "seconds": running, "loss": loss})
             self.stopped += time.monotonic() - now
         self.last = time.monotonic()
@@ -226,7 +233,7 @@ class Clock(TrainerCallback):
 
 def measured_training(trainer: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Train, and take the real (non-padding) tokens a second, the peak memory, and the loss on the validation split."""
-    clock = Clock(trainer.model, settings.get("validate_every"))
+    clock = Clock(trainer.model, settings.get("validate_every"), settings.get("validate_rows"))
     trainer.add_callback(clock)
     where = Where(trainer.model, settings["where"]) if "where" in settings else None
     if where:

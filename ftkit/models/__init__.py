@@ -2,8 +2,8 @@
 
 Read `catalog` (what is known of some models), `find` (where a model comes from), `tokenizer`, `load` (the model),
 `chat_template` (what a template must do, and what is added where it does not), `four_bit` (what 4 bits change),
-`families` (what single families of models do differently), `adapter` (a saved LoRA adapter on its base), `hub`, then
-`encoder` (optional). Lesson 01 builds it.
+`families` (what single families of models do differently), `head` (logits where they are wanted), `adapter` (a saved
+LoRA adapter on its base), `hub`, then `encoder` (optional). Lesson 01 builds it.
 """
 
 from ftkit.common.faces import face

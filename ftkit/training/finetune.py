@@ -109,7 +109,7 @@ def _train(run: Run, choice: Choice, data: TrainingSet, say: Say, stop_after: in
         say(f"The model's chat template: {change}. The run and its exports keep it.")
     for remark in data.remarks:
         say(remark)
-    plan = plan_training(profile, dataset["length"])
+    plan = plan_training(profile, dataset["length"], completion=max(map(sum, dataset["completion_mask"])))
     say(f"Planned: {plan.peak_mb / 1000:.1f} GB of memory at most. Threads: {describe_threads()}.")
     trainer = make_trainer(run.folder / "checkpoints", dataset, profile, data.tokenizer, say)
     known = {"base": weights_digest(profile.model), "loss": trainer.proof.way if trainer.proof else None}

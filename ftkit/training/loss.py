@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ftkit.common.errors import KitError
+from ftkit.models.head import glance_at
 
 
 def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any = None) -> Any:
@@ -19,13 +17,15 @@ def completion_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any =
     `inputs` holds `input_ids`, `attention_mask` and `labels`, each [batch, length], labels -100 where no loss falls; packed
     rows have `position_ids` in the place of the mask. `items` divides the sum when a step is spread over several batches.
     The model's own forward runs, so that scales and soft caps on the logits are there; only its head is given fewer
-    positions. With the padding on the right no mask is needed: a position sees those before it only.
+    positions, and many of them piece by piece (see `Glance`). With the padding on the right no mask is needed: a position
+    sees those before it only.
     """
     targets = inputs["labels"][:, 1:]
     carries_loss = targets != -100
-    with _head_at(model, carries_loss):
+    with glance_at(model, carries_loss) as glance:
         output = model(**_read(model, inputs), use_cache=False)
-    return _mean(model, output, output.logits, targets[carries_loss], items)
+    targets = targets[carries_loss]
+    return _mean(model, output, glance.sum_losses(output.logits, targets), targets, items)
 
 
 def whole_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any = None) -> Any:
@@ -33,12 +33,13 @@ def whole_loss(model: PreTrainedModel, inputs: dict[str, Any], items: Any = None
     targets = inputs["labels"][:, 1:]
     carries_loss = targets != -100
     output = model(**{key: value for key, value in inputs.items() if key != "labels"}, use_cache=False)
-    return _mean(model, output, output.logits[:, :-1][carries_loss], targets[carries_loss], items)
+    targets = targets[carries_loss]
+    loss = F.cross_entropy(output.logits[:, :-1][carries_loss].float(), targets, reduction="sum")
+    return _mean(model, output, loss, targets, items)
 
 
-def _mean(model: PreTrainedModel, output: Any, logits: torch.Tensor, targets: torch.Tensor, items: Any) -> torch.Tensor:
-    """Cross-entropy of logits [tokens, vocabulary]; a mixture of experts adds what keeps its experts equally busy."""
-    loss = F.cross_entropy(logits.float(), targets, reduction="sum")
+def _mean(model: PreTrainedModel, output: Any, loss: torch.Tensor, targets: torch.Tensor, items: Any) -> torch.Tensor:
+    """The mean of losses added up; a mixture of experts adds what keeps its experts equally busy."""
     if (balance := getattr(output, "aux_loss", None)) is not None:
         loss = loss + model.router_aux_loss_coef * balance * targets.numel()
     return loss / (targets.numel() if items is None else items)
@@ -51,16 +52,3 @@ def _read(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, torch.Ten
     balanced = getattr(model.config.get_text_config(), "output_router_logits", False)  # that counts padding, if not told
     on_the_right = mask is None or bool((mask[:, 1:] <= mask[:, :-1]).all())
     return given if on_the_right and not (balanced and mask is not None) else {**given, "attention_mask": mask}
-
-
-@contextlib.contextmanager
-def _head_at(model: PreTrainedModel, wanted: torch.Tensor) -> Iterator[None]:
-    """Let the model's head see the positions before the `wanted` tokens [batch, length - 1] only: [tokens, hidden]."""
-    head = model.get_output_embeddings()
-    if head is None:
-        raise KitError(f"{type(model).__name__} does not say which of its layers makes the logits.")
-    hook = head.register_forward_pre_hook(lambda _, given: (given[0][:, :-1][wanted], *given[1:]))
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -24,6 +24,7 @@ from ftkit.data.prompt import example_ids
 from ftkit.data.task import Task
 from ftkit.models.catalog import CATALOG
 from ftkit.models.families import kept_whole, unfit_layers
+from ftkit.models.head import PIECE
 from ftkit.models.tokenizer import load_tokenizer
 from ftkit.training import cpu_kernels as kernels
 
@@ -36,6 +37,7 @@ FRAGMENTS_MB = 220  # what batches of many sizes leave between the blocks in RAM
 DEVICES = {"T4": (15.0, 65), "L4": (22.5, 121), "A100": (40.0, 312), "H200": (141.0, 989)}
 SHARE = {"cpu": 0.5, "cuda": 0.35}  # of the matrix-product rate that a training reaches: measured on a CPU, assumed on a GPU
 USABLE = 0.92  # of a device's memory
+COMPLETION = 48  # tokens at which loss falls in an example, where nobody counted them: a desk ticket has 32 to 53
 MOST_EXAMPLES, MOST_TOKENS = 64, 8192  # no larger batch and no longer row is looked for
 
 
@@ -149,13 +151,16 @@ def plan_training(
     shape: Shape | None = None,
     hardware: Hardware | None = None,
     rate: float | None = None,
+    completion: int = COMPLETION,
 ) -> Plan:
     """Predict the peak memory of a training, part by part, and with `rate` (FLOP/s of matrix products) its time.
 
-    `lengths` are the tokens of the training examples; the longest make the largest batch. Activations are the tensors that
+    `lengths` are the tokens of the training examples; the longest make the largest batch. `completion` is at how many tokens
+    of an example loss falls, at most. Activations are the tensors that
     PyTorch keeps for the backward pass of a Llama-like decoder with a fused attention, counted per token:
     in every layer two normalisations in float32, the inputs of attention and MLP, queries, keys, values, the attention's
-    output, four tensors of the MLP, and the adapters' inner vectors. The logits exist at completion tokens only.
+    output, four tensors of the MLP, and the adapters' inner vectors. The logits exist at completion tokens only, and at no
+    more than `PIECE` of them at once (models that scale or cap their logits take all of a batch's, which is not counted).
     """
     if method not in METHODS:
         raise KitError(f"The method {method!r} is not one of {', '.join(METHODS)}.")
@@ -175,7 +180,7 @@ def plan_training(
         "gradients": trained * trained_width,
         "optimizer": 2 * trained * state,
         "activations": _activations(profile, shape, method, width, max(lengths), own_kernels) + copies,
-        "logits": profile.batch_size * COMPLETION * shape.vocabulary * (8 + 2 * width),
+        "logits": min(PIECE, profile.batch_size * min(completion, max(lengths))) * shape.vocabulary * (8 + 2 * width),
     }
     parts = {name: size / 1e6 for name, size in in_use.items()}
     between = (ALLOCATOR[hardware.device] - 1) * (parts["activations"] + parts["logits"])
@@ -201,9 +206,6 @@ def _activations(profile: Profile, shape: Shape, method: str, width: int, longes
     if profile.gradient_checkpointing:  # each layer's input, and one layer while it is computed again
         return tokens * (shape.hidden * width * shape.layers + layer)
     return tokens * layer * shape.layers
-
-
-COMPLETION = 48  # tokens of a completion that are counted in the logits' memory: a desk ticket has 32 to 53
 
 
 def _bytes_per_token_and_layer(shape: Shape, width: int, rank: int) -> int:

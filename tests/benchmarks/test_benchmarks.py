@@ -11,6 +11,7 @@ from benchmarks import gpu, interference, report
 from benchmarks.__main__ import LEVERS, PARTS, in_pairs
 from benchmarks.documents import FOLDER, CpuResults, GpuResults, InterferenceResults, LoadResults, LossAt, OnceMore
 from benchmarks.interference import Course, busy
+from benchmarks.measure import MEASUREMENTS
 from ftkit.common.errors import KitError
 from ftkit.common.files import read_json, write_json
 from ftkit.common.paths import kit_root
@@ -121,7 +122,8 @@ def test_the_time_to_a_loss_lies_between_two_measurements():
 
 @pytest.mark.parametrize("name", ["kit_training", "plain_training"])
 def test_a_measurement_runs_and_gives_its_figures(name):
-    settings = {"steps": 1, "batch_size": 1, "examples": 2, "rank": 4, "roofline": False, "validate_every": 1}
+    settings = {"steps": 1, "batch_size": 1, "examples": 2, "rank": 4, "roofline": False}
+    settings |= {"validate_every": 1, "validate_rows": 8}
     command = [sys.executable, "-m", "benchmarks.measure", name, json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=kit_root(), timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -133,7 +135,11 @@ def test_a_measurement_runs_and_gives_its_figures(name):
     )
 
 
-def test_the_gpu_benchmark_runs_every_method(tmp_path):
+def test_the_gpu_benchmark_runs_every_method(tmp_path, monkeypatch):
+    def here(name, **settings):  # a process for each would only take longer
+        return {"given": dict(settings), **MEASUREMENTS[name](**settings)}
+
+    monkeypatch.setattr(gpu, "run", here)
     methods = ["plain", "qlora", "lora", "full"]
     common = ["--shapes", "tiny", "--steps", "1", "--profile", "ci", "--folder", str(tmp_path), "--methods"]
     results = gpu.main([*common, *methods])

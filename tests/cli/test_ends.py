@@ -13,7 +13,7 @@ from ftkit.cli import ends
 from ftkit.cli.ends import ending_in_words
 from ftkit.common.errors import KitError, explain_refusal
 from ftkit.data.task import load_task
-from tests.cli.test_main import FTKIT
+from tests.command import FTKIT
 
 UNIX = pytest.mark.skipif(os.name == "nt", reason="a shell as Unix knows it")
 
@@ -89,13 +89,17 @@ def signs(tmp_path_factory):
 
 
 @UNIX
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_what_an_encoding_lacks_is_escaped(signs, tmp_path, encoding):
-    done = shell(f"FTKIT task new {tmp_path / 'new'} --from {signs} && FTKIT task check {tmp_path / 'new'} --html /dev/null",
-                 PYTHONIOENCODING=encoding)  # fmt: skip
+@pytest.mark.parametrize(("encoding", "home"), [("cp1252", None), ("ascii", "/nowhere/at/all")])
+def test_what_an_encoding_lacks_is_escaped_and_a_user_without_a_home_can_work(signs, tmp_path, encoding, home):
+    done = shell(f"cd {tmp_path} && FTKIT task new new --from {signs} && FTKIT task check new --html page.html",
+                 PYTHONIOENCODING=encoding, HOME=home, FTKIT_RUNS=str(tmp_path / "runs"), PYTHONPATH=str(Path.cwd()),
+                 )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert rb"\u7532" in done.stdout  # the label, in the table of counts
     assert load_task(tmp_path / "new").labels == ("乙", "甲")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "page.html"}  # no folder "~"
+    refused = shell("FTKIT task check '~nobody-of-this-name/task'", HOME=home)
+    assert refused.returncode == 2 and b"is no home folder here" in refused.stderr
 
 
 @UNIX
@@ -118,17 +122,6 @@ def test_a_closed_pipe_and_a_full_disk_behind_standard_output(signs, tmp_path):
     if Path("/dev/full").exists():
         full = shell("FTKIT --version > /dev/full")
         assert full.returncode == 2 and b"the disk is full" in full.stderr and full.stderr.count(b"\n") == 1
-
-
-@UNIX
-@pytest.mark.parametrize("home", [None, "/nowhere/at/all"])
-def test_a_user_without_a_home_can_work(signs, tmp_path, home):
-    done = shell(f"cd {tmp_path} && FTKIT task new new --from {signs} && FTKIT task check new --html page.html",
-                 HOME=home, FTKIT_RUNS=str(tmp_path / "runs"), PYTHONPATH=str(Path.cwd()))  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"new", "page.html"}  # no folder "~"
-    refused = shell("FTKIT task check '~nobody-of-this-name/task'", HOME=home)
-    assert refused.returncode == 2 and b"is no home folder here" in refused.stderr
 
 
 def test_the_cache_is_never_a_folder_called_tilde(monkeypatch):

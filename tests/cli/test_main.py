@@ -2,38 +2,13 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-FTKIT = [sys.executable, "-m", "ftkit.cli"]
-
-
-def ftkit(*arguments, **environment):
-    done = subprocess.run([*FTKIT, *map(str, arguments)], capture_output=True, env=os.environ | environment, timeout=300)
-    # text=True would turn a carriage return, which a random model may well answer, into a line feed
-    done.stdout, done.stderr = (
-        out.decode("utf-8", "replace").replace(os.linesep, "\n") for out in (done.stdout, done.stderr)
-    )
-    return done
-
-
-def core_seconds():
-    """Seconds of a core that the commands which have ended took: a clock would count what others do on the machine."""
-    return os.times().children_user + os.times().children_system
-
-
-def refused(done, *words):
-    """The command failed with one clear line and no traceback."""
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr + done.stdout
-    line = done.stderr.strip().splitlines()[-1] if "bad row" not in done.stderr else done.stderr
-    for word in words:
-        assert word in line, done.stderr
-    return True
+from tests.command import FTKIT, core_seconds, ftkit, ftkit_alone, refused
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +18,9 @@ def runs(tiny_run):
 
 
 def test_help_answers_in_under_a_second():
-    ftkit("--help")  # files in the system's cache
+    ftkit_alone("--help")  # files in the system's cache
     began = core_seconds()
-    done = ftkit("--help")
+    done = ftkit_alone("--help")
     assert core_seconds() - began < 1
     for command in ("doctor", "train", "evaluate", "demo", "generate"):
         assert command in done.stdout
@@ -83,7 +58,7 @@ def test_the_doctor_names_the_fix(monkeypatch):
 
 def test_bad_tasks_are_refused_in_one_line(broken_task, tmp_path):
     began = core_seconds()
-    refused(ftkit("train", tmp_path, FTKIT_RUNS=str(tmp_path)), "is not a task", "The kit's own: desk")
+    refused(ftkit_alone("train", tmp_path, FTKIT_RUNS=str(tmp_path)), "is not a task", "The kit's own: desk")
     assert core_seconds() - began < 2  # nothing heavy was imported
     (broken_task / "train.jsonl").write_text('{"message": "hi"}\n', encoding="utf-8")
     refused(ftkit("train", broken_task, FTKIT_RUNS=str(tmp_path)), "train.jsonl, line 1, field 'ticket': it is missing")
@@ -158,7 +133,7 @@ def test_generate_wants_a_message_or_a_file(runs):
 
 
 def test_train_and_evaluate_from_the_command_line(tiny_model, tiny_task_folder, tmp_path):
-    trained = ftkit("train", tiny_task_folder, "--model", tiny_model, "-p", "ci", FTKIT_RUNS=str(tmp_path))
+    trained = ftkit_alone("train", tiny_task_folder, "--model", tiny_model, "-p", "ci", FTKIT_RUNS=str(tmp_path))
     assert trained.returncode == 0, trained.stderr
     assert "Profile ci: asked for by argument" in trained.stdout
     assert "step    6 of 6" in trained.stdout and "left" in trained.stdout
@@ -226,27 +201,3 @@ def test_what_the_demo_opens_with_and_what_runs_beside_it(tiny_run, tmp_path, mo
     assert _open_or_train("ci", False) == (mine, None)
     opened, beside = _open_or_train("ci", True)
     assert opened.is_reference and beside.run is None and "--fresh" in beside.arguments
-
-
-def test_the_demo_names_a_busy_port_and_takes_the_next(runs):
-    import urllib.request
-
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        port = busy.getsockname()[1]
-        process = subprocess.Popen(
-            [*FTKIT, "demo", "--port", str(port)], stdout=subprocess.PIPE, text=True, env=os.environ | {"FTKIT_RUNS": runs}
-        )
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "The demo is at" in line:
-                break
-        text = "".join(said)
-        assert f"Port {port} is busy" in text
-        address = re.search(r"http://\S+", text).group()
-        assert not address.endswith(f":{port}/")
-        assert b"guest desk" in urllib.request.urlopen(address, timeout=20).read()
-    process.terminate()
-    assert process.wait(timeout=20) == 0

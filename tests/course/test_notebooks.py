@@ -169,18 +169,44 @@ def markdown(lesson):
     return "\n\n".join(cell.source for cell in read(lesson).cells if cell.cell_type == "markdown")
 
 
+# around an exercise that is solved: what it made is taken away again, and kept for the agreement
+BEFORE = "_before = dict(globals())"
+AFTER = """
+for _name, _made in list(globals().items()):
+    if not _name.startswith("_") and _made is not _before.get(_name, _before):
+        globals().setdefault("_answers", {})[_name] = globals().pop(_name)
+        if _name in _before:
+            globals()[_name] = _before[_name]
+"""
+AT_THE_END = "globals().update(globals().get('_answers', {}))"
+
+
+def in_both_forms(lesson):
+    """A lesson with each exercise solved and then as it is handed out: what comes after has to do without the answers."""
+    notebook, answered = read(lesson), solved(read(lesson))
+    cells = []
+    for given, done in zip(notebook.cells, answered.cells, strict=True):
+        if given.source != done.source:
+            done.id += "-solved"
+            cells += [nbformat.v4.new_code_cell(BEFORE), done, nbformat.v4.new_code_cell(AFTER)]
+        cells.append(given)
+    cells += map(nbformat.v4.new_code_cell, (AT_THE_END, textwrap.dedent(AGREEMENT[lesson])))
+    notebook.cells = cells
+    return notebook
+
+
 @pytest.mark.parametrize("lesson", NOTEBOOKS)
-def test_a_lesson_with_its_solutions_runs_from_nothing_and_agrees_with_the_package(lesson, tmp_path, monkeypatch):
+def test_a_lesson_runs_from_nothing_solved_and_untouched_and_agrees_with_the_package(lesson, tmp_path, monkeypatch):
     monkeypatch.setenv("FTKIT_RUNS", str(tmp_path / "runs"))
-    notebook = solved(read(lesson))
-    notebook.cells.append(nbformat.v4.new_code_cell(textwrap.dedent(AGREEMENT[lesson])))
+    notebook = in_both_forms(lesson)
     before = kit_files()
     began = os.times()
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(FOLDER)}}).execute()
     ended = os.times()
     assert ended.children_user - began.children_user + ended.children_system - began.children_system < SECONDS
     printed = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
-    assert sum(text.startswith("Right") for text in printed) == len(list(exercises(lesson)))
+    for verdict in ("Right", "Not attempted"):
+        assert sum(text.startswith(verdict) for text in printed) == len(list(exercises(lesson)))
     assert not any(output.get("name") == "stderr" for cell in notebook.cells for output in cell.get("outputs", []))
     assert kit_files() == before
 

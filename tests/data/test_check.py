@@ -9,7 +9,7 @@ from ftkit.common.paths import kit_root
 from ftkit.data.check import Checked, check_task, gate, suspicious
 from ftkit.data.task import load_task
 from ftkit.models.load import load_tokenizer
-from tests.cli.test_main import ftkit, refused
+from tests.command import ftkit, refused
 from tests.data.tasks import make_task
 
 

@@ -9,7 +9,7 @@ from ftkit.data.check import check_task
 from ftkit.data.clean import STEPS, clean_task, short_diff, write_cleaned
 from ftkit.data.new_task import write_task
 from ftkit.data.task import load_task
-from tests.cli.test_main import ftkit, refused
+from tests.command import ftkit, refused
 from tests.data.tasks import make_task
 from tests.data.test_cases import new
 from tests.data.test_check import RAW, edit

@@ -19,7 +19,7 @@ from ftkit.data.formats.table import Reading
 from ftkit.data.new_task import make_task, write_task
 from ftkit.data.similarity import plain
 from ftkit.data.task import SPLITS, load_task
-from tests.cli.test_main import ftkit, refused
+from tests.command import ftkit, refused
 
 DESK = load_task("desk")
 ROWS = DESK.rows("train")[:300]

@@ -1,8 +1,6 @@
 import json
 import multiprocessing
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from ftkit.common.errors import KitError
 from ftkit.data.task import load_task
 from ftkit.deployment.feedback import FeedbackFile, add_feedback, feedback_entry, feedback_files, rows_of_feedback
 from ftkit.runs.run import Run
+from tests.command import ftkit
 
 TICKET = {"intent": "book", "urgency": "normal", "guests": 4, "day": "friday", "time": "20:00", "allergens": ["nuts"]}
 RUN = Run(Path("a-run"))
@@ -152,10 +151,10 @@ def test_the_command_says_what_it_did(task, tmp_path):
     path = tmp_path / "feedback.jsonl"
     rows = [entry(task, "Four of us would like the terrace on friday, no nuts please"), entry(task, "x y", task="other")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "ftkit.cli", "task", "add-feedback", str(task.folder), str(path)]
-    done = subprocess.run([*command, "--to", str(tmp_path / "more")], capture_output=True, text=True)
+    command = ["task", "add-feedback", task.folder, path]
+    done = ftkit(*command, "--to", tmp_path / "more")
     assert done.returncode == 0, done.stderr
     assert "line 2 refused: it belongs to the task 'other'" in done.stdout and "1 row(s) to add, 1 refused" in done.stdout
     for wrong, words in ((command, "Say where"), ([*command[:-1], "nowhere", "--in-place"], "is no file of feedback")):
-        done = subprocess.run(wrong, capture_output=True, text=True)
+        done = ftkit(*wrong)
         assert done.returncode == 2 and done.stderr.startswith("ftkit: ") and words in done.stderr

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,13 +81,15 @@ def hub(monkeypatch):
     from huggingface_hub import HfApi, constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    impatient = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})  # it tries again after ever longer waits
+    monkeypatch.setattr("huggingface_hub.utils._http.time", impatient)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
     server.calls, server.refuses, server.private = [], {}, True
     server.address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
     addresses = server.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", addresses)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     server.api = HfApi(endpoint=server.address, token=TOKEN)
     yield server
     server.shutdown()

@@ -32,6 +32,7 @@ from ftkit.models.load import load_tokenizer
 from ftkit.runs.card import make_card, write_card
 from ftkit.runs.documents import Agreement, Evaluation, ExportRecord, Score
 from ftkit.runs.run import Run, open_run
+from tests.command import ftkit
 
 SLOW = os.environ.get("FTKIT_SLOW") == "1"
 
@@ -607,19 +608,14 @@ def test_a_model_that_the_converter_does_not_know_is_refused(run, tmp_path):
 # --- the command ---
 
 
-def ftkit(*arguments):
-    command = [sys.executable, "-m", "ftkit.cli", "export", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def test_export_from_the_command_line(run, tmp_path):
-    done = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
+    done = ftkit("export", run.folder, "--to", "adapter", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "100 %" in done.stdout and f"Ready: {tmp_path / 'out'}" in done.stdout
-    quick = ftkit(run.folder, "--to", "space", "--output", tmp_path / "quick", "--no-verify")
+    quick = ftkit("export", run.folder, "--to", "space", "--output", tmp_path / "quick", "--no-verify")
     assert quick.returncode == 0 and "not compared with the tuned model" in quick.stdout
     assert "has not been evaluated" in quick.stdout and "lost when the Space restarts" in quick.stdout
-    again = ftkit(run.folder, "--to", "adapter", "--output", tmp_path / "out")
+    again = ftkit("export", run.folder, "--to", "adapter", "--output", tmp_path / "out")
     assert again.returncode == 2 and "is there already" in again.stderr and "Traceback" not in again.stderr
 
 
@@ -633,5 +629,5 @@ def test_export_from_the_command_line(run, tmp_path):
     ],
 )
 def test_a_wrong_command_is_refused_in_one_line(run, arguments, words):
-    done = ftkit(run.folder, *arguments)
+    done = ftkit("export", run.folder, *arguments)
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1

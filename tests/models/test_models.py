@@ -88,22 +88,22 @@ def test_sources_come_in_order(tiny_model, monkeypatch, tmp_path):
         find_model(str(tmp_path))
 
 
-def test_an_interrupted_preparation_leaves_no_broken_cache(monkeypatch, tmp_path):
-    from transformers import PreTrainedTokenizerBase
+def test_an_interrupted_preparation_leaves_no_broken_cache(tiny_model, monkeypatch, tmp_path):
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
     monkeypatch.setenv("FTKIT_CACHE", str(tmp_path))
-    whole = PreTrainedTokenizerBase.save_pretrained
 
     def interrupted(self, *args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", interrupted)  # the weights are written by then
-    with pytest.raises(KeyboardInterrupt):
+    small = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(AutoModelForCausalLM, "from_pretrained", lambda **_: small)  # it is unpacked in no time,
+        patch.setattr(PreTrainedTokenizerBase, "save_pretrained", interrupted)  # and its weights are written by then
         prepare_model(SMOLLM2)
     assert not cached_folder(SMOLLM2).exists()
     killed = cached_folder(SMOLLM2).parent / f".{cached_folder(SMOLLM2).name}.killed"
     killed.mkdir()  # what a kill -9 leaves
-    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", whole)
     folder = prepare_model(SMOLLM2)
     assert {p.name for p in cached_folder(SMOLLM2).parent.iterdir() if p.is_dir()} == {cached_folder(SMOLLM2).name}
     assert sorted(p.suffix for p in cached_folder(SMOLLM2).glob("model.*")) == [".safetensors"]

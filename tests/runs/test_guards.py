@@ -26,7 +26,7 @@ from ftkit.runs.documents import ExportRecord, RunRecord, TaskOfRun
 from ftkit.runs.run import Run, all_runs
 from ftkit.training.finetune import train
 from ftkit.training.trainer import make_trainer, training_data
-from tests.cli.test_main import ftkit, refused
+from tests.command import ftkit, refused
 
 THINGS = ["template", "end token", "loss mask", "learning rate", "leakage", "base", "adapter", "merge", "lengths"]
 SHIPPED = Run(kit_root() / "data" / "reference_run")

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ftkit.common.errors import KitError
+from ftkit.models import head
 from ftkit.training import cpu_kernels as kernels
 from ftkit.training.loss import completion_loss, whole_loss
 from ftkit.training.proof import prove_loss
@@ -15,16 +16,18 @@ def loss_and_gradients(model, loss):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_loss_and_its_gradients_are_the_models_own(family):
+def test_the_loss_and_its_gradients_are_the_models_own_at_once_and_in_pieces(family, monkeypatch):
     model = tiny_model(family).eval()  # no dropout
-    for left in (False, True):
+    for left, piece in ((False, 128), (True, 5)):
+        monkeypatch.setattr(head, "PIECE", piece)
         inputs = batch(left)
         own, theirs = loss_and_gradients(model, model(**inputs, use_cache=False).loss)
         loss, ours = loss_and_gradients(model, completion_loss(model, inputs))
         torch.testing.assert_close(loss, own, rtol=1e-5, atol=1e-5)
         assert ours.keys() == theirs.keys()
         for name, gradient in theirs.items():
-            torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+            close = {"rtol": 5e-4 if left else 1e-4, "atol": 1e-6}  # pieces are added up in another order
+            torch.testing.assert_close(ours[name], gradient, **close, msg=lambda text, n=name: f"{n}: {text}")
         with torch.no_grad():
             torch.testing.assert_close(whole_loss(model, inputs), own, rtol=1e-5, atol=1e-5)
 
@@ -47,6 +50,17 @@ def test_logits_exist_at_the_completions_tokens_only():
     completion_loss(model, batch())
     assert seen == [(int((batch()["labels"][:, 1:] != -100).sum()), model.config.vocab_size)]
     assert len(model.lm_head._forward_pre_hooks) == 0  # evaluation sees all positions again
+
+
+@pytest.mark.parametrize(("family", "at_once"), [("llama", 5), ("granite", 28)])
+def test_logits_exist_at_a_piece_of_the_tokens_only_unless_the_family_changes_them(family, at_once, monkeypatch):
+    model, seen = tiny_model(family), []
+    completion_loss(model, batch())  # shows that the model hands on what its head made, or does not
+    monkeypatch.setattr(head, "PIECE", 5)
+    model.lm_head.register_forward_hook(lambda layer, given, output: seen.append(len(output)))
+    completion_loss(model, batch()).backward()
+    n = int((batch()["labels"][:, 1:] != -100).sum())
+    assert n == 28 and max(seen) == at_once
 
 
 def test_a_way_that_gives_another_loss_is_passed_over_and_said():

@@ -7,6 +7,7 @@ from ftkit.common.profiles import choose_profile, read_profiles
 from ftkit.data.task import load_task
 from ftkit.models.catalog import CATALOG
 from ftkit.models.four_bit import weight_bytes
+from ftkit.models.head import PIECE
 from ftkit.models.load import load_model
 from ftkit.training.plan import (
     METHODS,
@@ -22,7 +23,7 @@ from ftkit.training.plan import (
     plan_training,
 )
 from ftkit.training.trainer import completion_loss, make_trainer, training_data
-from tests.cli.test_main import ftkit, refused
+from tests.command import ftkit, refused
 
 CPU = Hardware("cpu", "a laptop", 16.0)
 T4 = Hardware("cuda", "T4", 15.0, (7, 5))
@@ -55,8 +56,8 @@ def test_weights_and_adapter_are_those_of_the_model_itself(trainer, tiny_choice)
     assert plan_training(real, [100], hardware=CPU).parts["weights"] * 1e6 == pytest.approx(alone, rel=0.01)
 
 
-@pytest.mark.parametrize(("batch", "length"), [(2, 40), (4, 100), (3, 200)])
-def test_the_activations_are_what_pytorch_keeps_for_the_backward_pass(trainer, tiny_choice, batch, length):
+@pytest.mark.parametrize(("batch", "length", "learned"), [(2, 40, 5), (4, 100, 5), (3, 200, 5), (4, 100, 60)])
+def test_the_activations_are_what_pytorch_keeps_for_the_backward_pass(trainer, tiny_choice, batch, length, learned):
     model = trainer.model.get_base_model().train()
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
@@ -69,12 +70,13 @@ def test_the_activations_are_what_pytorch_keeps_for_the_backward_pass(trainer, t
 
     ids = torch.randint(5, 600, (batch, length))
     labels = ids.clone()
-    labels[:, :-5] = -100
+    labels[:, :-learned] = -100
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with torch.autocast("cpu", dtype=torch.bfloat16), hooks:
         completion_loss(model, inputs)
-    measured = sum(storage.nbytes() for storage in kept.values()) - 5 * batch * model.config.vocab_size * 4
+    logits = learned * batch if learned * batch <= PIECE else 0  # those of a conversation are computed again
+    measured = sum(storage.nbytes() for storage in kept.values()) - logits * model.config.vocab_size * 4
     profile = tiny_choice.profile.with_changes(batch_size=batch, dtype="bfloat16")
     plan = plan_training(profile, [length], "qlora", model_shape(profile.model), CPU)
     assert plan.parts["activations"] * 1e6 == pytest.approx(measured, rel=0.08)
@@ -94,6 +96,8 @@ def test_the_parts_follow_method_device_and_settings():
     assert twice.parts["activations"] == pytest.approx(2 * plans["qlora"].parts["activations"], rel=0.03)
     thrifty = plan_training(profile.with_changes(gradient_checkpointing=True), [100], hardware=CPU)
     assert thrifty.parts["activations"] < 0.2 * plans["qlora"].parts["activations"]
+    logits = [plan_training(profile, [512], hardware=CPU, completion=n).parts["logits"] for n in (8, 64, 512)]
+    assert logits[0] < logits[1] == logits[2]  # at a piece of the tokens at most
     on_card = plan_training(PROFILES["t4"], [100], hardware=T4)
     assert "libraries" not in on_card.parts
     assert on_card.parts["optimizer"] == pytest.approx(on_card.parts["adapter"] / 2)  # 8 bits for each of two states, of 32

@@ -7,7 +7,7 @@ from ftkit.common.profiles import Asked, Choice, read_profiles
 from ftkit.training.finetune import train
 from ftkit.training.plan import model_shape
 from ftkit.training.schedule import ENOUGH, MINUTES, MINUTES_FOR_FEW, MOST_EPOCHS, follow_data, steps_of
-from tests.cli.test_main import ftkit, refused
+from tests.command import ftkit, refused
 
 CPU = Hardware("cpu", "2 CPU cores", 8.0)
 T4 = Hardware("cuda", "Tesla T4", 14.6, (7, 5))
