@@ -1,8 +1,7 @@
 """Answers that are checked and asked for again: what the message says should stand in the answer (lesson 04).
 
 The rules under `[kept_in_message]` in `task.toml` read the message and the answer, never the right answer. Where they find
-that something was lost or made up, a beam search gives other answers, and the likeliest that keeps everything is taken. The
-search takes no beam further that holds what the message does not say.
+that something was lost or made up, the beam search of `pruned` gives others; the likeliest that keeps everything is taken.
 """
 
 from __future__ import annotations
@@ -72,16 +71,12 @@ def answer_checked(
     for start in range(0, len(again), at_once):
         places = again[start : start + at_once]
         prompts = [prompt_ids(answerer.tokenizer, answerer.prompt(messages[i], which)) for i in places]
-        fitting = partial(_pruned, answerer, [messages[i] for i in places], candidates)
+        fitting = partial(Pruned, task, answerer.tokenizer, [messages[i] for i in places])
         texts = answerer.worker.submit(answerer._generate, prompts, which, None, None, fitting, candidates).result()
         for place, i in enumerate(places):
             own = [first[i], *texts[place * candidates : (place + 1) * candidates]]
             answers[i] = min((look(task, messages[i], text, True) for text in own), key=lambda answer: answer.faults)
     return answers
-
-
-def _pruned(answerer: Answerer, messages: Sequence[str], beams: int, rows: int) -> Pruned:
-    return Pruned(answerer.task, answerer.tokenizer, messages, beams)
 
 
 def need_rules(task: Task) -> None:
@@ -92,8 +87,7 @@ def need_rules(task: Task) -> None:
 
 def deciding(task: Task, candidates: int = CANDIDATES) -> dict[str, Any]:
     """What decides checked answers, besides what decides plain ones."""
-    rules = json.dumps([task.kept, task.kept_in_message], sort_keys=True)
-    return {"candidates": candidates, "rules": digest(rules.encode())}
+    return {"candidates": candidates, "rules": digest(json.dumps([task.kept, task.kept_in_message]).encode())}
 
 
 def describe_checked(answers: Sequence[Checked]) -> str:

@@ -16,22 +16,23 @@ BEHIND = 1e4  # taken from the log probabilities of such a beam: it falls behind
 
 
 class Pruned(LogitsProcessor):
-    """A logits processor for `generate` with so many `beams` for each message; scores [messages x beams, vocabulary].
+    """A logits processor for `generate` with several beams for each of `rows` messages; scores [rows x beams, vocabulary].
 
     It goes by the task's rules, where they can tell what an answer should hold. The last word of a beam is not looked at:
     it may still grow ("19" into "19:30"). Made new for every batch.
     """
 
-    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, messages: Sequence[str], beams: int):
-        self.task, self.tokenizer = task, tokenizer
-        self.wanted = [wanted for wanted in (things_wanted(task, message) for message in messages) for _ in range(beams)]
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, messages: Sequence[str], rows: int):
+        self.task, self.tokenizer, self.rows = task, tokenizer, rows
+        self.wanted = [things_wanted(task, message) for message in messages]
         self.begin: int | None = None  # how long the prompts are, padding included
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """The scores, those of beams with something unwanted far below; `input_ids` [rows, length] end with the answers."""
         self.begin = input_ids.shape[1] if self.begin is None else self.begin
         texts = self.tokenizer.batch_decode(input_ids[:, self.begin :], skip_special_tokens=True)
-        unwanted = [self._holds_more(text, wanted) for text, wanted in zip(texts, self.wanted, strict=True)]
+        beams = len(texts) // self.rows
+        unwanted = [self._holds_more(text, self.wanted[place // beams]) for place, text in enumerate(texts)]
         return scores - BEHIND * torch.tensor(unwanted, device=scores.device, dtype=scores.dtype)[:, None]
 
     def _holds_more(self, text: str, wanted: dict[str, Counter[str]]) -> bool:

@@ -16,7 +16,8 @@ from ftkit.common.errors import KitError
 from ftkit.data.kept import things_in
 from ftkit.data.prompt import prompt_ids
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
-from ftkit.evaluation.decoding.checked import _pruned, answer_checked, describe_checked, look
+from ftkit.evaluation.decoding.checked import answer_checked, describe_checked, look
+from ftkit.evaluation.decoding.pruned import Pruned
 from ftkit.evaluation.measure import evaluate
 from ftkit.runs.run import Run
 
@@ -123,7 +124,7 @@ def test_no_beam_is_followed_that_holds_what_the_message_does_not_say(texts):
     word = counts.most_common(1)[0][0]
     texts.task = text_task(texts.task, word, "nowhere")
     prompts = [prompt_ids(texts.tokenizer, texts.prompt(message, TUNED))]
-    fitting = partial(_pruned, texts, [message], N)
+    fitting = partial(Pruned, texts.task, texts.tokenizer, [message])
     pruned = texts.worker.submit(texts._generate, prompts, TUNED, None, None, fitting, N).result()
     held = [sum(bool(things_in(" ".join(text.split()[:-1]), ((word,),))) for text in some) for some in (plain, pruned)]
     assert held[0] == counts[word] > held[1] == 0
