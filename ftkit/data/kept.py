@@ -87,6 +87,12 @@ def check_answer(task: Task, answer: str, target: str | None = None, message: st
     return [_check(task, name, answer, target, message) for name in task.kept]
 
 
+def things_wanted(task: Task, message: str) -> dict[str, Counter[str]]:
+    """What an answer to a message should hold, by kind; without the kinds that the rules cannot judge in this message."""
+    found = {name: Counter(things_in(message, entries)) for name, entries in task.kept_in_message.items()}
+    return {name: things for name, things in found.items() if UNCLEAR not in things}
+
+
 def _check(task: Task, name: str, answer: str, target: str | None, message: str | None) -> Check:
     if target is not None:
         wanted = Counter(things_in(target, task.kept[name]))

@@ -1,7 +1,7 @@
 """Answers that are checked and asked for again: what the message says should stand in the answer (lesson 04).
 
 The rules under `[kept_in_message]` in `task.toml` read the message and the answer, never the right answer. Where they find
-that something was lost or made up, a beam search gives other answers, and the likeliest that keeps everything is taken.
+that something was lost or made up, the beam search of `pruned` gives others; the likeliest that keeps everything is taken.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ftkit.common.errors import KitError
@@ -17,6 +18,7 @@ from ftkit.data.kept import Check, check_answer
 from ftkit.data.prompt import parse_answer, prompt_ids
 from ftkit.data.task import Task
 from ftkit.evaluation.answer import TUNED, Answerer
+from ftkit.evaluation.decoding.pruned import Pruned
 
 CANDIDATES = 8  # other answers that are looked at; measured in data/kitchen/DATASHEET.md
 
@@ -69,7 +71,8 @@ def answer_checked(
     for start in range(0, len(again), at_once):
         places = again[start : start + at_once]
         prompts = [prompt_ids(answerer.tokenizer, answerer.prompt(messages[i], which)) for i in places]
-        texts = answerer.worker.submit(answerer._generate, prompts, which, candidates=candidates).result()
+        fitting = partial(Pruned, task, answerer.tokenizer, [messages[i] for i in places])
+        texts = answerer.worker.submit(answerer._generate, prompts, which, None, None, fitting, candidates).result()
         for place, i in enumerate(places):
             own = [first[i], *texts[place * candidates : (place + 1) * candidates]]
             answers[i] = min((look(task, messages[i], text, True) for text in own), key=lambda answer: answer.faults)
@@ -84,8 +87,7 @@ def need_rules(task: Task) -> None:
 
 def deciding(task: Task, candidates: int = CANDIDATES) -> dict[str, Any]:
     """What decides checked answers, besides what decides plain ones."""
-    rules = json.dumps([task.kept, task.kept_in_message], sort_keys=True)
-    return {"candidates": candidates, "rules": digest(rules.encode())}
+    return {"candidates": candidates, "rules": digest(json.dumps([task.kept, task.kept_in_message]).encode())}
 
 
 def describe_checked(answers: Sequence[Checked]) -> str:

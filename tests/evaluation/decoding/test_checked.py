@@ -3,7 +3,9 @@
 import copy
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from ftkit.data.kept import things_in
 from ftkit.data.prompt import prompt_ids
 from ftkit.evaluation.answer import BASE, TUNED, Answerer
 from ftkit.evaluation.decoding.checked import answer_checked, describe_checked, look
+from ftkit.evaluation.decoding.pruned import Pruned
 from ftkit.evaluation.measure import evaluate
 from ftkit.runs.run import Run
 
@@ -57,8 +60,9 @@ def beams(answerer, message, which):
 
 
 def first_with(found, word):
-    """The place of the first text that holds a word exactly once; -1 if none does."""
-    return next((place for place, text in enumerate(found) if things_in(text, ((word,),)) == [word]), -1)
+    """The place of the first text that holds a word, if none holds it twice: such a beam is not followed; or -1."""
+    counts = [len(things_in(text, ((word,),))) for text in found]
+    return counts.index(1) if max(counts) == 1 else -1
 
 
 @pytest.mark.parametrize("which", [TUNED, BASE])
@@ -83,9 +87,9 @@ def test_what_keeps_everything_is_not_asked_for_again_and_what_nothing_settles_i
     plain, asked = texts.answer(MESSAGES), []
     generate = Answerer._generate
 
-    def watched(self, prompts, *more, candidates=1):
+    def watched(self, prompts, which, most=None, shared=None, fitting=None, candidates=1):
         asked.append((len(prompts), candidates))
-        return generate(self, prompts, *more, candidates=candidates)
+        return generate(self, prompts, which, most, shared, fitting, candidates)
 
     monkeypatch.setattr(Answerer, "_generate", watched)
     texts.task = text_task(texts.task, "saffron", "(?:us|four)")  # no candidate holds it: in the first and third message
@@ -110,6 +114,20 @@ def test_the_candidate_that_loses_least_is_taken_where_none_keeps_everything(tex
     (answer,) = answer_checked(texts, [message], candidates=N)
     assert answer.text == found[first_with(found, word)]
     assert (answer.again, answer.faults, answer.lost) == (True, 1, ["things: “saffron” missing"])
+
+
+def test_no_beam_is_followed_that_holds_what_the_message_does_not_say(texts):
+    message = MESSAGES[0]
+    plain = beams(texts, message, TUNED)
+    # words that many candidates hold, before their last word
+    counts = Counter(word for text in plain for word in set(things_in(" ".join(text.split()[:-1]), (r"[a-zA-Z]\w*",))))
+    word = counts.most_common(1)[0][0]
+    texts.task = text_task(texts.task, word, "nowhere")
+    prompts = [prompt_ids(texts.tokenizer, texts.prompt(message, TUNED))]
+    fitting = partial(Pruned, texts.task, texts.tokenizer, [message])
+    pruned = texts.worker.submit(texts._generate, prompts, TUNED, None, None, fitting, N).result()
+    held = [sum(bool(things_in(" ".join(text.split()[:-1]), ((word,),))) for text in some) for some in (plain, pruned)]
+    assert held[0] == counts[word] > held[1] == 0
 
 
 def test_what_the_rule_cannot_judge_is_neither_asked_for_again_nor_called_kept(texts):
