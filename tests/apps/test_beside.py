@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -70,8 +70,7 @@ def test_killed_pages_and_trainings_lose_nothing_and_the_page_turns_to_the_train
     arguments, demo, ticket_run, browser_or_none, ended, capsys
 ):
     task = load_task(arguments[0])
-    run = kill_page_and_training(task, arguments)
-    checkpoint = kill_the_page(task, arguments, run)
+    run, checkpoint = kill_the_page(task, arguments)
     beside = Beside(task, arguments, rows=4)
     served = demo.launch(ticket_run, block=False, beside=beside)
     ended.callback(served.close)
@@ -106,44 +105,21 @@ def test_killed_pages_and_trainings_lose_nothing_and_the_page_turns_to_the_train
         page.turns_to_the_trained_model(run)
 
 
-@contextmanager
-def a_page(task, arguments):
-    """A page in a process of its own, which is killed at the end. Gives the process."""
+def kill_the_page(task, arguments):
+    """Kill a page in the midst of a training: that saves a checkpoint and ends. Gives the run and the checkpoint's step."""
     page = subprocess.Popen([sys.executable, "-c", PAGE, str(task.folder), json.dumps(arguments)])
     try:
-        yield page
+        run = until(lambda: next(iter(all_runs()), None))
+        until(lambda: lines_of(run) > 2)
+        (training,) = psutil.Process(page.pid).children()
     finally:
         page.kill()
         page.wait()
-
-
-def kill_page_and_training(task, arguments):
-    """Kill both at once, after the first checkpoint; gives the run."""
-    with a_page(task, arguments) as page:
-        run = until(lambda: next(iter(all_runs()), None))
-        until(lambda: last_checkpoint(run))
-        (training,) = psutil.Process(page.pid).children()
-        training.kill()
-    until(lambda: has_ended(training) and not run.is_claimed)  # its last thread may take a moment longer than its first
-    assert not run.finished
-    return run
-
-
-def kill_the_page(task, arguments, run):
-    """Kill a page whose training goes on with `run`: it saves a checkpoint and ends. Gives the checkpoint's step."""
-    done, saved = run.log()[-1].step, last_checkpoint(run)
-    with a_page(task, arguments) as page:
-        until(lambda: run.log() and run.log()[-1].step > done)
-        (training,) = psutil.Process(page.pid).children()
-    until(lambda: has_ended(training))
-    assert not run.finished and not run.is_claimed and [one.folder for one in all_runs()] == [run.folder]
-    before, saved = saved, last_checkpoint(run)
-    assert Mark.load(saved).tokens == run.log()[-1].tokens and saved != before  # of the very step at which it stopped
-    return int(saved.name.split("-")[1])
-
-
-def has_ended(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    until(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE)
+    assert not run.finished and not run.is_claimed
+    saved = last_checkpoint(run)
+    assert Mark.load(saved).tokens == run.log()[-1].tokens  # of the very step at which it stopped
+    return run, int(saved.name.split("-")[1])
 
 
 def kill_the_training(beside):
