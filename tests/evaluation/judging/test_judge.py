@@ -57,7 +57,7 @@ class Judge:
         judge = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+            protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
             def do_POST(self):
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -188,7 +188,7 @@ def test_verdicts_that_are_broken_are_named_with_file_and_line(tmp_path, chat_ta
         ({**good, "verdict": "left"}, 'verdict "left" is not one of first, second, tie'),
         ({**good, "first": 3}, "it should have first, second, first_by"),
         ({**good, "messages": []}, "messages: the conversation is empty"),
-        ([], "must be a JSON object"),
+        ([], "the line must be a JSON object"),
     ):
         (task.folder / VERDICTS).write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n", encoding="utf-8")
         with pytest.raises(KitError, match=rf"verdicts\.jsonl, line 2: {words}"):
@@ -201,11 +201,11 @@ def test_verdicts_that_are_broken_are_named_with_file_and_line(tmp_path, chat_ta
 def test_a_judge_of_the_same_mind_as_the_reader_agrees_on_the_kits_pairs(judge, run):
     host = load_task("host")
     rows = read_verdicts(host)
-    better = {row[row["verdict"]] for row in rows if row["verdict"] != TIE}
+    better = {frozenset((row[FIRST], row[SECOND])): row.get(row["verdict"]) for row in rows}
 
     def same_mind(chat):
         a, b = shown(chat)
-        return "A" if a in better else "B" if b in better else "TIE"
+        return {a: "A", b: "B"}.get(better[frozenset((a, b))], "TIE")
 
     judge.rule = same_mind
     pairs = [Pair(n, chat_prompt(host, row["messages"]), row["first"], row["second"]) for n, row in enumerate(rows)]
