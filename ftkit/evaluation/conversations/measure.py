@@ -37,7 +37,7 @@ from ftkit.runs.run import Run, adapter_digest
 
 ABOUT = {BASE: "the untouched model, with the same system prompt", TUNED: "the model after fine-tuning"}
 OWN = ", own history"
-TOLD_TAKES = 3.0  # times the seconds of the same answers without a sheet, for each 1,000 tokens of it
+TOLD_TAKES = 6.0  # times the seconds without a sheet, for each 1,000 tokens of it (96 answers of the host, one core: 6.3)
 TOLD_BATCH = 16  # answers at once after a sheet: its keys and values are kept for each of them
 Asks = Callable[[list[str]], list[str]]
 

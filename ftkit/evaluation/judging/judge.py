@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -177,13 +176,14 @@ def agreement(name: str, rows: Sequence[dict[str, Any]], outcomes: Sequence[Outc
     agree, n = sum(a == b for a, b in zip(read, given, strict=True)), len(rows)
     sides = Counter(row.get(f"{row['verdict']}_by", TIE) for row in rows)  # the model whose answer was better
     constant = max(*sides.values(), *Counter(read).values()) / n
-    interval, kappa = wilson_interval(agree, n), float(cohen_kappa_score(read, given))
+    interval, labels = wilson_interval(agree, n), sorted({*read, *given})
+    kappa = float(cohen_kappa_score(read, given, labels=labels)) if len(labels) > 1 else 0.0  # one label: nothing to tell
     return JudgeAgreement(
         task=name,
         n=n,
         agree=agree,
         interval=interval,
-        kappa=0.0 if math.isnan(kappa) else kappa,
+        kappa=kappa,
         constant=constant,
         unreadable=given.count("unreadable"),
         believed=interval[0] > constant,

@@ -57,7 +57,7 @@ class Judge:
         judge = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+            protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
             def do_POST(self):
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -201,7 +201,7 @@ def test_verdicts_that_are_broken_are_named_with_file_and_line(tmp_path, chat_ta
 def test_a_judge_of_the_same_mind_as_the_reader_agrees_on_the_kits_pairs(judge, run):
     host = load_task("host")
     rows = read_verdicts(host)
-    better = {frozenset((row["first"], row["second"])): row.get(row["verdict"]) for row in rows}  # a tie: None
+    better = {frozenset((row[FIRST], row[SECOND])): row.get(row["verdict"]) for row in rows}
 
     def same_mind(chat):
         a, b = shown(chat)
