@@ -4,35 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import Any
 
-from ftkit.course.exercise import Exercise, wrong_choice, wrong_if
-
-NOTHING = "Your function gives nothing back: write return before the result, printing it is not enough."
-
-
-def _number(value: Any, what: str) -> float:
-    """A number that was returned, be it Python's, numpy's or torch's."""
-    wrong_if(value is None, NOTHING)
-    single = value.item() if getattr(value, "size", None) == 1 or getattr(value, "ndim", None) == 0 else value
-    wrong_if(isinstance(single, bool | str) or not isinstance(single, int | float), f"Return {what}; you return {value!r}.")
-    return float(single)
-
-
-def _numbers(values: Any, what: str) -> list[float]:
-    """Several numbers that were returned, in a list, a tuple, an array or a tensor."""
-    wrong_if(values is None, NOTHING)
-    values = values.tolist() if hasattr(values, "tolist") else values
-    wrong_if(not isinstance(values, list | tuple), f"Return {what}; you return {values!r}.")
-    return [_number(value, what) for value in values]
-
-
-def _truth(value: Any) -> bool:
-    """True or False as it was returned, be it Python's, numpy's or torch's."""
-    wrong_if(value is None, NOTHING)
-    single = value.item() if getattr(value, "size", None) == 1 or getattr(value, "ndim", None) == 0 else value
-    wrong_if(not isinstance(single, bool), f"Return True or False; you return {value!r}.")
-    return bool(single)
+from ftkit.course.exercise import Exercise, wrong_choice, wrong_if, wrong_value
+from ftkit.course.forms import near
 
 
 def _labels_of(ids: list[int], assistant: int, end: int) -> list[int]:
@@ -51,7 +25,7 @@ def _turn_labels(turn_labels):
         [2, 11, 12, 4, 3, 21, 4],
     ):
         want = _labels_of(ids, assistant, end)
-        got = [int(label) for label in _numbers(turn_labels(ids), "a list of labels, one for each token")]
+        got = turn_labels(ids)
         wrong_if(len(got) != len(ids), f"{len(ids)} tokens need {len(ids)} labels; you return {len(got)}.")
         wrong_if(
             set(got) <= {0, 1}, "Those are marks, 0 and 1. A label is the token itself where loss falls, -100 elsewhere."
@@ -118,31 +92,21 @@ def _meets(meets):
         ("Free and gratis.", [], ["free"], False, "Without any must, must_not still counts."),
         ("Hello!", [], [], True, "Nothing is expected, so nothing is missed."),
     ):
-        got = _truth(meets(answer, must, must_not))
+        got = meets(answer, must, must_not)
         wrong_if(got != want, f"{sentence} For {answer!r}, must {must}, must_not {must_not} it is {want}; you return {got}.")
 
 
 def _all_right(all_right):
     for p, turns in ((0.5, 2), (0.5, 1), (0.9, 4), (0.0, 3), (1.0, 6)):
-        want = p**turns
-        got = _number(all_right(p, turns), "a number from 0 to 1")
-        if abs(got - want) < 1e-6:
-            continue
-        wrong_if(
-            abs(got - p * turns) < 1e-6,
-            "A share times a number of turns may be above 1. The shares of all turns are multiplied.",
+        got = all_right(p, turns)
+        mistakes = (
+            (p * turns, "A share times a number of turns may be above 1. The shares of all turns are multiplied."),
+            (1 - (1 - p) ** turns, "That is the chance that at least one turn is right. All of them should be."),
+            (p / turns, "Dividing makes two turns at 1.0 fail half of the time. Think of a coin thrown twice."),
+            (100 * p**turns, "That is in per cent. Return a share, from 0 to 1."),
+            (p, f"That is the chance of one turn. Here there are {turns}."),
         )
-        wrong_if(
-            abs(got - p / turns) < 1e-6,
-            "Dividing makes two turns at 1.0 fail half of the time. Think of a coin thrown twice.",
-        )
-        wrong_if(
-            abs(got - (1 - (1 - p) ** turns)) < 1e-6,
-            "That is the chance that at least one turn is right. All of them should be.",
-        )
-        wrong_if(abs(got - 100 * want) < 1e-4, "That is in per cent. Return a share, from 0 to 1.")
-        wrong_if(abs(got - p) < 1e-6, f"That is the chance of one turn. Here there are {turns}.")
-        wrong_if(True, f"For p = {p} and {turns} turns it is {want:g}; you return {got:g}.")
+        wrong_value(got, p**turns, mistakes, f"For p = {p} and {turns} turns it is {p**turns:g}; you return {got:g}.")
 
 
 def _first_kept(first_kept):
@@ -157,28 +121,28 @@ def _first_kept(first_kept):
     ):
         fitting = [n for n in range(0, len(lengths), 2) if system + sum(lengths[n:]) <= budget]
         want = fitting[0] if fitting else len(lengths) - 1
-        got = _number(first_kept(lengths, budget, system), "the index of a turn")
+        got = first_kept(lengths, budget, system)
         if got == want:
             continue
         asked = f"lengths {lengths}, budget {budget}, system {system}"
-        wrong_if(not 0 <= got < len(lengths), f"For {asked} you return {got:g}. The last turn, the question, has to stay.")
+        wrong_if(not 0 <= got < len(lengths), f"For {asked} you return {got}. The last turn, the question, has to stay.")
         wrong_if(
             got % 2,
-            f"For {asked} the history would begin with turn {got:g}, an answer. It has to begin with the guest's turn.",
+            f"For {asked} the history would begin with turn {got}, an answer. It has to begin with the guest's turn.",
         )
-        size = system + sum(lengths[int(got) :])
-        without = sum(lengths[int(got) :])
+        size = system + sum(lengths[got:])
+        without = sum(lengths[got:])
         wrong_if(
             size > budget >= without and fitting,
-            f"For {asked} the turns from {got:g} on have {without} tokens, and the system turn comes on top.",
+            f"For {asked} the turns from {got} on have {without} tokens, and the system turn comes on top.",
         )
-        wrong_if(size > budget and fitting, f"For {asked} the turns from {got:g} on need {size} tokens: too many.")
+        wrong_if(size > budget and fitting, f"For {asked} the turns from {got} on need {size} tokens: too many.")
         wrong_if(
             system + sum(lengths[want:]) == budget,
             f"For {asked} the turns from {want} on take exactly the budget. That fits.",
         )
         wrong_if(got > want, f"For {asked} more can stay: from turn {want} on it fits.")
-        wrong_if(True, f"For {asked} nothing fits: then the last turn alone is kept, index {want}; you return {got:g}.")
+        wrong_if(True, f"For {asked} nothing fits: then the last turn alone is kept, index {want}; you return {got}.")
 
 
 PLACES = {
@@ -208,28 +172,26 @@ PLACES = {
 
 def _shared(shared):
     for answer, right, n in (("sopas", "sopa", 2), ("leche", "lechuga", 2), ("huevo", "huevo", 3), ("pan", "vino", 2)):
-        pieces = [Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in (answer, right)]
-        both = (pieces[0] & pieces[1]).total()
-        want = [both / pieces[0].total(), both / pieces[1].total()]
-        got = _numbers(shared(answer, right, n), "two numbers: precision, recall")
-        wrong_if(len(got) != 2, "Return two numbers: precision, recall.")
-        if all(abs(a - b) < 1e-6 for a, b in zip(got, want, strict=True)):
-            continue
+        mine, wanted = (Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in (answer, right))
+        both = (mine & wanted).total()
+        precision, recall = both / mine.total(), both / wanted.total()
         case = f"For {answer!r} against {right!r}, n = {n},"
-        wrong_if(
-            all(abs(a - b) < 1e-6 for a, b in zip(got, want[::-1], strict=True)),
-            f"{case} the two stand the wrong way round: precision is a share of the answer's runs.",
+        mistakes = (
+            ((recall, precision), f"{case} the two stand the wrong way round: precision is a share of the answer's runs."),
+            ((100 * precision, 100 * recall), "Return shares from 0 to 1, not per cent."),
+            ((both, both), f"{case} {both} is how many runs both have. Divide by how many each text has."),
+            (
+                (both / len(answer), both / len(right)),
+                f"{case} you divide by letters. Divide by runs: {answer!r} has {mine.total()}.",
+            ),
         )
-        wrong_if(
-            all(abs(a - 100 * b) < 1e-4 for a, b in zip(got, want, strict=True)), "Return shares from 0 to 1, not per cent."
-        )
-        wrong_if(got[0] == got[1] == both, f"{case} {both} is how many runs both have. Divide by how many each text has.")
-        wrong_if(
-            abs(got[0] - both / len(answer)) < 1e-6,
-            f"{case} you divide by letters. Divide by runs: {answer!r} has {pieces[0].total()}.",
-        )
-        wrong_if(got[0] == got[1], f"{case} both numbers are {got[0]:g}, but the texts do not have the same number of runs.")
-        wrong_if(True, f"{case} it is {want[0]:.3f} and {want[1]:.3f}; you return {got[0]:.3f} and {got[1]:.3f}.")
+        got = shared(answer, right, n)
+        otherwise = f"{case} it is {precision:.3f} and {recall:.3f}; you return {got[0]:.3f} and {got[1]:.3f}."
+        wrong_value(got, (precision, recall), mistakes, otherwise, _near_pairs)
+
+
+def _near_pairs(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return all(map(near, one, other))
 
 
 def _numbers_kept(numbers_kept):
@@ -250,7 +212,7 @@ def _numbers_kept(numbers_kept):
         ("Son 18,50", "Son 18,05", False, "18,50 is one number, not the digits 1, 8, 5, 0 in some order."),
         ("Sin gluten, por favor", "Por favor, sin gluten", True, "No numbers in both: they are kept."),
     ):
-        got = _truth(numbers_kept(answer, right))
+        got = numbers_kept(answer, right)
         wrong_if(got != want, f"{sentence} For {answer!r} and {right!r} it is {want}; you return {got}.")
 
 
@@ -275,6 +237,7 @@ def turn_labels(ids, assistant=3, end=4):
             "in_answer = token == assistant or (in_answer and token != end)",
         ),
         "three marks and an end are all that it takes: the kit finds the borders in any model's template.",
+        returns="list",
     ),
     Exercise(
         "06.faults",
@@ -319,6 +282,7 @@ def meets(answer, must, must_not):
             "Add: and not any(stands_in(answer, text) for text in must_not).",
         ),
         "the same rule for every model, and anybody can check it again.",
+        returns="truth",
     ),
     Exercise(
         "06.all_right",
@@ -335,6 +299,7 @@ def all_right(p, turns):
             "p times p times p, as often as there are turns: p ** turns.",
         ),
         "with four right turns in five, only one conversation of five turns in three is right throughout.",
+        returns="number",
     ),
     Exercise(
         "06.fit",
@@ -355,6 +320,7 @@ def first_kept(lengths, budget, system=12):
             "system + sum(lengths[start:]) <= budget",
         ),
         "whole exchanges go, the oldest first; the system turn and the question stay.",
+        returns="whole number",
     ),
     Exercise(
         "06.places",
@@ -400,6 +366,7 @@ def shared(answer, right, n):
             "mine.total() is the number of runs in the answer.",
         ),
         "averaged over n from 1 to 6, and joined into one number, these two are chrF.",
+        returns="two numbers",
     ),
     Exercise(
         "06.kept",
@@ -420,5 +387,6 @@ def numbers_kept(answer, right):
             "Two lists that are sorted are equal if they hold the same things, each as often.",
         ),
         "a rule of one line, and it finds what a score over letters does not.",
+        returns="truth",
     ),
 )
