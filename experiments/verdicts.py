@@ -46,8 +46,8 @@ and became tasks by `ftkit task new` from a CSV file.
 
 In brackets are 95 % intervals; gaps and gains are in points, measured row by row. *Rows to tell*: with so many test
 rows a gap as measured would be detected four times in five. *2x the labels*: what the last doubling of the training
-rows gave. *Threads*: that computed; "not kept" where an earlier run's answers were taken, which may be of another
-machine."""
+rows gave, over three draws of the half (one for the fine-tuned encoder). *Threads*: that computed; "not kept" where an
+earlier run's answers were taken, which may be of another machine."""
 
 
 def write_table(name: str, path: Path) -> None:
