@@ -41,7 +41,7 @@ def verdict_tables(result: Verdict) -> list[Table]:
 def _grid(title: str, heads: tuple[str, ...]) -> Table:
     grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # in 80 columns
     for i, head in enumerate(heads):
-        grid.add_column(head, justify="right" if i else "left", no_wrap=True)
+        grid.add_column(head, justify="right" if i else "left", no_wrap=not i)
     return grid
 
 
