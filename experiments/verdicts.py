@@ -37,17 +37,17 @@ PAGE = Path(__file__).with_name("VERDICTS.md")
 TELL = ("--message", "text", "--target", "target", "--held-out", "0.2", "--yes")  # 600, 200 and 200 rows
 MADE = {"docstrings": TELL, "dates": (*TELL, "--prompt", "Write the date as YYYY-MM-DD.")}  # by schedule_tasks.py
 NAMES = ("desk", *MADE)
-HEAD = """# Verdicts on three tasks
+HEAD = """# Verdicts on tasks of different kinds
 
 Written by `python -m experiments.verdicts` from `experiments/results/verdicts.json`, which holds what `ftkit verdict`
 wrote. *desk* is the kit's own task. *docstrings* (the first sentence of a docstring, to one of ten libraries that it
 comes from) and *dates* (a date as ten languages write it, to ISO 8601) are made by `experiments/schedule_tasks.py`,
-and became tasks by `ftkit task new` from a CSV file.
+and became tasks by `ftkit task new` from a CSV file. A task without a section here has not been judged yet.
 
 In brackets are 95 % intervals; gaps and gains are in points, measured row by row. *Rows to tell*: with so many test
 rows a gap as measured would be detected four times in five. *2x the labels*: what the last doubling of the training
-rows gave. *Threads*: that computed; "not kept" where an earlier run's answers were taken, which may be of another
-machine."""
+rows gave, over three draws of the half (one for the fine-tuned encoder). *Threads*: that computed; "not kept" where an
+earlier run's answers were taken, which may be of another machine."""
 
 
 def write_table(name: str, path: Path) -> None:

@@ -16,7 +16,7 @@ from ftkit.runs.documents import Cost, Doubling, Question, Standing, Verdict, sh
 
 PAGE = "verdict.html"
 GREY, ORANGE = "#78716c", "#c2410c"
-COLORS = ("#44403c", "#0f766e", "#1d4ed8", "#7c3aed", "#a16207", "#a8a29e", "#0891b2", "#be185d")
+COLORS = ("#44403c", "#0f766e", "#1d4ed8", "#be185d", "#a16207", "#a8a29e", "#0891b2", "#7c3aed")
 HEADS = ("contender", "score, %", "behind the best", "rows to tell", "2x the labels")
 COSTS = ("contender", "training", "ms a message", "memory, MB", "to serve, MB", "threads")
 METRICS = {"exact match": "right", "all closed fields": "all of them right", "chrF": "chrF, likeness to the right text"}
@@ -41,7 +41,7 @@ def verdict_tables(result: Verdict) -> list[Table]:
 def _grid(title: str, heads: tuple[str, ...]) -> Table:
     grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # in 80 columns
     for i, head in enumerate(heads):
-        grid.add_column(head, justify="right" if i else "left", no_wrap=True)
+        grid.add_column(head, justify="right" if i else "left", no_wrap=not i)
     return grid
 
 
@@ -127,7 +127,7 @@ def _draw_curves(question: Question) -> str:
         points = question.curves.get(name, [])
         x, y = [p.rows for p in points] or [rows[-1]], [100 * p.score for p in points] or [100 * standing.score.value]
         color = ORANGE if name == question.advice.choice else COLORS[i]
-        axes.plot(x, y, marker="osD^vPXd"[i], label=name, color=color)
+        axes.plot(x, y, "-" if points else "", marker="osD^vPXd"[i], label=name, color=color, alpha=0.85)
     axes.set_xscale("log", base=2)
     axes.set_xticks(rows, [f"{n:,}" for n in rows])
     axes.minorticks_off()

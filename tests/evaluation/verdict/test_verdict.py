@@ -24,10 +24,12 @@ SLUGS = {TFIDF: "tf-idf", ENCODER: "fine-tuned-encoder", QLORA: "qlora", FEW_SHO
 
 
 def use_quick_encoder(patch, folder):
-    """This machine's encoder is the tiny one, and two steps tune it."""
+    """This machine's encoder is the tiny one, and two steps tune it, of which the second is timed."""
     patch.setenv("FTKIT_ENCODER", str(folder))
     patch.setattr("ftkit.evaluation.verdict.classifier.LEAST_STEPS", 2)
     patch.setattr("ftkit.evaluation.verdict.classifier.PASSES", 0)
+    patch.setattr("ftkit.evaluation.verdict.classifier.WARM", 1)
+    patch.setattr("ftkit.evaluation.verdict.classifier.TIMED", 1)
 
 
 @pytest.fixture
@@ -88,6 +90,7 @@ def test_all_contenders_answer_the_same_rows_and_are_compared_with_the_best(judg
     assert result.costs[ENCODER].disk_mb * 1e6 > weights.stat().st_size > 1000
     assert result.costs[BASE].disk_mb < cost.disk_mb and result.costs[MAJORITY].disk_mb == 0
     assert any("taking the finished run earlier" in line for line in lines) and any("steps, about" in line for line in lines)
+    assert sum("by its first steps" in line for line in lines) == 1
     assert f"For the whole answer: {whole.advice.text}" in result.advice and "For intent and urgency alone" in result.advice
 
 
@@ -148,7 +151,6 @@ def test_the_time_announced_follows_the_encoders_first_steps(tiny_task, tiny_enc
 
 def test_the_encoder_tells_what_a_step_takes_and_leaves_its_table_of_tokens(tiny_encoder, monkeypatch):
     use_quick_encoder(monkeypatch, tiny_encoder)
-    monkeypatch.setattr("ftkit.evaluation.verdict.classifier.LEAST_STEPS", 25)
     before, told = Encoder.load(tiny_encoder), []
     texts = ["table for two", "where is my order"] * 10
     model = fine_tune(before, texts, {"intent": ["book", "ask"] * 10}, 0, told.append)
