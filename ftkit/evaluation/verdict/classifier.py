@@ -63,7 +63,7 @@ def tuned_encoder(
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
         model.save(folder)
-    about = "a small encoder, fine-tuned all but its table of tokens, with one linear layer" + encoder.remark(messages)
+    about = "a small encoder, all its weights fine-tuned, with one linear layer" + encoder.remark(messages)
     memory = weight_bytes(model.model) / 1e6
     return Baseline(about, *closed_answers(task, guessed), seconds, trained, memory, size_mb(folder) if folder else memory)
 
@@ -140,7 +140,6 @@ def fine_tune(
     """Fine-tune the encoder, with a new linear layer, on texts with a label for each field; `told` as in `tuned_encoder`.
 
     The layer begins as logistic regression. The loss is the sum over fields of the mean cross-entropy: one model serves all.
-    The table of tokens, half of the weights, stays as it is: a step changes few of its rows, and would pay for all.
     """
     set_seed(seed)
     values = {name: sorted(set(own)) for name, own in labels.items()}
@@ -154,7 +153,6 @@ def fine_tune(
         use_safetensors=True,
         local_files_only=True,
     )
-    model.get_input_embeddings().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(encoder.folder, local_files_only=True)
     read = tokenizer(list(texts), truncation=True, max_length=encoder.most_tokens)["input_ids"]
     places = zip(*([values[name].index(label) for label in own] for name, own in labels.items()), strict=True)
