@@ -46,11 +46,12 @@ class ChatTab:
         talk = gr.State(Talk())
         boxes = self._sides()
         words = gr.HTML(js_on_load=ANNOUNCED, elem_id="said", elem_classes="announcer")
-        with gr.Row(elem_id="question"):
+        with gr.Row(elem_id="say"):
             message = self._message()
-            send = gr.Button("Send", variant="primary", elem_id="answer", scale=0, min_width=120)
+            send = gr.Button("Send", variant="primary", elem_id="say-it", scale=0, min_width=120)
         with gr.Row(elem_id="talk-buttons"):
-            retry, undo, clear = (gr.Button(name, size="sm", elem_id=name.lower()) for name in ("Retry", "Undo", "Clear"))
+            names = ("Retry", "Undo", "Clear")
+            retry, undo, clear = (gr.Button(name, size="sm", min_width=80, elem_id=name.lower()) for name in names)
         gr.Markdown(
             "Retry draws another answer to the last message at random; the first one is always the likeliest. "
             "Undo takes the last message back, to be written differently.",
@@ -114,7 +115,7 @@ class ChatTab:
             placeholder="Write a message, or take an opening below",
             elem_id="message",
             scale=1,
-            min_width=200,
+            min_width=280,
         )
 
     # each of these gives: the message box, for each side box and measures, words, which answer, and what feedback is about

@@ -80,7 +80,10 @@ class Asking:
 
 @dataclass
 class Talk:
-    """One visitor's conversation, kept on the server for as long as the page is open: it changes in place."""
+    """One visitor's conversation, in the server's memory until the page is closed (gradio keeps it an hour longer).
+
+    It changes in place: an answer under way sees what the visitor does meanwhile.
+    """
 
     exchanges: list[Exchange] = field(default_factory=list)
     asking: Asking | None = None

@@ -278,4 +278,4 @@ def render_about(run: Run, task: Task) -> str:
         text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # front matter is for the hub
         text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)  # links to files that are not served
         parts.append((heading, re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE)))
-    return render("deployment/templates/about.md", parts=parts).rstrip("\n")
+    return render("deployment/templates/about.md", parts=parts, chat=task.kind == "chat").rstrip("\n")

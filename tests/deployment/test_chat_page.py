@@ -173,7 +173,8 @@ def test_the_page_shows_whose_turn_it_was_and_where_memory_begins(talking_run):
 def test_the_other_tabs_take_conversations(answerer, talking_run):
     task = answerer.task
     assert "Each side goes on from its own answers" in Shown(talking_run, answerer).heading()
-    assert "Model card" in render_about(talking_run, task)
+    about = render_about(talking_run, task)
+    assert "Model card" in about and "until an hour after the page is closed" in about
     openings = list_openings(task)
     assert len(openings) == 6 and openings[0] == task.rows("validation")[0]["messages"][0]["content"]
     look = Glimpse(step=0, seconds=1.0, row="x", message="Hi", target="Hello.", answer="Good <b>day.")
