@@ -91,7 +91,7 @@ def _noting(seed):
     class Generator(np.random.Generator):
         def __init__(self, bits):
             super().__init__(bits)
-            self.drawn = []
+            self.drawn: list[tuple] = []
 
         def __deepcopy__(self, memo):
             return self
