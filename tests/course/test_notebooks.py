@@ -267,7 +267,8 @@ def test_a_picture_says_in_text_what_it_shows(lesson):
     for data in drawn:
         assert "image/png" not in data
         assert len(data["text/plain"]) > 40 and not data["text/plain"].startswith("<")
-        assert re.search(r"aria-label=|<desc>", data.get("image/svg+xml", "") + data.get("text/html", ""))
+        named = r"aria-label=|<desc>|<caption"  # a table is text, and its caption names it
+        assert re.search(named, data.get("image/svg+xml", "") + data.get("text/html", ""))
 
 
 def singular(term):
