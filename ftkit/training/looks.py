@@ -37,7 +37,7 @@ USUAL_LOOKS = 7  # for the loss; more only where all rows can be taken
 MESSAGES, MOST_ANSWERED = 3, 8  # messages, and times that they are answered, the first (the base) and the last among them
 WORTH_WATCHING = 200  # steps; in fewer, answering would take a large part of the time
 LONGEST = 96  # tokens of an answer that are written
-TOGETHER = 8  # rows computed at once
+TOGETHER = 8  # rows computed at once, and no more than a training step computes: looks take no more memory than training
 
 
 class Looks(TrainerCallback):
@@ -153,10 +153,10 @@ class Looks(TrainerCallback):
         loss = completion_loss if way == "completion" else whole_loss
         examples = sorted((one for _, some in self.rows[:rows] for one in some), key=lambda example: example["length"])
         items = sum(sum(example["completion_mask"]) for example in examples)
-        total = 0.0
-        for at in range(0, len(examples), TOGETHER):
+        total, together = 0.0, min(TOGETHER, trainer.args.train_batch_size)
+        for at in range(0, len(examples), together):
             COURTESY.wait()  # a visitor's message goes first
-            batch = trainer.data_collator([_labelled(example) for example in examples[at : at + TOGETHER]])
+            batch = trainer.data_collator([_labelled(example) for example in examples[at : at + together]])
             inputs = {key: value.to(trainer.model.device) for key, value in batch.items()}
             total += float(loss(without_adapter(trainer.model), inputs, items))
         return total
