@@ -122,36 +122,40 @@ class ChatTab:
 
     def begin(self, text: str, talk: Talk) -> list[Any]:
         """The message stands in the conversation, and waits for its answers."""
-        return ["", *self._begun(talk, lambda: talk.ask(self.task, text or ""))]
+        return self._begun(talk, lambda: talk.ask(self.task, text or ""), "")
 
     def begin_again(self, talk: Talk) -> list[Any]:
         """The last message waits for other answers."""
-        return [gr.skip(), *self._begun(talk, talk.ask_again)]
+        return self._begun(talk, talk.ask_again, gr.skip())
 
-    def _begun(self, talk: Talk, ask: Any) -> list[Any]:
+    def _begun(self, talk: Talk, ask: Any, box: Any) -> list[Any]:
         try:
             ask()
-        except KitError as error:  # nothing changes in the page
-            raise gr.Error(str(error), print_exception=False) from None
-        return [*self._view(talk), "", gr.skip(), gr.skip()]
+        except KitError as error:  # the message stays where it was written; the reason is seen and heard
+            reason = escape_html(str(error))
+            return [gr.skip(), *[gr.skip(), reason] * len(SIDES), reason, gr.skip(), gr.skip()]
+        return [box, *self._view(talk), "", gr.skip(), gr.skip()]
 
     def respond(self, talk: Talk) -> Iterator[list[Any]]:
         """Both answers while they are written, then in words. What was taken back meanwhile is not answered."""
         asking, one = talk.asking, None
-        if asking:
-            before = talk.exchanges[: asking.keep]
-            chats = {side: turns_for(before, side, asking.text) for side in SIDES}
-            stream = converse(self.shown.run, self.shown.answerer, chats, SECONDS, asking.seed)
-            try:
-                with closing(in_words(stream, self.shown.beside)) as exchanges:
-                    for one in exchanges:
-                        if talk.asking is not asking:
-                            break
-                        yield [gr.skip(), *self._columns([*before, one], "writing"), *[gr.skip()] * 3]
-            except KitError as error:
-                if talk.asking is asking:
-                    yield self.refuse(talk, str(error))
-                    return
+        if asking is None or asking.taken:  # nothing was asked, or that is being answered already
+            yield [gr.skip()] * (4 + 2 * len(SIDES))
+            return
+        asking.taken = True
+        before = talk.exchanges[: asking.keep]
+        chats = {side: turns_for(before, side, asking.text) for side in SIDES}
+        stream = converse(self.shown.run, self.shown.answerer, chats, SECONDS, asking.seed)
+        try:
+            with closing(in_words(stream, self.shown.beside)) as exchanges:
+                for one in exchanges:
+                    if talk.asking is not asking:
+                        break
+                    yield [gr.skip(), *self._columns([*before, one], "writing"), *[gr.skip()] * 3]
+        except KitError as error:
+            if talk.asking is asking:
+                yield self.refuse(talk, str(error))
+                return
         if one and talk.asking is asking:
             talk.answered(one)
             yield [gr.skip(), *self._view(talk), escape_html(describe_exchange(one)), *self._choice(talk)]

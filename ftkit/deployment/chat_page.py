@@ -69,13 +69,14 @@ class Exchange:
         return {"message": self.shown[TUNED], "answer": self.answers[TUNED], "run": self.run}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Asking:
     """A message that is being answered, after `keep` exchanges; with a `seed` by drawn tokens."""
 
     text: str
     keep: int
     seed: int | None = None
+    taken: bool = False  # whether the model has begun with it
 
 
 @dataclass

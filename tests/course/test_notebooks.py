@@ -170,8 +170,8 @@ def markdown(lesson):
     return "\n\n".join(cell.source for cell in read(lesson).cells if cell.cell_type == "markdown")
 
 
-# around an exercise that is solved: what it made is taken away again, and kept for the agreement
-BEFORE = "_before = dict(globals())"
+# around an exercise that is solved, with the earlier answers at hand: all is taken away again, and kept for the agreement
+BEFORE = "_before = dict(globals()); globals().update(globals().get('_answers', {}))"
 AFTER = """
 for _name, _made in list(globals().items()):
     if not _name.startswith("_") and _made is not _before.get(_name, _before):
