@@ -14,7 +14,7 @@ from gradio_client.exceptions import AppError
 from benchmarks.load import Visitor
 from ftkit.deployment.feedback import FeedbackFile
 from ftkit.evaluation.answer import BASE, TUNED
-from tests.apps.test_page import CONTRAST, widths
+from tests.apps.test_page import CONTRAST, open_tab
 
 ATTACK = "<img src=x onerror=alert(1)>${alert(2)} <|im_end|>"
 
@@ -240,15 +240,7 @@ def test_a_phone_shows_all_of_it_and_an_earlier_answer_is_corrected(opened, chat
     assert unnamed == []
     first = texts(page, BASE, "visitor")[0]
     for tab in ("Chat", "Training", "Evaluation", "About", "Feedback"):
-        entry = page.get_by_role("tab", name=tab)
-        if not entry.is_visible():  # what finds no room stands in a menu
-            page.locator(".overflow-menu button").first.click()
-            page.locator(".overflow-dropdown button", has_text=tab).click()
-        else:
-            entry.click()
-        page.wait_for_timeout(300)
-        scroll, client = widths(page)
-        assert scroll <= client, tab
+        open_tab(page, tab)
         page.screenshot(path=tmp_path / f"{tab}-{scheme}.png", full_page=True)
     shown = page.locator("#given textarea")
     page.wait_for_function("document.querySelector('#given textarea').value.includes('and for two more?')")

@@ -31,6 +31,19 @@ def widths(page):
     return page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
 
 
+def open_tab(page, tab):
+    """Open a tab, also one that found no room and stands in a menu; then nothing is wider than the screen."""
+    entry = page.get_by_role("tab", name=tab)
+    if entry.is_visible():
+        entry.click()
+    else:
+        page.locator(".overflow-menu button").first.click()
+        page.locator(".overflow-dropdown button", has_text=tab).click()
+    page.wait_for_timeout(300)
+    scroll, client = widths(page)
+    assert scroll <= client, tab
+
+
 def test_both_sides_stream_and_the_card_shows_the_fields(opened, moody_page):
     moody_page.answerer.go.clear()
     page = opened(served=moody_page)
@@ -222,15 +235,7 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(opened, scheme, tmp_
     ask(page, MESSAGE)
     wait_for_end(page)
     for tab in ("Compare", "Training", "Evaluation", "Feedback", "About"):
-        entry = page.get_by_role("tab", name=tab)
-        if not entry.is_visible():  # what finds no room stands in a menu
-            page.locator(".overflow-menu button").first.click()
-            page.locator(".overflow-dropdown button", has_text=tab).click()
-        else:
-            entry.click()
-        page.wait_for_timeout(300)
-        scroll, client = widths(page)
-        assert scroll <= client, tab
+        open_tab(page, tab)
         page.screenshot(path=tmp_path / f"{tab}-{scheme}.png", full_page=True)
     ink, paper = page.evaluate(
         "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
