@@ -32,6 +32,17 @@ BREAK, WORKED = 1.0, 0.1  # a pause: so many seconds without a look, in which th
 ASKED = ("FTKIT_THREADS", "OMP_NUM_THREADS")  # variables that fix the number; the first that is set decides
 
 
+def alone_in_blas() -> Any:
+    """A context in which scikit-learn's and scipy's vector arithmetic (BLAS) uses one thread: for fitting a small model.
+
+    Their threads spin as torch's do, and win nothing in sums this short: beside a busy neighbour `ftkit task check desk`
+    took 37 s of computing, and with one thread 17 s. Import scikit-learn before it: what is loaded later keeps its threads.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas")
+
+
 @dataclass(frozen=True)
 class Reading:
     """The clocks, in seconds: of the wall, of this process on all cores, and of all cores together while idle and in

@@ -17,6 +17,7 @@ from typing import Any
 from ftkit.common.errors import Finding, KitError
 from ftkit.common.files import dump
 from ftkit.common.profiles import Profile
+from ftkit.common.threads import alone_in_blas
 from ftkit.data.conversation.check import check_conversations
 from ftkit.data.conversation.repair import house_contacts, without_contacts
 from ftkit.data.conversation.rows import at_turn, said
@@ -420,7 +421,7 @@ def fit_simple_model(messages: Sequence[str], labels: Sequence[str]) -> Any:
     from sklearn.dummy import DummyClassifier
 
     if len(set(labels)) > 1:
-        with contextlib.suppress(ValueError):  # an empty vocabulary
+        with contextlib.suppress(ValueError), alone_in_blas():  # an empty vocabulary
             return simple_model().fit(messages, labels)
     return DummyClassifier().fit(messages, labels)
 
@@ -435,8 +436,11 @@ def suspicious(messages: list[str], labels: list[str]) -> list[tuple[int, str, f
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=17)
-    probability = cross_val_predict(simple_model(), messages, labels, cv=folds, method="predict_proba")  # [rows, classes]
-    classes, own = np.unique(labels, return_inverse=True)
+    with alone_in_blas():
+        probability = cross_val_predict(
+            simple_model(), messages, labels, cv=folds, method="predict_proba"
+        )  # [rows, classes]
+    classes, own = np.unique(labels, return_inverse=True)  # probability: [rows, classes]
     of_label = probability[np.arange(len(labels)), own]
     likeliest = probability.argmax(axis=1)
     order = [i for i in np.argsort(of_label) if likeliest[i] != own[i]]

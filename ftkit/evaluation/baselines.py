@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftkit.common.errors import KitError
 from ftkit.common.files import size_mb
+from ftkit.common.threads import alone_in_blas
 from ftkit.data.check import fit_simple_model
 from ftkit.data.prompt import completion_text
 from ftkit.data.task import Row, Task
@@ -145,8 +146,9 @@ def _fit_on_vectors(vectors: Any, labels: list[str]) -> Any:
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
 
-    varied = len(set(labels)) > 1
-    return (LogisticRegression(C=10, max_iter=1000) if varied else DummyClassifier()).fit(vectors, labels)
+    model = LogisticRegression(C=10, max_iter=1000) if len(set(labels)) > 1 else DummyClassifier()
+    with alone_in_blas():
+        return model.fit(vectors, labels)
 
 
 def closed_answers(task: Task, guessed: dict[str, list[str]]) -> tuple[list[str], tuple[str, ...]]:

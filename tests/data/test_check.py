@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ftkit.common.paths import kit_root
-from ftkit.data.check import Checked, check_task, gate, suspicious
+from ftkit.data.check import Checked, check_task, fit_simple_model, gate, suspicious
 from ftkit.data.task import load_task
 from ftkit.models.load import load_tokenizer
 from tests.command import ftkit, refused
@@ -310,3 +310,20 @@ def test_the_cheap_part_takes_seconds_for_many_rows(tmp_path):
     began = time.process_time()
     assert {f.thing for f in check_task(task, thorough=False)} >= {"duplicates", "leakage", "personal data"}
     assert time.process_time() - began < 12  # 4 on a quiet core
+
+
+def test_the_simple_model_is_fitted_with_one_thread(monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_info
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    seen: list[set[int]] = []
+    fit = LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda *args, **kwargs: seen.append(threads()) or fit(*args, **kwargs))
+    before = threads()
+    words = [f"{word} please {n}" for n in range(12) for word in ("tea", "bread")]
+    fit_simple_model(words, ["drink", "food"] * 12)
+    suspicious(words, ["drink", "food"] * 12)
+    assert seen and set().union(*seen) == {1} and threads() == before

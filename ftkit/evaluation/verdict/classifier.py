@@ -24,6 +24,7 @@ from transformers import (
 
 from ftkit.common.files import size_mb
 from ftkit.common.machine import detect_hardware, resolve_dtype
+from ftkit.common.threads import alone_in_blas
 from ftkit.data.task import Row, Task
 from ftkit.data.values import labels_of
 from ftkit.evaluation.baselines import Baseline, closed_answers
@@ -113,7 +114,8 @@ class Classifier:
             own = slice(start, start := start + len(values))
             if len(values) == 1:
                 continue
-            fitted = LogisticRegression(max_iter=1000).fit(features, labels[field])
+            with alone_in_blas():
+                fitted = LogisticRegression(max_iter=1000).fit(features, labels[field])
             weight, bias = (torch.from_numpy(each).to(last.weight) for each in (fitted.coef_, fitted.intercept_))
             two = len(values) == 2  # of which scikit-learn keeps the second alone
             last.weight.data[own] = torch.cat([-weight, weight]) / 2 if two else weight
