@@ -371,7 +371,7 @@ def generate(
                 more = {"asked_again": answer.again, "not_kept": answer.lost} if checked else {}
                 add({**row, "prediction": answer.text, **more})
             progress(start + len(these), len(rows))
-    print(f"{len(rows)} predictions in {output}")
+    print(f"{len(rows):,} predictions in {output}")
     if checked:
         print(f"{describe_checked(answers)}: see asked_again and not_kept in each row.")
 

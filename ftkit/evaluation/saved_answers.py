@@ -81,7 +81,7 @@ def predict(
         kept |= new
         progress(start + len(some), len(missing))
     if not missing:
-        say(f"  {name}: {len(messages)} answers were there already")
+        say(f"  {name}: {len(messages):,} answers were there already")
     entries = [kept[message] for message in messages]
     return Predictions([entry["prediction"] for entry in entries], sum(entry["seconds"] for entry in entries))
 

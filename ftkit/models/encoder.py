@@ -85,7 +85,7 @@ class Encoder:
     def remark(self, texts: Sequence[str]) -> str:
         """A remark on texts that are longer than the encoder reads, "" where there are none."""
         long = sum(len(ids) > self.most_tokens for ids in self.tokenizer(list(texts), verbose=False)["input_ids"])
-        return f"; it sees the first {self.most_tokens} tokens only of {long} of {len(texts)} messages" if long else ""
+        return f"; it sees the first {self.most_tokens} tokens only of {long:,} of {len(texts):,} messages" if long else ""
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """A vector of length 1 for each text: the mean over its tokens of the last layer. Shape [texts, width].

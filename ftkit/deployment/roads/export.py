@@ -92,7 +92,7 @@ def compare_answers(run: Run, to: str, folder: Path, say: Say) -> Agreement:
                 talk = talk_on(answerer, parts)
                 talks[side] = talk.with_prompts_of(talks["tuned"].chats, answerer) if talks else talk
         speed[side] = round(len(messages) / seconds, 2)
-        say(f"  {side}: {len(messages)} messages answered in {seconds:.0f} s")
+        say(f"  {side}: {len(messages):,} messages answered in {seconds:.0f} s")
     if parts:
         more["turns"] = turns_agree(talks["tuned"], talks["export"])
         say(f"  {describe_turns(more['turns'])}")

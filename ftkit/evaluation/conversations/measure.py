@@ -91,7 +91,7 @@ class MeasuredChats:
     def _tell(self, which: str, sheet: Sheet, asked: list[Any]) -> None:
         task, plain = self.task, self.models[which].seconds_per_message
         expected = clock(TOLD_TAKES * sheet.tokens / 1000 * plain * len(asked))
-        self.say(f"  {which}{TOLD}: {len(asked)} answers, about {expected} if none is kept yet, by what {which} took")
+        self.say(f"  {which}{TOLD}: {len(asked):,} answers, about {expected} if none is kept yet, by what {which} took")
 
         def ask(some: list[str]) -> list[str]:
             return self.answerer.complete([told_prompt(task, json.loads(chat), sheet.text) for chat in some], which)

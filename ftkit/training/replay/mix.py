@@ -133,8 +133,8 @@ def keep_rows(run: Run, data: TrainingSet) -> TrainingSet:
 
 def count_in_words(data: TrainingSet) -> str:
     """What a training learns from: the examples of its task, and the rows of general talk if there are any."""
-    talk = f" and {len(data.replay)} of general talk" if data.replay else ""
-    return f"{len(data.dataset) - len(data.replay)} examples of {data.task.name}{talk}"
+    talk = f" and {len(data.replay):,} of general talk" if data.replay else ""
+    return f"{len(data.dataset) - len(data.replay):,} examples of {data.task.name}{talk}"
 
 
 def planned_lengths(profile: Profile, lengths: Sequence[int], source: str) -> tuple[list[int], str]:
