@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import threading
@@ -11,9 +12,10 @@ from typing import Any
 
 from ftkit.common.errors import KitError
 from ftkit.course import plots
+from ftkit.runs.documents import LOG
 from ftkit.runs.run import Run, open_run
 
-SHARE = 0.01  # of the time that drawing may take
+SHARE = 0.008  # of the time that drawing may take: a drawing of a quarter of a second every half minute
 TICK = 1.0  # seconds between two looks at the loss log
 RUN = re.compile(r"; run (\S+)$")  # in the line with which a training begins
 SOON = "The loss curve will stand here, after the first steps."
@@ -31,7 +33,7 @@ class LiveLoss:
         self.share = share
         self.drawings, self.seconds = 0, 0.0  # how often it was drawn, and how long that took in all
         self.run: Run | None = None
-        self._points, self._next = 0, 0.0
+        self._size, self._next = 0, 0.0  # of the log when it was last drawn, in bytes; when it may be drawn again
         self._output = _new_output(plots.Marked(f"<p>{SOON}</p>", SOON))
 
     def watch(self, lines: Iterable[str]) -> Iterator[str]:
@@ -58,17 +60,19 @@ class LiveLoss:
         """Draw the loss log as it stands, if there are new points in it."""
         if self._output is None or self.run is None:
             return
-        began = time.monotonic()
+        log = self.run.folder / LOG
+        began, size = time.monotonic(), log.stat().st_size if log.is_file() else 0
+        if size == self._size:
+            return
         try:
             curves = {"on training rows": self.run.loss_curve(), "on validation rows": self.run.validation_curve()}
         except KitError:  # the picture is no reason to stop; the training itself will say what is wrong
             return
-        points = sum(map(len, curves.values()))
-        if points == self._points or len(curves["on training rows"]) < 2:
+        if len(curves["on training rows"]) < 2:
             return
         self._output.update(plots.loss_curves({n: c for n, c in curves.items() if c}, axis="loss", log=True))
         spent = time.monotonic() - began
-        self._points, self._next = points, time.monotonic() + spent / self.share
+        self._size, self._next = size, time.monotonic() + spent / self.share
         self.drawings, self.seconds = self.drawings + 1, self.seconds + spent
 
 
@@ -91,8 +95,7 @@ def _opened(name: str) -> Run | None:
 
 def _hand_over(lines: Iterable[str], arriving: queue.Queue[str | None]) -> None:
     """Put lines into a queue, and None after the last, or when they can no longer be read."""
-    try:
+    with contextlib.suppress(ValueError):  # a cell that was stopped has closed the file
         for line in lines:
             arriving.put(line)
-    finally:
-        arriving.put(None)
+    arriving.put(None)
