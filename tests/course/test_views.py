@@ -85,11 +85,17 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
 # --- while it trains ---
 
 TRAIN = """
-import pickle, sys
+import pickle, sys, time
 from ftkit.training.finetune import train
 
+
+def say(line):  # a tiny model would be trained before anybody has looked
+    print(line)
+    time.sleep(1.5 if "step" in line else 0)
+
+
 task, choice = pickle.loads(open(sys.argv[1], "rb").read())
-train(task, choice, fresh=True)
+train(task, choice, fresh=True, say=say)
 """
 WATCH = """
 import subprocess, sys

@@ -103,7 +103,7 @@ def _in_words(plan: Blueprint, adapters: Mapping[str, int]) -> str:
 def _box(axes: Any, left: float, bottom: float, width: float, height: float, text: str, **look: Any) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    style = {"facecolor": GREY, "edgecolor": LINE, "linewidth": 1.0, "boxstyle": "round,pad=0,rounding_size=0.08"} | look
+    style: dict[str, Any] = {"facecolor": GREY, "edgecolor": LINE, "boxstyle": "round,pad=0,rounding_size=0.08", **look}
     size = style.pop("size", 9)
     axes.add_patch(FancyBboxPatch((left, bottom), width, height, **style))
     axes.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=size, color=INK)
