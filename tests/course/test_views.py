@@ -119,8 +119,8 @@ def test_the_loss_is_drawn_while_it_trains_in_one_output_that_stays(tiny_task, t
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     picture, *printed = notebook.cells[0].outputs
     assert picture.output_type == "display_data" and {output.output_type for output in printed} == {"stream"}
-    lines = "".join(output.text for output in printed).splitlines()
-    assert "step   40 of 40" in lines[-2] and lines[-1].startswith("Finished")
+    lines = "".join(output.text for output in printed)
+    assert "step   40 of 40" in lines and "\nFinished: 40 steps" in lines
     assert "on training rows: " in picture.data["text/plain"] and " at step 40" in picture.data["text/plain"]
     assert "on validation rows: " in picture.data["text/plain"] and "<svg" in picture.data["image/svg+xml"]
     drawings, points, quick = notebook.cells[1].outputs[0].text.split()
