@@ -34,15 +34,25 @@ class NewTask:
 
 # --- making ---
 
+HELD_OUT, MOST_HELD_OUT = (
+    0.1,
+    1000,
+)  # share of the rows for validation and for test, and how many groups of like ones at most
+ENOUGH = (
+    f"held out: {MOST_HELD_OUT:,} for validation and for test each, not a tenth: a score is then known to ±3 points, and a "
+    "language model answers them in minutes, not hours (--held-out 0.1: a tenth)"
+)
+
 
 def make_task(
     name: str, table: Table, message: str, targets: Sequence[str], kind: Kind | None = None, prompt: str | None = None,
-    held_out: float = 0.1, seed: int = 17, max_message_characters: int = 4000,
+    held_out: float | None = None, seed: int = 17, max_message_characters: int = 4000,
 ) -> NewTask:  # fmt: skip
     """Make a task of a table: guess its kind, check every row, and split what fits.
 
-    `held_out` is the share of the rows that validation and test get each. The splits are stratified by the label (or the
-    first closed field), and messages that nearly equal each other stay in one split.
+    `held_out` is the share of the rows that validation and test get each; left out, a tenth, but `MOST_HELD_OUT` rows at
+    most. The splits are stratified by the label (or the first closed field), and messages that nearly equal each other stay
+    in one split.
     Raises `KitError` when fewer than ten rows are left.
     """
     rows, rejected, remarks = _answers(table, message, tuple(targets))
@@ -155,7 +165,7 @@ def _prompt(kind: str, labels: tuple[str, ...], fields: tuple[Field, ...]) -> st
     return "Answer the message."
 
 
-def split_rows(task: Task, rows: list[Row], held_out: float, seed: int, remarks: list[str]) -> dict[str, list[Row]]:
+def split_rows(task: Task, rows: list[Row], held_out: float | None, seed: int, remarks: list[str]) -> dict[str, list[Row]]:
     """Stratified by label, near-duplicates together; a group of more than two per cent of all rows stays in training."""
     from sklearn.model_selection import train_test_split
 
@@ -169,6 +179,10 @@ def split_rows(task: Task, rows: list[Row], held_out: float, seed: int, remarks:
     free = [group for group in members if group not in set(large)]
     if len(free) < SMALLEST:
         raise KitError("Nearly all messages resemble each other closely: no held-out rows can be taken that are new.")
+    if held_out is None:
+        held_out = min(HELD_OUT, MOST_HELD_OUT / len(free))
+        if held_out < HELD_OUT:
+            remarks.append(ENOUGH)
     strata = [_stratum(task, members[group][0]) for group in free]
     n = max(1, round(held_out * len(free)))
     rare = {stratum for stratum, count in Counter(strata).items() if count < 5 or count * held_out < 1}
