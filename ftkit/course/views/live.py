@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ftkit.common.errors import KitError
+from ftkit.common.figures import svg_of
 from ftkit.course import plots
 from ftkit.runs.documents import LOG
 from ftkit.runs.run import Run, open_run
@@ -52,17 +53,20 @@ class LiveLoss:
                 yield line
             if time.monotonic() >= self._next:
                 self.draw()
-        self.draw()
+        self.draw(last=True)
         if self._output and not self.drawings:
             self._output.update(plots.Marked(f"<p>{NONE}</p>", NONE))
 
-    def draw(self) -> None:
-        """Draw the loss log as it stands, if there are new points in it."""
+    def draw(self, last: bool = False) -> None:
+        """Draw the loss log as it stands, if there are new points in it or it is the `last` time.
+
+        Before that it is drawn as SVG only: the PNG that a saved notebook needs takes three times as long.
+        """
         if self._output is None or self.run is None:
             return
         log = self.run.folder / LOG
         began, size = time.monotonic(), log.stat().st_size if log.is_file() else 0
-        if size == self._size:
+        if size == self._size and not last:
             return
         try:
             curves = {"on training rows": self.run.loss_curve(), "on validation rows": self.run.validation_curve()}
@@ -70,7 +74,8 @@ class LiveLoss:
             return
         if len(curves["on training rows"]) < 2:
             return
-        self._output.update(plots.loss_curves({n: c for n, c in curves.items() if c}, axis="loss", log=True))
+        figure, text = plots.loss_figure({n: c for n, c in curves.items() if c}, "loss", log=True)
+        self._output.update(plots._drawn(figure, text) if last else plots.Marked(svg_of(figure, text), text))
         spent = time.monotonic() - began
         self._size, self._next = size, time.monotonic() + spent / self.share
         self.drawings, self.seconds = self.drawings + 1, self.seconds + spent
