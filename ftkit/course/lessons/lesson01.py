@@ -369,7 +369,7 @@ def perplexity(shares):
         "layer_weights",
         '''
 def layer_weights(width, heads, groups, head, inner):
-    """Weights in the seven linear layers of one layer; heads of so many numbers, `groups` for keys and values."""
+    """Weights in the seven linear layers of one layer; each head has `head` numbers."""
     queries, keys = heads * head, groups * head
     of_attention = ...
     of_mlp = 3 * width * inner
