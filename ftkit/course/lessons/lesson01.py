@@ -409,7 +409,7 @@ def attention(scores):
         "last_places",
         '''
 def last_places(mask):
-    """For each row of an attention mask, shape [rows, tokens], the position of its last real token (a 1)."""
+    """The position of the last real token (a 1) in each row of a mask, shape [rows, tokens]."""
     return ...
 ''',
         ("[max(place for place, real in enumerate(row) if real) for row in mask]",),
