@@ -1,0 +1,120 @@
+"""Lesson 07 on files of other people, and its rule for what to do next; the map of goals and the reading list."""
+
+import json
+import re
+from collections import Counter
+
+import nbformat
+import pytest
+
+from ftkit.common.errors import KitError
+from ftkit.common.paths import kit_root
+from ftkit.course.content import exercises, labs, lessons
+from ftkit.course.lessons.lesson07 import NEXT, by_the_rule
+
+ROOT = kit_root()
+NOTEBOOK = ROOT / "notebooks" / "07_your_own_data.ipynb"
+GOALS = (ROOT / "docs" / "goals.md").read_text(encoding="utf-8")
+READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
+
+
+def run_on(path, twice=None, options=None):
+    """All names after the lesson's cells, run one after the other with the one variable set to another file."""
+    names: dict = {}
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        if cell.cell_type == "code" and cell.id != "first-cell":
+            source = cell.source.replace("FILE = None", f"FILE = {str(path)!r}")
+            source = source.replace("TWICE = None", f"TWICE = {twice and str(twice)!r}")
+            source = source.replace("OPTIONS = {}", f"OPTIONS = {options or {}}")
+            exec(compile(source, cell.id, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def tiny_lesson(tiny_choice, tmp_path, monkeypatch):
+    monkeypatch.setenv("FTKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("ftkit.common.profiles.choose_profile", lambda *name: tiny_choice)
+
+
+def test_the_lesson_runs_on_a_german_towns_complaints_with_the_options_that_it_asks_for(tiny_lesson, capsys):
+    file = ROOT / "tests" / "brought" / "rathaus.csv"
+    with pytest.raises(KitError, match="say which is the target .*'Amt'.*'Dringlichkeit'"):
+        run_on(file)
+    capsys.readouterr()
+    names = run_on(file, options={"target": ["Amt", "Dringlichkeit"]})
+    task, result = names["task"], names["result"]
+    assert task.kind == "json" and {field.name for field in task.fields} == {"Amt", "Dringlichkeit"}
+    assert result.n == 8 and set(names["answers"]) == {"nearest row", "base", "QLoRA"}
+    said = capsys.readouterr().out
+    assert "No second labels" in said and "agreement of two readings: not measured" in said
+
+
+def test_the_lesson_runs_with_one_variable_changed_and_takes_a_second_reading_of_your_rows(tiny_lesson, tmp_path, capsys):
+    twice = tmp_path / "twice.csv"
+    lines = ["first,second", *["greeting,greeting"] * 9, "greeting,question"]
+    twice.write_text("\n".join(lines), encoding="utf-8")
+    names = run_on(ROOT / "tests" / "brought" / "greetings.json", twice)
+    assert names["task"].kind == "label" and names["agreement"] == 0.9
+    assert "guide 1: 10 rows, 90.0% equal" in capsys.readouterr().out
+
+
+def test_the_rule_of_lesson_07_does_what_its_sentences_say():
+    assert {want for want, _ in NEXT.values()} == {"guide", "stop", "test rows", "label", "change"}
+    for case, (want, because) in NEXT.items():
+        assert by_the_rule(*case) == want and because
+    prose = "\n".join(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "markdown")
+    rule = prose.split("### `read` A rule, written before")[1].split("### `exercise`")[0]
+    assert re.findall(r"^\d\. .*?\*(guide|stop|test rows|label|change)\*", rule, re.MULTILINE) == [
+        "guide",
+        "stop",
+        "test rows",
+        "label",
+        "change",
+    ]
+
+
+def rows_of(page):
+    return [line.split(" | ") for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+
+
+def test_the_map_of_goals_has_every_lesson_and_names_only_exercises_that_exist():
+    rows = {re.search(r"`(\w+)`", row[0])[1]: row for row in rows_of(GOALS.split("## Nine ways")[0]) if "`" in row[0]}
+    mapped = {re.sub(r"^(\d\d\w?)_.*", r"\1", name): row for name, row in rows.items()}
+    assert set(lessons()) | set(labs()) <= set(mapped)
+    for lesson in (*lessons(), *labs()):
+        _, goals, minutes, needs = mapped[lesson]
+        named = [name for bracket in re.findall(r"\(((?:`\w+`(?:, )?)+)\)", goals) for name in re.findall(r"\w+", bracket)]
+        known = [exercise.name for exercise in exercises(lesson)]
+        assert set(named) <= set(known) and len(set(named)) == len(named), lesson
+        assert 20 <= int(minutes) <= 120 and needs
+
+
+def test_the_nine_ways_of_learning_are_balanced_over_the_lessons():
+    used: Counter = Counter()
+    paths = [*(ROOT / "notebooks").glob("[0-9]*.ipynb"), *(ROOT / "notebooks" / "labs").glob("*.ipynb")]
+    for path in paths:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        ways = set(re.findall(r"^#{2,3} `([^`]+)`", prose, re.MULTILINE))
+        assert len(ways) >= 5, path.name
+        used.update(ways)
+    listed = re.findall(r"^\| `([^`]+)` \| ", GOALS.split("## Nine ways")[1], re.MULTILINE)
+    assert len(listed) == 9 and set(listed) == set(used)
+    assert min(used.values()) > len(paths) / 2, used
+
+
+def test_the_reading_list_has_a_number_and_a_line_for_each_work():
+    works = [row for row in rows_of(READING) if row[0] != "| lesson"]
+    assert 15 <= len(works) <= 25
+    known = {*lessons(), *labs(), "02b"}
+    for lesson, work, where, take in works:
+        assert set(lesson.removeprefix("| ").split(", ")) <= known, work
+        assert re.search(r"arXiv \d{4}\.\d{5}$|doi 10\.\d{4,}/\S+$|^huggingface\.co/docs/\w+$", where), work
+        assert "*" in work and 20 < len(take) < 140, work
+    numbers = [where for _, _, where, _ in works if "docs" not in where]
+    assert len(set(numbers)) == len(numbers)
+    linked = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "notebooks").glob("0[07]_*.ipynb")]
+    assert len(linked) == 2
+    for notebook in linked:
+        text = "".join("".join(cell["source"]) for cell in notebook["cells"])
+        assert "../docs/reading.md" in text and "../docs/goals.md" in text
