@@ -16,6 +16,7 @@ CASES = {
     "D": "Hugo is hot and sleepy but he wanted to come. Could someone look at him before lunch?",
     "E": "Dentist first thing, so Amir comes in at ten",
     "F": "Is there a place in the drama club, and how much is it?",
+    "G": "Whose is the scooter with the bell? It was left at our gate, and it is too good to rust.",
 }
 LABELS = {
     "A": ("collection", "Somebody hands him over during the day: ruling 1, whatever the reason is."),
@@ -24,6 +25,7 @@ LABELS = {
     "D": ("health", "He is ill and he is at school: ruling 5. Ill at home would be absence."),
     "E": ("absence", "He begins late, and nobody has to hand him over: the end of ruling 1."),
     "F": ("enquiry", "To join a club is an enquiry, even if its price is asked in passing: ruling 3."),
+    "G": ("lost", "A thing was found, and somebody misses it. Nothing else is asked."),
 }
 
 
@@ -39,6 +41,7 @@ def _kappa(kappa):
         (["a", "a", "b", "b"], ["a", "a", "b", "a"], "Three of four agree, and half would by chance."),
         (["a", "b", "c", "a"], ["a", "b", "c", "a"], "All agree: kappa is 1."),
         (["a", "a", "b", "b"], ["b", "b", "a", "a"], "None agree: kappa is below 0."),
+        (["a", "a", "a", "b"], ["a", "b", "b", "b"], "The two use their labels differently: that lowers chance."),
         (["a"] * 9 + ["b"], ["a"] * 8 + ["b", "a"], "Eight of ten agree, and that is less than chance gives here."),
         (["a", "b", "c", "c", "b"], ["a", "c", "c", "c", "b"], "Labels may be many; each has its own share."),
     ):
@@ -129,13 +132,13 @@ EXERCISES = (
         "labels",
         """
 # for each message its label: absence, collection, health, money, lost, teacher or enquiry
-labels = {"A": ..., "B": ..., "C": ..., "D": ..., "E": ..., "F": ...}
+labels = {"A": ..., "B": ..., "C": ..., "D": ..., "E": ..., "F": ..., "G": ...}
 """,
-        ('"collection"', '"money"', '"teacher"', '"health"', '"absence"', '"enquiry"'),
+        ('"collection"', '"money"', '"teacher"', '"health"', '"absence"', '"enquiry"', '"lost"'),
         partial(wrong_choice, best=LABELS),
         (
             "Read the rulings of GUIDE.md once more, and ask: what must be done first, and by whom?",
-            "A and E both name a dentist, and have different labels. No label stands twice, and `lost` is not needed.",
+            "A and E both name a dentist, and have different labels. Each of the seven labels stands once.",
         ),
         "and if you had doubts, you know why a guide has rulings.",
         function=False,
