@@ -38,7 +38,7 @@ def tiny_lesson(tiny_choice, tmp_path, monkeypatch):
 
 def test_the_lesson_runs_on_a_german_towns_complaints_with_the_options_that_it_asks_for(tiny_lesson, capsys):
     file = ROOT / "tests" / "brought" / "rathaus.csv"
-    with pytest.raises(KitError, match="say which is the target .*'Amt'.*'Dringlichkeit'"):
+    with pytest.raises(KitError, match=r"say which is the target .*'Amt'.*'Dringlichkeit'"):
         run_on(file)
     capsys.readouterr()
     names = run_on(file, options={"target": ["Amt", "Dringlichkeit"]})
