@@ -11,6 +11,7 @@ from ftkit.common.errors import KitError
 from ftkit.common.paths import kit_root
 from ftkit.course.content import exercises, labs, lessons
 from ftkit.course.lessons.lesson07 import NEXT, by_the_rule
+from ftkit.data.task import load_task
 
 ROOT = kit_root()
 NOTEBOOK = ROOT / "notebooks" / "07_your_own_data.ipynb"
@@ -118,3 +119,61 @@ def test_the_reading_list_has_a_number_and_a_line_for_each_work():
     for notebook in linked:
         text = "".join("".join(cell["source"]) for cell in notebook["cells"])
         assert "../docs/reading.md" in text and "../docs/goals.md" in text
+
+
+# --- what the lesson's prose says of the run whose outputs it shows ---
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """What each cell of the lesson printed, or its picture says, by the cell's id."""
+    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    said = {}
+    for cell in cells:
+        outputs = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+        said[cell.id.removeprefix("own-")] = "".join(outputs)
+    return said
+
+
+def says(sentence):
+    """Fail where the lesson no longer says what a test is about."""
+    prose = "\n".join(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "markdown")
+    assert sentence in prose, sentence
+
+
+def test_what_the_lesson_says_of_the_schools_file_is_so(shown):
+    says("*Desk*, the label, has twelve values where the office has seven desks; one of them is empty")
+    assert re.search(r"^Desk +12 different", shown["columns"], re.MULTILINE)
+    messages, rows = (int(re.search(rf"^{name} +(\d+) ", shown["columns"], re.MULTILINE)[1]) for name in ("Message", "Nr"))
+    assert messages < rows == 311
+    says('the word "dentist" stands in two messages of the whole file, and they have different labels')
+    school = load_task("school")
+    every = [row for split in ("train", "validation", "test") for row in school.rows(split)]
+    assert sorted(row["target"] for row in every if re.search(r"\bdentist\b", row["message"], re.IGNORECASE)) == [
+        "absence",
+        "collection",
+    ]
+    says("there are ten labels instead of seven, because three of them were typed in two ways")
+    assert "there are only 10 different targets" in shown["new-code"] and shown["new-code"].count("differ only in") == 3
+    says('"Jacob owes Ł14.80"')
+    assert "Jacob owes Ł14.80" in shown["dry"] and "Is this right?" in shown["dry"]
+    says("A tip for checking: a score near 80 %, known to 5 points, takes some 250 rows.")
+    assert 240 < 1.96**2 * 0.8 * 0.2 / 0.05**2 < 250
+
+
+def test_what_the_lesson_says_of_the_contenders_and_the_curve_is_so(shown):
+    score = {name: float(value) for name, value in re.findall(r"^(\S.*?) +([\d.]+) %,", shown["costs"], re.MULTILINE)}
+    says("An encoder that has read a great deal of English does better with the same rows")
+    assert min(score["frozen encoder"], score["fine-tuned encoder"]) > score["TF-IDF"] > score["majority"]
+    says("The base told or shown the labels is far behind all that were trained")
+    trained = ("TF-IDF", "frozen encoder", "fine-tuned encoder", "QLoRA")
+    assert max(score["base"], score["few-shot"]) + 10 < min(score[name] for name in trained)
+    gains = {
+        name: float(gain) for name, gain in re.findall(r"^(\S.*?) +from .*?([+-][\d.]+) points", shown["doublings"], re.M)
+    }
+    says("the last doubling had brought the trained contenders several points each, the fine-tuned encoder the most")
+    assert max(gains, key=gains.get) == "fine-tuned encoder" and min(gains.values()) > 3
+    assert "Label more" in " ".join(shown["rule"].split("Advice.")[1].split())
+    says("the goal of four in five lay at the very edge of what the best contender's interval allows")
+    low, high, goal = map(float, re.search(r"([\d.]+) to ([\d.]+); goal ([\d.]+)", shown["apply-code"]).groups())
+    assert low < goal <= high < goal + 0.05 and "Next step: test rows" in shown["apply-code"]
