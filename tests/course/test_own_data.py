@@ -163,17 +163,22 @@ def test_what_the_lesson_says_of_the_schools_file_is_so(shown):
 
 def test_what_the_lesson_says_of_the_contenders_and_the_curve_is_so(shown):
     score = {name: float(value) for name, value in re.findall(r"^(\S.*?) +([\d.]+) %,", shown["costs"], re.MULTILINE)}
-    says("An encoder that has read a great deal of English does better with the same rows")
+    says("A model that has read a great deal of English does better with the same rows")
     assert min(score["frozen encoder"], score["fine-tuned encoder"]) > score["TF-IDF"] > score["majority"]
-    says("The base told or shown the labels is far behind all that were trained")
+    says("the tuned base was ahead of the fine-tuned encoder by some points, and 75 rows could not tell the two apart")
+    assert score["QLoRA"] == max(score.values()) > score["fine-tuned encoder"]
+    assert re.search(r"^fine-tuned encoder .*, not told apart;", shown["costs"], re.MULTILINE)
+    says("The base that is only told the labels, or shown a few examples, is far behind all that were trained")
     trained = ("TF-IDF", "frozen encoder", "fine-tuned encoder", "QLoRA")
     assert max(score["base"], score["few-shot"]) + 10 < min(score[name] for name in trained)
     gains = {
         name: float(gain) for name, gain in re.findall(r"^(\S.*?) +from .*?([+-][\d.]+) points", shown["doublings"], re.M)
     }
-    says("the last doubling had brought the trained contenders several points each, the fine-tuned encoder the most")
-    assert max(gains, key=gains.get) == "fine-tuned encoder" and min(gains.values()) > 3
-    assert "Label more" in " ".join(shown["rule"].split("Advice.")[1].split())
-    says("the goal of four in five lay at the very edge of what the best contender's interval allows")
+    says("the last doubling had brought several points to each contender that has a curve")
+    assert set(gains) == {"TF-IDF", "frozen encoder", "fine-tuned encoder"} and min(gains.values()) > 3
+    assert "Too few test rows to tell" in " ".join(shown["rule"].split("Advice.")[1].split())
+    says("the goal of four in five lay within the best contender's interval: the score itself was near it")
     low, high, goal = map(float, re.search(r"([\d.]+) to ([\d.]+); goal ([\d.]+)", shown["apply-code"]).groups())
-    assert low < goal <= high < goal + 0.05 and "Next step: test rows" in shown["apply-code"]
+    assert (
+        low < goal <= high and abs(max(score.values()) / 100 - goal) < 0.05 and "Next step: test rows" in shown["apply-code"]
+    )
