@@ -168,6 +168,9 @@ def test_what_the_lesson_says_of_the_contenders_and_the_curve_is_so(shown):
     says("the tuned base was ahead of the fine-tuned encoder by some points, and 75 rows could not tell the two apart")
     assert score["QLoRA"] == max(score.values()) > score["fine-tuned encoder"]
     assert re.search(r"^fine-tuned encoder .*, not told apart;", shown["costs"], re.MULTILINE)
+    says("its loss fell to nothing, and the loss on held-out rows rose from the first look to the last")
+    looks = re.findall(r"loss ([\d.]+), validation ([\d.]+)", shown["verdict-code"])
+    assert float(looks[-1][0]) < 0.01 and float(looks[-1][1]) > float(looks[0][1])
     says("The base that is only told the labels, or shown a few examples, is far behind all that were trained")
     trained = ("TF-IDF", "frozen encoder", "fine-tuned encoder", "QLoRA")
     assert max(score["base"], score["few-shot"]) + 10 < min(score[name] for name in trained)
