@@ -172,7 +172,7 @@ import math
 
 
 def rows_for(share, half):
-    """Test rows that it takes until a score of about `share` is known to plus or minus `half`, 95 times in 100."""
+    """Test rows until a score of about `share` is known to plus or minus `half`, 95 times in 100."""
     return math.ceil(...)
 ''',
         ("1.96**2 * share * (1 - share) / half**2",),
@@ -189,7 +189,7 @@ def rows_for(share, half):
         "next_step",
         '''
 def next_step(low, high, goal, agreement, gain):
-    """What to do next: "guide", "stop", "test rows", "label" or "change"; all numbers are shares from 0 to 1."""
+    """One of "guide", "stop", "test rows", "label" and "change"; all numbers are from 0 to 1."""
     if agreement < goal:
         return "guide"
     if goal <= ...:
