@@ -174,6 +174,20 @@ AGREEMENT = {
         assert base_scores["later turns met"].value > 2 * base_scores["first turns met"].value
         assert measured.models[BASE].scores["allergens kept"].value > 2 / 3
     """,
+    "07": """
+        from ftkit.course.lessons.lesson07 import LABELS, NEXT
+        for both in parts.values():
+            first, second = ([row[reader] for row in both] for reader in ("first", "second"))
+            assert abs(kappa(first, second) - cohen_kappa_score(first, second)) < 1e-9
+        assert all(next_step(*case) == by_the_rule(*case) == want for case, (want, _) in NEXT.items())
+        assert labels == {letter: label for letter, (label, _) in LABELS.items()}
+        assert rows_for(0.5, widest_half(75)) in range(75, 81)  # Wilson's interval is narrower than this formula's
+        shipped = load_task("school")
+        for split in ("train", "validation", "test"):
+            made, kept = ([(row["message"], row["target"]) for row in some.rows(split)] for some in (task, shipped))
+            assert made == kept
+        assert question.standings["majority"].score.value < 0.3 and set(answers) == set(names[1:])
+    """,
 }
 
 
