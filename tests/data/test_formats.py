@@ -59,6 +59,12 @@ def test_an_encoding_is_found_and_said(tmp_path, encoding):
         assert "a guess" in said[0] and SAMPLES[encoding][:20] in said[0]
 
 
+def test_markup_in_a_western_file_does_not_make_it_eastern(tmp_path):
+    rows = ["<p>I can’t open it</p>,money", "Jacob owes £14.80 for dinners,money", "a café<br>Could you,enquiry"] * 5
+    table = read(tmp_path, "in.csv", "\n".join(["text,label", *rows]).encode("cp1252"))
+    assert values(table)[1] == ["Jacob owes £14.80 for dinners", "money"] and "encoding cp1252: a guess" in table.remarks[0]
+
+
 def test_an_encoding_that_is_named_is_taken_or_refused(tmp_path):
     assert values(read(tmp_path, "in.csv", "a,b\ncafé,x\n".encode("cp850"), encoding="cp850")) == [["café", "x"]]
     with pytest.raises(KitError, match=r"in\.csv, line 2: byte 0x82 is not utf-8"):

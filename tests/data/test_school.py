@@ -17,7 +17,7 @@ SCHOOL = load_task("school")
 ROWS = {split: SCHOOL.rows(split) for split in SPLITS}
 SHEET = (SCHOOL.folder / "DATASHEET.md").read_text(encoding="utf-8")
 GUIDE = (SCHOOL.folder / "GUIDE.md").read_text(encoding="utf-8")
-RAW = read_table(str(SCHOOL.folder / "raw.csv"), Reading(encoding="cp1252"))
+RAW = read_table(str(SCHOOL.folder / "raw.csv"))  # the encoding is found
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def twice():
 
 
 def test_the_raw_file_gives_the_shipped_splits_by_the_commands_of_the_datasheet(tmp_path):
-    assert "--encoding cp1252 --held-out 0.25" in SHEET and "--merge-spelling" in SHEET
+    assert "--held-out 0.25" in SHEET and "--encoding" not in SHEET and "--merge-spelling" in SHEET
     made = make_task("school", RAW, "Message", ["Desk"], held_out=0.25)
     write_task(made, "raw.csv", tmp_path / "school")
     cleaned = clean_task(load_task(tmp_path / "school"), merge_spelling=True)
@@ -45,10 +45,11 @@ def test_nothing_in_the_school_stops_a_training_and_what_the_check_finds_was_rea
     assert open_ones <= {"test size", "duplicates", "cut off", "language", "labels"}
 
 
-def test_without_its_encoding_the_kit_guesses_wrong_and_asks():
-    guessed = read_table(str(SCHOOL.folder / "raw.csv"))
-    assert any("Is this right?" in remark and "Ł14.80" in remark for remark in guessed.remarks)
+def test_the_encoding_is_found_and_asked_about_and_what_is_told_is_believed():
+    assert any("encoding cp1252: a guess" in remark and "£14.80" in remark for remark in RAW.remarks)
     assert any("£14.80" in row["Message"] for _, row in RAW.rows)
+    told = read_table(str(SCHOOL.folder / "raw.csv"), Reading(encoding="cp1250"))
+    assert any("Ł14.80" in row["Message"] for _, row in told.rows)
 
 
 def test_every_label_stands_in_the_guide_and_in_every_split():

@@ -29,7 +29,7 @@ OTHERS = {  # how files begin that hold no rows of text, and what they are
 }
 MARKUP = re.compile(r"\s*<(\?xml|!doctype|html)\b", re.IGNORECASE)
 # in a wrong code page letters become signs in the middle of words
-SIGN_IN_WORD = re.compile(r"[^\W\d_][^\w\s'’\-./&@+,:;()\"“”‘„…–—_|*=!?#%\\$€£][^\W\d_]|[a-zà-ÿ][À-Þ]")
+SIGN_IN_WORD = re.compile(r"[^\W\d_][^\w\s'’\-./&@+,:;()<>\"“”‘„…–—_|*=!?#%\\$€£][^\W\d_]|[a-zà-ÿ][À-Þ]")
 
 
 def decode(path: Path, data: bytes, encoding: str | None = None) -> tuple[str, list[str]]:
