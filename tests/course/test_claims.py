@@ -125,6 +125,9 @@ def test_lesson_02b_on_the_encoder_and_on_all_weights(result):
     verdict = printed(WHICH, "tool-encoder-says")
     smaller, faster = map(float, re.findall(r"([\d.]+) times (?:smaller|faster)", verdict))
     assert "the encoder is not told apart from QLoRA" in verdict and 2.7 < smaller < 3.5 and faster > 4
+    says(WHICH, "The second number is what guessing would give", "so the first number is right")
+    came_back, by_place = map(float, re.findall(r"([\d.]+)%", printed(WHICH, "tool-break")))
+    assert came_back > 80 and by_place < 15
     says(WHICH, "TF-IDF, fitted in seconds, is only some points behind")
     shares = dict(re.findall(r"^(\S.*?\S) {2,}([\d.]+) \(", printed(WHICH, "tool-table-lines"), re.MULTILINE))
     assert 0 < float(shares["encoder"]) - float(shares["TF-IDF"]) < 8

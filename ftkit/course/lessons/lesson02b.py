@@ -82,7 +82,7 @@ TOOLS = {
         "rules",
         "The form is fixed. One regular expression is exact, free and can be read.",
     ),
-    "a hub's large model answers well when told, 20 messages a day": (
+    "a rented large model answers well when told, 20 messages a day": (
         "prompt",
         "It works as it is, and 20 answers a day cost little. There is nothing to train.",
     ),
@@ -174,7 +174,7 @@ def euros(seconds, watts, price):
 # "rules", "prompt", "retrieval", "encoder", "QLoRA" or "full fine-tuning": each once
 tool = {
     "an order number, always CP and six digits": ...,
-    "a hub's large model answers well when told, 20 messages a day": ...,
+    "a rented large model answers well when told, 20 messages a day": ...,
     "questions on a handbook that changes every week": ...,
     "one of 12 labels, 1,500 labelled rows, 50,000 messages a day": ...,
     "a ticket with six fields, 1,500 rows, one small GPU, a large base": ...,
