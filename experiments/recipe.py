@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -23,6 +24,7 @@ from peft import EvaConfig, LoraConfig, initialize_lora_eva_weights, replace_lor
 from peft.optimizers import create_loraplus_optimizer
 from peft.utils.loftq_utils import _low_rank_decomposition
 from sklearn.model_selection import train_test_split
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import SFTTrainer
 
@@ -38,6 +40,7 @@ from ftkit.data.task import Row, Task, load_task
 from ftkit.evaluation import baselines
 from ftkit.evaluation.answer import Answerer
 from ftkit.evaluation.metrics import score
+from ftkit.models import head
 from ftkit.models.find import prepare_model
 from ftkit.models.load import load_model, load_tokenizer, quiet_libraries
 from ftkit.runs.run import SPARE
@@ -287,8 +290,20 @@ def _optimize_otherwise(trainer: SFTTrainer, profile: Profile, special: str, mor
         learned = [weight for weight in trainer.model.parameters() if weight.requires_grad]
         as_adam = {"weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw"}  # so that a rate means what it means to Adam
         trainer.optimizer = torch.optim.Muon(learned, lr=profile.learning_rate, **as_adam)
+    if special == "hard":
+        head.F = SimpleNamespace(cross_entropy=loss_of_hard_tokens)  # in this process alone, which trains once
     if special == "mean":
         trainer.add_callback(MeanOfTheLast(profile.max_steps // 4))
+
+
+HARD = 0.05  # a token's loss, nat: the model gives it a chance of less than 95 %
+
+
+def loss_of_hard_tokens(logits: torch.Tensor, targets: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
+    """The sum of the tokens' losses, as if each had the mean of those above `HARD`: what is known already counts no more."""
+    losses = cross_entropy(logits, targets, reduction="none")
+    hard = losses.detach() > HARD
+    return losses[hard].sum() * targets.numel() / hard.sum().clamp(min=1)
 
 
 class MeanOfTheLast(TrainerCallback):

@@ -116,9 +116,7 @@ def test_links_of_the_markdown_files_lead_somewhere():
 def test_the_road_map_says_in_text_what_it_draws():
     picture = plots.road_map()
     for name, what, _, lesson in plots.STAGES:
-        assert name in picture.svg and what in picture.svg
-        assert name in str(picture) and lesson in str(picture)
-    assert "<desc>" in picture.svg and 'role="img"' in picture.svg
+        assert name in str(picture) and lesson in str(picture) and what in str(picture)
 
 
 def test_the_architecture_page_names_what_is_there():

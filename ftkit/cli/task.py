@@ -227,7 +227,10 @@ def new(
     kind: Annotated[str | None, typer.Option(help="label, json, text or chat; left out, guessed")] = None,
     prompt: Annotated[str | None, typer.Option(help="the system prompt; left out, the file's or a plain one")] = None,
     shape: Annotated[str, typer.Option(help="what the rows are: auto, columns, messages or instructions")] = "auto",
-    held_out: Annotated[float, typer.Option(min=0.01, max=0.4, help="share of validation and of test, each")] = 0.1,
+    held_out: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=0.4, help="share of validation and of test, each; left out, 0.1, but 1,000 rows at most"),
+    ] = None,
     max_message_characters: Annotated[int, typer.Option(min=1, help="longer messages are set aside")] = 4000,
     max_turns: Annotated[int, typer.Option(min=2, help="longer conversations are set aside")] = 20,
     encoding: Annotated[str | None, typer.Option(help="of a text file; left out, looked for")] = None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ftkit.common.figures import confusion_figure, figure_of, svg_of
+from ftkit.common.figures import confusion_figure, figure_of, png_of, svg_of
 from ftkit.runs.timeline import show_stories, stories
 
 if TYPE_CHECKING:
@@ -31,13 +31,21 @@ STAGES = (
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """An SVG picture with its text alternative; Jupyter shows the one, `print` the other."""
+    """An SVG picture, the same as PNG, and its text alternative: Jupyter shows one of the first, `print` the last.
+
+    Of an untrusted notebook JupyterLab shows no SVG, but the PNG; `size` is the width and height to show that in.
+    """
 
     svg: str
     text: str
+    png: bytes
+    size: Mapping[str, int]
 
     def _repr_svg_(self) -> str:
         return self.svg
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.png, dict(self.size)
 
     def __repr__(self) -> str:
         return self.text
@@ -59,38 +67,24 @@ class Marked:
 
 def road_map(stages: tuple[tuple[str, str, str, str], ...] = STAGES) -> Picture:
     """The way from a pre-trained model to a demo: a box a stage, the chef's side of it below (lesson 00)."""
-    width, gap, top, height = 190, 26, 12, 92
-    total = len(stages) * (width + gap) - gap + 4
+    from matplotlib.patches import FancyBboxPatch
+
     text = " → ".join(f"{name} ({lesson}: {what}; the chef: {chef})" for name, what, chef, lesson in stages)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} 204" width="100%" role="img" '
-        f'font-family="sans-serif" font-size="14"><title>The road of the course</title><desc>{html.escape(text)}</desc>'
-        f'<rect width="{total}" height="204" fill="#ffffff"/>'
-    ]
+    figure, axes = figure_of(2.1 * len(stages), 1.9)
+    axes.set(xlim=(-0.05, len(stages) - 0.1), ylim=(-0.7, 1.05))
+    axes.axis("off")
+    box = {"boxstyle": "round,pad=0,rounding_size=0.06", "facecolor": "#fff4e6", "edgecolor": ORANGE, "linewidth": 1.5}
     for i, (name, what, chef, lesson) in enumerate(stages):
-        x = 2 + i * (width + gap)
-        middle = x + width / 2
-        parts.append(
-            f'<rect x="{x}" y="{top}" width="{width}" height="{height}" rx="10" fill="#fff4e6" '
-            'stroke="#c2410c" stroke-width="2"/>'
-            + _centred(middle, top + 26, lesson, "#9a3412", 13)
-            + _centred(middle, top + 50, name, "#1c1917", 15, bold=True)
-            + _centred(middle, top + 74, what, "#44403c", 14)
-        )
-        for line_number, line in enumerate(textwrap.wrap(chef, 22)):
-            parts.append(_centred(middle, 140 + 19 * line_number, line, "#57534e", 14, italic=True))
+        middle = i + 0.425
+        axes.add_patch(FancyBboxPatch((i, 0), 0.85, 1, mutation_aspect=2, **box))
+        axes.text(middle, 0.78, lesson, ha="center", va="center", color="#9a3412", fontsize=10)
+        axes.text(middle, 0.48, name, ha="center", va="center", color=INK, fontsize=10.5, weight="bold")
+        axes.text(middle, 0.2, what, ha="center", va="center", color="#44403c", fontsize=10)
+        below = "\n".join(textwrap.wrap(chef, 20))
+        axes.text(middle, -0.15, below, ha="center", va="top", color="#57534e", fontsize=10, style="italic")
         if i:
-            y = top + height / 2
-            parts.append(
-                f'<path d="M{x - gap + 2} {y} H{x - 9}" stroke="#57534e" stroke-width="2"/>'
-                f'<path d="M{x - 3} {y} l-8 -5 v10 z" fill="#57534e"/>'
-            )
-    return Picture("".join([*parts, "</svg>"]), text)
-
-
-def _centred(x: float, y: float, text: str, fill: str, size: int, bold: bool = False, italic: bool = False) -> str:
-    style = (' font-weight="bold"' if bold else "") + (' font-style="italic"' if italic else "")
-    return f'<text x="{x}" y="{y}" text-anchor="middle" fill="{fill}" font-size="{size}"{style}>{html.escape(text)}</text>'
+            axes.annotate("", (i, 0.5), (i - 0.15, 0.5), arrowprops={"arrowstyle": "-|>", "color": "#57534e"})
+    return _drawn(figure, text)
 
 
 # --- lessons 01 and 02 ---
@@ -483,7 +477,7 @@ def _box(content: str, summary: str) -> str:
 
 def _drawn(figure: Figure, text: str) -> Picture:
     """A matplotlib figure as a picture with its text."""
-    return Picture(svg_of(figure, text), text)
+    return Picture(svg_of(figure, text), text, *png_of(figure))
 
 
 def _sentence(text: str) -> str:

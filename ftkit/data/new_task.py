@@ -34,15 +34,25 @@ class NewTask:
 
 # --- making ---
 
+HELD_OUT = 0.1  # share of the rows for validation and for test, each
+MOST_HELD_OUT = 1000  # groups of like rows, each
+FEWEST_HELD_OUT, MOST_OF_FEW = 20, 0.2  # of few rows so many, but no larger share: below, a verdict gives no advice
+ENOUGH = (
+    f"held out: {MOST_HELD_OUT:,} for validation and for test each, not a tenth: a score is then known to ±3 points, and a "
+    "language model answers them in minutes, not hours (--held-out 0.1: a tenth)"
+)
+FEW = "held out: {} for validation and for test each, more than a tenth: fewer say next to nothing (--held-out 0.1: a tenth)"
+
 
 def make_task(
     name: str, table: Table, message: str, targets: Sequence[str], kind: Kind | None = None, prompt: str | None = None,
-    held_out: float = 0.1, seed: int = 17, max_message_characters: int = 4000,
+    held_out: float | None = None, seed: int = 17, max_message_characters: int = 4000,
 ) -> NewTask:  # fmt: skip
     """Make a task of a table: guess its kind, check every row, and split what fits.
 
-    `held_out` is the share of the rows that validation and test get each. The splits are stratified by the label (or the
-    first closed field), and messages that nearly equal each other stay in one split.
+    `held_out` is the share of the rows that validation and test get each; left out, a tenth, but `MOST_HELD_OUT` rows at
+    most, and of few rows `FEWEST_HELD_OUT`. The splits are stratified by the label (or the first closed field), and messages
+    that nearly equal each other stay in one split.
     Raises `KitError` when fewer than ten rows are left.
     """
     rows, rejected, remarks = _answers(table, message, tuple(targets))
@@ -155,7 +165,7 @@ def _prompt(kind: str, labels: tuple[str, ...], fields: tuple[Field, ...]) -> st
     return "Answer the message."
 
 
-def split_rows(task: Task, rows: list[Row], held_out: float, seed: int, remarks: list[str]) -> dict[str, list[Row]]:
+def split_rows(task: Task, rows: list[Row], held_out: float | None, seed: int, remarks: list[str]) -> dict[str, list[Row]]:
     """Stratified by label, near-duplicates together; a group of more than two per cent of all rows stays in training."""
     from sklearn.model_selection import train_test_split
 
@@ -169,6 +179,8 @@ def split_rows(task: Task, rows: list[Row], held_out: float, seed: int, remarks:
     free = [group for group in members if group not in set(large)]
     if len(free) < SMALLEST:
         raise KitError("Nearly all messages resemble each other closely: no held-out rows can be taken that are new.")
+    held_out, said = (held_out, "") if held_out else usual_share(len(free))
+    remarks += [said] if said else []
     strata = [_stratum(task, members[group][0]) for group in free]
     n = max(1, round(held_out * len(free)))
     rare = {stratum for stratum, count in Counter(strata).items() if count < 5 or count * held_out < 1}
@@ -188,6 +200,14 @@ def split_rows(task: Task, rows: list[Row], held_out: float, seed: int, remarks:
     for group, some in members.items():
         splits[where.get(group, "train")] += some
     return splits
+
+
+def usual_share(rows: int) -> tuple[float, str]:
+    """(The share of so many rows that validation and test get each, what is to be said where it is no tenth)."""
+    if rows * HELD_OUT > MOST_HELD_OUT:
+        return MOST_HELD_OUT / rows, ENOUGH
+    share = min(MOST_OF_FEW, FEWEST_HELD_OUT / rows)
+    return (share, FEW.format(round(share * rows))) if share > HELD_OUT else (HELD_OUT, "")
 
 
 def _stratum(task: Task, row: Row) -> str:

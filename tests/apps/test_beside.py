@@ -70,6 +70,7 @@ def test_killed_pages_and_trainings_lose_nothing_and_the_page_turns_to_the_train
     arguments, demo, ticket_run, browser_or_none, ended, capsys
 ):
     task = load_task(arguments[0])
+    kill_both(task, arguments)
     run, checkpoint = kill_the_page(task, arguments)
     beside = Beside(task, arguments, rows=4)
     served = demo.launch(ticket_run, block=False, beside=beside)
@@ -105,21 +106,44 @@ def test_killed_pages_and_trainings_lose_nothing_and_the_page_turns_to_the_train
         page.turns_to_the_trained_model(run)
 
 
-def kill_the_page(task, arguments):
-    """Kill a page in the midst of a training: that saves a checkpoint and ends. Gives the run and the checkpoint's step."""
-    page = subprocess.Popen([sys.executable, "-c", PAGE, str(task.folder), json.dumps(arguments)])
+def kill_both(task, arguments):
+    """Kill a page and its training at the same moment, as when a laptop's power fails: neither can save anything more."""
+    page = started(task, arguments)
     try:
         run = until(lambda: next(iter(all_runs()), None))
-        until(lambda: lines_of(run) > 2)
+        until(lambda: last_checkpoint(run))
+        (training,) = psutil.Process(page.pid).children()
+        training.kill()
+    finally:
+        page.kill()
+        page.wait()
+    until(lambda: not run.is_claimed)  # its other threads may end after its first
+    assert not run.finished and last_checkpoint(run)
+
+
+def kill_the_page(task, arguments):
+    """Kill a page in the midst of a training: that saves a checkpoint and ends. Gives the run and the checkpoint's step.
+
+    The training is the one that was killed before, and has gone on.
+    """
+    (run,) = all_runs()
+    before = last_checkpoint(run)
+    page = started(task, arguments)
+    try:
+        until(lambda: last_checkpoint(run) != before)
         (training,) = psutil.Process(page.pid).children()
     finally:
         page.kill()
         page.wait()
     until(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE)
-    assert not run.finished and not run.is_claimed
+    assert not run.finished and not run.is_claimed and [one.folder for one in all_runs()] == [run.folder]
     saved = last_checkpoint(run)
     assert Mark.load(saved).tokens == run.log()[-1].tokens  # of the very step at which it stopped
     return run, int(saved.name.split("-")[1])
+
+
+def started(task, arguments):
+    return subprocess.Popen([sys.executable, "-c", PAGE, str(task.folder), json.dumps(arguments)])
 
 
 def kill_the_training(beside):

@@ -1,11 +1,15 @@
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from PIL import Image
 
 from ftkit.course import plots
 
 PICTURES = {
+    "road": plots.road_map,
     "next tokens": lambda: plots.next_tokens([" gluten", "<b>"], [0.5, 0.25], 'no "bread" & more'),
     "sizes": lambda: plots.sizes(["fp32", "4 bit"], [400.0, 50.0], [401.0, 80.0]),
     "lengths": lambda: plots.length_histogram([10, 12, 30], 64),
@@ -50,6 +54,17 @@ def test_a_picture_is_one_whole_svg_with_its_text_and_the_same_each_time(draw):
     root = ElementTree.fromstring(picture.svg)
     assert root.get("role") == "img" and root.get("aria-label") == str(picture)
     assert picture.svg == draw().svg
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_a_notebook_that_nobody_trusts_shows_the_picture_as_png(draw):
+    data, metadata = DisplayFormatter().format(draw())
+    image = Image.open(io.BytesIO(data["image/png"]))
+    shown = metadata["image/png"]
+    assert max(abs(image.width - 2 * shown["width"]), abs(image.height - 2 * shown["height"])) <= 1
+    assert 300 < shown["width"] < 900
+    assert len(data["image/png"]) < 100_000 and data["image/svg+xml"].startswith("<svg")
+    assert len(image.convert("RGB").getcolors(64)) > 8  # something is drawn, in no more than 64 colours
 
 
 def test_the_texts_hold_the_numbers_that_the_pictures_show():

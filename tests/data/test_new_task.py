@@ -16,7 +16,7 @@ from ftkit.data.check import check_task
 from ftkit.data.columns import choose_columns, guess_kind
 from ftkit.data.formats.read import read_table
 from ftkit.data.formats.table import Reading
-from ftkit.data.new_task import make_task, write_task
+from ftkit.data.new_task import ENOUGH, FEW, make_task, write_task
 from ftkit.data.similarity import plain
 from ftkit.data.task import SPLITS, load_task
 from tests.command import ftkit, refused
@@ -233,7 +233,7 @@ def test_fifty_thousand_rows_take_less_than_a_minute_and_two_gigabytes(tmp_path)
     command = [sys.executable, "-m", "ftkit.cli", "task", "new", str(tmp_path / "new"), "--from", str(path)]
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", between, *command], stdout=subprocess.PIPE, text=True)
-    assert done.returncode == 0 and "40,000 train, 5,000 validation, 5,000 test" in done.stdout
+    assert done.returncode == 0 and "48,000 train, 1,000 validation, 1,000 test" in done.stdout
     assert time.monotonic() - began < 60
     assert int(done.stdout.rsplit("KB", 1)[1]) < 2_000_000
 
@@ -294,3 +294,22 @@ def test_any_share_of_any_number_of_classes_can_be_held_out(tmp_path, held_out, 
     of_train = {row["target"] for row in made.splits["train"]}
     stratified = not any("without regard to the target" in remark for remark in made.remarks)
     assert not stratified or each < 5 or each * held_out < 1 or len(of_train) == classes
+
+
+def test_of_many_rows_no_more_are_held_out_than_a_score_needs(tmp_path, monkeypatch):
+    rows = [(row["message"], row["ticket"]["intent"]) for row in DESK.rows("train")[:400]]
+    path = write_csv(tmp_path / "in.csv", ["text", "label"], rows)
+    monkeypatch.setattr("ftkit.data.new_task.MOST_HELD_OUT", 20)
+    new = made(path)
+    assert len(new.splits["test"]) == len(new.splits["validation"]) == 20 and len(new.splits["train"]) == 360
+    assert ENOUGH in new.remarks and "--held-out" in ENOUGH
+    new = made(path, held_out=0.1)
+    assert len(new.splits["test"]) == len(new.splits["validation"]) == 40 and ENOUGH not in new.remarks
+
+
+@pytest.mark.parametrize(("rows", "share"), [(40, 8), (60, 12), (100, 20), (150, 20), (200, 20), (350, 35)])
+def test_of_few_rows_twenty_are_held_out_but_no_more_than_a_fifth(tmp_path, rows, share):
+    some = [(row["message"], row["ticket"]["intent"]) for row in DESK.rows("train")[:rows]]
+    new = made(write_csv(tmp_path / "in.csv", ["text", "label"], some))
+    assert len(new.splits["test"]) == len(new.splits["validation"]) == share
+    assert (FEW.format(share) in new.remarks) == (rows < 200)

@@ -11,7 +11,7 @@ from ftkit.data.task import Row, Task
 
 
 def make_chat_task(
-    name: str, table: Table, prompt: str | None = None, held_out: float = 0.1, seed: int = 17,
+    name: str, table: Table, prompt: str | None = None, held_out: float | None = None, seed: int = 17,
     max_message_characters: int = 4000, max_turns: int = 20,
 ) -> NewTask:  # fmt: skip
     """Make a task of a table of conversations, its column `messages` as `formats.shapes.recognize` gives it.

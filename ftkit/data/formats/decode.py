@@ -18,11 +18,16 @@ BOMS = {  # the longer ones first: UTF-32's begins as UTF-16's
 }
 LIKELY = "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 koi8_r shift_jis euc_jp gb18030 big5 euc_kr mac_roman"
 SAMPLE = 200_000  # bytes that a guess is made on
-ARCHIVES = {
-    b"PK": "an archive (zip)",
+TAKEN = "Taken are CSV and its kin, JSON, JSON lines, .xlsx and .parquet"
+OTHERS = {  # how files begin that hold no rows of text, and what they are
+    b"PK": "an archive (zip), or a document of an office program: unpack it, or save its table as .xlsx or CSV",
     b"\x1f\x8b": "compressed (gzip): unpack it first",
     b"\xd0\xcf\x11\xe0": "an old Excel or Word file: save it as .xlsx or CSV",
+    b"%PDF": "a PDF: copy its table into a spreadsheet, and save that as .xlsx or CSV",
+    b"{\\rtf": "a document of a text program: save its table as .xlsx or CSV",
+    b"SQLite format 3": "a database (SQLite): export its table as CSV",
 }
+MARKUP = re.compile(r"\s*<(\?xml|!doctype|html)\b", re.IGNORECASE)
 # in a wrong code page letters become signs in the middle of words
 SIGN_IN_WORD = re.compile(r"[^\W\d_][^\w\s'’\-./&@+,:;()\"“”‘„…–—_|*=!?#%\\$€£][^\W\d_]|[a-zà-ÿ][À-Þ]")
 
@@ -35,6 +40,8 @@ def decode(path: Path, data: bytes, encoding: str | None = None) -> tuple[str, l
     """
     if encoding:
         return _strictly(path, data, encoding), []
+    if what := next((what for start, what in OTHERS.items() if data.startswith(start)), None):
+        raise KitError(f"{path} is {what}. {TAKEN}.")
     mark = next((bom for bom in BOMS if data.startswith(bom)), None)
     if mark:
         text = _strictly(path, data, BOMS[mark])
@@ -80,8 +87,7 @@ def _without_mark(path: Path, data: bytes) -> tuple[str, list[str]]:
     if data.count(0) < len(data) / 1000:  # a text with a few bytes that do not belong there: their rows are set aside later
         with contextlib.suppress(UnicodeDecodeError):
             return data.decode("utf-8"), []
-    what = next((what for start, what in ARCHIVES.items() if data.startswith(start)), "a binary file")
-    raise KitError(f"{path} is {what}, not text. A .csv, .jsonl, .json, .xlsx or .parquet file is taken.")
+    raise KitError(f"{path} is a binary file, not text. {TAKEN}.")
 
 
 def _mostly_utf8(data: bytes) -> bool:

@@ -21,6 +21,8 @@ FAR = 200  # lines after which the end of an open quote is not looked for any mo
 MANY = 5  # lines of one quoted field that could be rows of their own, from which this is worth a remark
 SWALLOWED = "one quoted field, though its lines look like rows: is a quote too many? (--no-quotes: a quote is a character)"
 UNCLOSED = "a quote that is not closed well: taken as a part of the text"
+AGAIN = "it is the header once more, as where files were joined"
+RULE = "it is the line that Markdown draws under a table's header"
 NAMES = {"\t": "tab", "|": "bar", ",": "comma", ";": "semicolon"}
 
 
@@ -75,7 +77,8 @@ def read_delimited(path: Path, text: str, told: Reading) -> Table:
     table = Table(path.name, _header(path, names), [], [], [str(dialect), *above], typed=False)
     if not has_header:
         table.remarks.append(f"no header: {why}; the first line is a row, the columns are numbered (--header if it is one)")
-    _fill(table, list(_look_for_swallowed(records[has_header:], dialect)), dialect)
+    records = [_without_row(record, names, dialect) for record in records[has_header:]] if has_header else records
+    _fill(table, list(_look_for_swallowed(records, dialect)), dialect)
     _drop_empty_columns(table, names)
     return table
 
@@ -281,6 +284,15 @@ def look_for_header(records: list[Record]) -> tuple[bool, str]:
         if len(value) > 60 and len(value.split()) > 6:
             return False, "the first line holds a text"
     return True, ""
+
+
+def _without_row(record: Record, names: list[str], dialect: Dialect) -> Record:
+    """The record, with its fault where it is no row: the header's names again, or the dashes under them."""
+    values = [value.strip() for value in record.values]
+    if values == [name.strip() for name in names]:
+        return replace(record, fault=AGAIN)
+    rule = dialect.separator == "|" and any(values) and all(re.fullmatch(r":?-{3,}:?", value) for value in values if value)
+    return replace(record, fault=RULE) if rule else record
 
 
 def _header(path: Path, values: list[str]) -> list[str]:

@@ -100,7 +100,10 @@ def _one_after_the_other(path: Path, text: str, table: Table) -> list[JsonLine]:
             items.append(JsonLine(line, text[at:end][:2000], None, f"not JSON ({error})"))
         at = end
     if not any(isinstance(item.value, dict) for item in items):
-        raise KitError(f"{path} is not readable as JSON: line {items[0].number}: {items[0].fault or 'no object'}.")
+        printed = (
+            " Python printed it, as it seems: write each row with json.dumps." if text.lstrip("[ \n")[:2] == "{'" else ""
+        )
+        raise KitError(f"{path} is not readable as JSON: line {items[0].number}: {items[0].fault or 'no object'}.{printed}")
     if any("\n" in item.text for item in items):
         table.remarks.append("objects over several lines, one after the other")
     return items

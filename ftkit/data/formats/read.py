@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ftkit.common.errors import KitError
 from ftkit.common.paths import expanded
-from ftkit.data.formats.decode import decode
+from ftkit.data.formats.decode import MARKUP, TAKEN, decode
 from ftkit.data.formats.delimited import read_delimited
 from ftkit.data.formats.json_text import read_json
 from ftkit.data.formats.table import Reading, Table, set_aside
@@ -69,6 +69,8 @@ def _read_file(path: Path, told: Reading) -> Table:
     del data
     if not text.strip():
         raise KitError(f"{path} is empty.")
+    if language := "YAML" if suffix in (".yaml", ".yml") else "XML or HTML" if MARKUP.match(text) else "":
+        raise KitError(f"{path} is {language}: save its rows in another form first. {TAKEN}.")
     table = read_json(path, text, told) if _is_json(suffix, text) else read_delimited(path, text, told)
     table.remarks[:0] = remarks
     _set_half_characters_aside(table)

@@ -298,19 +298,26 @@ def _instructions(table: Table) -> Form | None:
     instruction, output, given = (_column(table, names) for names in (INSTRUCTIONS, OUTPUTS, INPUTS))
     if not instruction or not output or not given:
         return None
-    system = _column(table, SYSTEMS)
+    system, history = _column(table, SYSTEMS), _column(table, "history")
 
     def read(row: Row) -> Chat:
         text, more, own = _filled(row, instruction), row.get(given), row.get(system) if system else None
         if isinstance(more, str) and more.strip():
             text = f"{text}\n\n{more}"
         turns = [("user", text), ("assistant", _filled(row, output))]
-        return Chat(own.strip() if isinstance(own, str) else "", turns)
+        return Chat(own.strip() if isinstance(own, str) else "", _turns_before(row, history) + turns)
 
-    how = (
-        f"instructions (Alpaca: {instruction!r} and {given!r}, where it is filled, make the message, {output!r} the answer)"
-    )
-    return how, [column for column in (instruction, given, output, system) if column], read
+    how = f"instructions (Alpaca: {instruction!r} and {given!r}, where it is filled, make the message, {output!r} the answer"
+    how += f", {history!r} the turns before)" if history else ")"
+    return how, [column for column in (instruction, given, output, system, history) if column], read
+
+
+def _turns_before(row: Row, history: str | None) -> list[tuple[str, str]]:
+    """The earlier turns of a row: pairs of a question and its answer, as LLaMA-Factory keeps them."""
+    pairs = row.get(history) or [] if history else []
+    if isinstance(pairs, list) and all(isinstance(two, list) and [*map(type, two)] == [str, str] for two in pairs):
+        return [turn for two in pairs for turn in zip(("user", "assistant"), two, strict=True)]
+    raise _NotTaken(f"column {history!r}: it must be a list of pairs, a question and its answer")
 
 
 def _marked_text(table: Table) -> Form | None:

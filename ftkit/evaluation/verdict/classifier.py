@@ -34,12 +34,13 @@ from ftkit.training.cpu_kernels import FollowLoad
 
 # Few rows need many passes, or a learning curve would show too little training as too few labels.
 LEARNING_RATE, BATCH_SIZE, PASSES, LEAST_STEPS = 1e-4, 16, 5, 100
+MOST_STEPS = 2000  # of many rows fewer passes are made, as QLoRA makes them (`ftkit.training.schedule`)
 WARM, TIMED = 5, 20  # steps: the first are slower and left out; so many are timed
 
 
 def steps_of(rows: int) -> int:
     """Steps of a fine-tuning on so many rows."""
-    return max(LEAST_STEPS, PASSES * -(-rows // BATCH_SIZE))
+    return min(MOST_STEPS, max(LEAST_STEPS, PASSES * -(-rows // BATCH_SIZE)))
 
 
 def tuned_encoder(
@@ -65,6 +66,8 @@ def tuned_encoder(
         shutil.rmtree(folder, ignore_errors=True)
         model.save(folder)
     about = "a small encoder, all its weights fine-tuned, with one linear layer" + encoder.remark(messages)
+    if steps_of(len(train)) == MOST_STEPS:
+        about += f"; {MOST_STEPS:,} steps, {MOST_STEPS * BATCH_SIZE / len(train):.1f} passes over the rows"
     memory = weight_bytes(model.model) / 1e6
     return Baseline(about, *closed_answers(task, guessed), seconds, trained, memory, size_mb(folder) if folder else memory)
 

@@ -12,7 +12,7 @@ from ftkit.data.task import load_task
 from ftkit.data.values import labels_of
 from ftkit.evaluation.intervals import compare_shares, share_interval
 from ftkit.evaluation.metrics import score
-from ftkit.evaluation.verdict.classifier import fine_tune
+from ftkit.evaluation.verdict.classifier import fine_tune, steps_of, tuned_encoder
 from ftkit.evaluation.verdict.contenders import SETTLED, Job, Pace
 from ftkit.evaluation.verdict.judge import questions_of, run_of, verdict
 from ftkit.evaluation.verdict.page import verdict_tables
@@ -259,6 +259,20 @@ def test_the_fine_tuned_encoder_learns_every_closed_field_from_one_model(tiny_en
     assert again.config.id2label[int(logits[:2].argmax())] == "intent=book"
     assert again.config.id2label[2 + int(logits[2:].argmax())] == "size=large"
     assert not (tmp_path / "saved" / "pytorch_model.bin").exists()
+
+
+def test_many_rows_get_fewer_passes_and_the_table_says_so(tiny_task_folder, quick_encoder, monkeypatch):
+    task = load_task(tiny_task_folder)
+    rows = task.rows("train")
+    assert "passes" not in tuned_encoder(task, rows, rows[:2], Encoder.load()).about
+    monkeypatch.setattr("ftkit.evaluation.verdict.classifier.MOST_STEPS", 2)
+    said = tuned_encoder(task, rows, rows[:2], Encoder.load()).about
+    assert f"; 2 steps, {2 * 16 / len(rows):.1f} passes over the rows" in said
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(20, 100), (320, 100), (321, 105), (6_400, 2_000), (40_000, 2_000)])
+def test_the_encoders_steps_follow_the_rows_within_bounds(rows, steps):
+    assert steps_of(rows) == steps
 
 
 def test_the_packaged_encoder_learns_a_little_of_the_desk(monkeypatch):
