@@ -134,7 +134,7 @@ def test_lesson_02b_on_the_encoder_and_on_all_weights(result):
     assert float(shares["QLoRA"]) == round(100 * result.models["tuned"].scores["intent"].value, 1)
     says(WHICH, "training all weights is better, by several tickets in a hundred", "more than twice the memory to train")
     says(EVALUATE, "over a third more computing, more than twice the memory to train")
-    for name, cell in ((WHICH, "tool-fair"), (EVALUATE, "full-costs")):
+    for name, cell in ((WHICH, "tool-fair"), (EVALUATE, "full-against-qlora")):
         text = printed(name, cell).replace(",", "")
         (full, qlora), (more, less) = ([float(x) for x in re.findall(p, text)] for p in (r"(\d+) s\b", r"([\d.]+) GB"))
         assert 1.33 * qlora < full < 2 * qlora and more > 2 * less
