@@ -33,6 +33,9 @@ bench: $(VENV)/.ready  ## speed and memory side by side, into benchmarks/BENCHMA
 
 lab: $(VENV)/.ready  ## JupyterLab, opened at the first lesson
 	$(VENV)/bin/python -m ipykernel install --prefix $(VENV) --name ftkit --display-name "ftkit" > /dev/null
+	@$(VENV)/bin/jupyter trust notebooks/*.ipynb notebooks/labs/*.ipynb > /dev/null 2>&1 \
+		&& echo "The notebooks of this folder are trusted: their formatted outputs show at once." \
+		|| echo "The notebooks could not be marked as trusted (jupyter trust): some outputs show after their cell has run."
 	$(VENV)/bin/jupyter lab --notebook-dir . notebooks/00_start_here.ipynb
 
 doctor: $(VENV)/.ready  ## one line for each thing the course needs, with its fix

@@ -73,7 +73,12 @@ def road_map(stages: tuple[tuple[str, str, str, str], ...] = STAGES) -> Picture:
     figure, axes = figure_of(2.1 * len(stages), 1.9)
     axes.set(xlim=(-0.05, len(stages) - 0.1), ylim=(-0.7, 1.05))
     axes.axis("off")
-    box = {"boxstyle": "round,pad=0,rounding_size=0.06", "facecolor": "#fff4e6", "edgecolor": ORANGE, "linewidth": 1.5}
+    box: dict[str, Any] = {
+        "boxstyle": "round,pad=0,rounding_size=0.06",
+        "facecolor": "#fff4e6",
+        "edgecolor": ORANGE,
+        "linewidth": 1.5,
+    }
     for i, (name, what, chef, lesson) in enumerate(stages):
         middle = i + 0.425
         axes.add_patch(FancyBboxPatch((i, 0), 0.85, 1, mutation_aspect=2, **box))

@@ -327,3 +327,15 @@ def test_the_simple_model_is_fitted_with_one_thread(monkeypatch):
     fit_simple_model(words, ["drink", "food"] * 12)
     suspicious(words, ["drink", "food"] * 12)
     assert seen and set().union(*seen) == {1} and threads() == before
+
+
+def test_of_many_rows_the_simple_model_is_fitted_faster_and_finds_the_same_wrong_label(monkeypatch):
+    rows = [row for row in load_task("desk").rows("train") if row["ticket"]["intent"] in ("book", "praise")]
+    messages, intents = [row["message"] for row in rows], [row["ticket"]["intent"] for row in rows]
+    wrong = next(i for i, row in enumerate(rows) if row["ticket"]["intent"] == "praise" and len(row["message"]) > 100)
+    intents[wrong] = "book"
+    few = suspicious(messages, intents)
+    monkeypatch.setattr("ftkit.data.check.MANY", 100)
+    many = suspicious(messages, intents)
+    assert type(fit_simple_model(messages, intents)[-1]).__name__ == "SGDClassifier"
+    assert all(wrong in [i for i, _, _ in found[:10]] for found in (few, many))
