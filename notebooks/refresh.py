@@ -3,13 +3,16 @@
     python notebooks/refresh.py            # all notebooks
     python notebooks/refresh.py --check    # change nothing; exit code 1 if something would change
     python notebooks/refresh.py --run      # and run them all, top to bottom, with the cpu profile
+    python notebooks/refresh.py --pictures # and add a PNG to each SVG that has none, drawn by Chromium
 
 Owner, repository, branch and tag: `[tool.ftkit]` in pyproject.toml. Exercises: `ftkit/course/`. `--run` keeps
 outputs that read well without a kernel: the widgets' own form, which needs one, is dropped for their text, and so are the
-times of the cells. The time that all cells took is written into the line "Machine time" of the first cell.
+times of the cells. The time that all cells took is written into the line "Machine time" of the first cell. What runs now
+leaves each picture as SVG and as PNG; `--pictures` is for outputs from before.
 """
 
 import argparse
+import base64
 import os
 import re
 import sys
@@ -19,13 +22,14 @@ from pathlib import Path
 
 import nbformat
 
+from ftkit.common.figures import DENSE, shown_size, small_png
 from ftkit.common.profiles import choose_profile
 from ftkit.course.colab import badge, first_cell
 from ftkit.course.notebooks import refreshed
 
 HERE = Path(__file__).resolve().parent
 ALL = [*sorted(HERE.glob("[0-9]*.ipynb")), *sorted((HERE / "labs").glob("*.ipynb"))]
-WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET, SVG, PNG = "application/vnd.jupyter.widget-view+json", "image/svg+xml", "image/png"
 
 
 def refresh(notebook, name):
@@ -39,8 +43,38 @@ def refresh(notebook, name):
     else:
         first = nbformat.v4.new_code_cell(first_cell(), id="first-cell")
         notebook.cells.insert(1, first)
-    first.metadata["jupyter"] = {"source_hidden": True}  # ten lines that do nothing here would greet every reader
+    # ten lines that do nothing here would greet every reader: JupyterLab folds them, and Colab, which shows their title
+    first.metadata |= {"jupyter": {"source_hidden": True}, "cellView": "form"}
     return notebook
+
+
+def pictures(notebook):
+    """The outputs that are a picture; as SVG only, or in another size, where they come from before both were displayed."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output for output in outputs if SVG in output.get("data", {})]
+
+
+def stale_picture(output):
+    """Whether JupyterLab, where it trusts nobody, would not show it, or smaller than where it does."""
+    data = output.data.get(PNG)
+    return data is None or output.metadata.get(PNG) != shown_size(base64.b64decode(data))
+
+
+def mend_pictures(notebook):
+    """Draw each SVG that has no PNG in a browser, and add what it shows; and have each PNG shown in the size of its SVG."""
+    stale = [output for output in pictures(notebook) if stale_picture(output)]
+    if lacking := [output for output in stale if PNG not in output.data]:
+        sys.path.insert(0, str(HERE.parent))  # `tests` is no part of the installed package
+        from tests.browser import open_browser
+
+        with open_browser() as browser:
+            page = browser.new_page(viewport={"width": 1080, "height": 800}, device_scale_factor=DENSE / 96)
+            for output in lacking:
+                page.set_content(f'<body style="margin:0">{output.data[SVG]}')
+                png, _ = small_png(page.locator("svg").first.screenshot())
+                output.data[PNG] = base64.b64encode(png).decode()
+    for output in stale:
+        output.metadata[PNG] = shown_size(base64.b64decode(output.data[PNG]))
 
 
 def run(notebook, folder):
@@ -82,24 +116,27 @@ def main():
     parser.add_argument("notebooks", nargs="*", type=Path, default=ALL)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--run", action="store_true")
+    parser.add_argument("--pictures", action="store_true")
     arguments = parser.parse_args()
     stale = []
     for path in arguments.notebooks:
         before = nbformat.read(path, as_version=4)
         after = refresh(before, path.resolve().relative_to(HERE).as_posix())
         if arguments.check:
-            stale += [path.name] if after != before else []
+            stale += [path.name] if after != before or any(map(stale_picture, pictures(after))) else []
             continue
         if arguments.run:
             if choose_profile().profile.name != "cpu":  # else the lessons show the reason of the kit's own choice
                 os.environ["FTKIT_PROFILE"] = "cpu"
             print(f"Running {path.name} ...", flush=True)
             run(after, path.parent)
+        if arguments.pictures:
+            mend_pictures(after)
         if after != before:
             nbformat.write(after, path)
             print(f"{path.name} written")
     if stale:
-        print(f"Not as they should be: {', '.join(stale)}. Run: python notebooks/refresh.py (or make notebooks)")
+        print(f"Not as they should be: {', '.join(stale)}. Run: python notebooks/refresh.py --pictures (or make notebooks)")
     sys.exit(bool(stale))
 
 

@@ -16,6 +16,7 @@ from ftkit.common.paths import kit_root, load_app
 from ftkit.common.profiles import Choice, read_profiles
 from ftkit.data.task import load_task
 from ftkit.models.load import quiet_libraries
+from tests.browser import CHROMIUM, NONE, open_browser
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -41,6 +42,15 @@ def desk_tokenizer():
     )
     wrapped.chat_template = CHATML
     return wrapped
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not CHROMIUM:
+        pytest.skip(NONE)
+    pytest.importorskip("playwright.sync_api")
+    with open_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

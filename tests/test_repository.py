@@ -1,5 +1,7 @@
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -8,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from nbformat.sign import NotebookNotary
 
 from ftkit import __version__
 from ftkit.common.paths import kit_root
@@ -62,6 +65,29 @@ def test_a_notebook_is_valid_and_holds_one_clean_run(path):
     assert prose > sum(len(cell.source) for cell in code)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_and_its_pictures_are_small_and_its_colab_cell_is_folded(path):
+    assert path.stat().st_size < 1_000_000
+    notebook = nbformat.read(path, as_version=4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert first.metadata.jupyter.source_hidden and first.metadata.cellView == "form"
+    assert first.source.startswith("# @title Google Colab: ")
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        data = output.get("data", {})
+        assert len(data.get("image/svg+xml", "")) < 150_000 and len(data.get("image/png", "")) < 150_000
+
+
+def test_pictures_of_pages_are_small_and_described():
+    named = set()
+    for path in (ROOT / "README.md", *NOTEBOOKS):
+        text = path.read_text(encoding="utf-8")
+        for described, target in re.findall(r"!\[([^\]]*)\]\(((?!https?:)[^)]+)\)", text):
+            assert len(described) > 40, f"{path.name}: {target}"
+            named.add((path.parent / target).resolve())
+    assert named >= set((ROOT / "notebooks" / "images").glob("*.png")) and len(named) >= 3
+    assert all(path.stat().st_size < 150_000 for path in named)
+
+
 def tracked_files():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
@@ -104,6 +130,22 @@ def test_make_lab_serves_the_first_lesson_and_all_that_the_notebooks_link_to():
             cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
             for target in re.findall(r"\]\((?!https?:)([^)#]+)", "\n".join(cells)):
                 assert (path.parent / target).resolve().is_relative_to((ROOT / folder).resolve()), f"{name}: {target}"
+
+
+def test_make_lab_trusts_the_notebooks_of_the_kit(tmp_path):
+    """Its own line is run, on a copy: JupyterLab trusts what was signed, and nothing else."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    command = re.search(r"^\t@?(\$\(VENV\)/bin/jupyter trust \S+ \S+)", makefile, re.MULTILINE)[1]
+    assert makefile.index(command) < makefile.index("bin/jupyter lab")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    foreign = tmp_path / "foreign.ipynb"
+    foreign.write_text(NOTEBOOKS[0].read_text(encoding="utf-8").replace("ticket", "receipt"), encoding="utf-8")
+    command = command.replace("$(VENV)/bin", str(Path(sys.executable).parent))
+    environment = {**os.environ, "JUPYTER_DATA_DIR": str(tmp_path / "data")}
+    subprocess.run(command, cwd=tmp_path, shell=True, check=True, capture_output=True, env=environment)
+    notary = NotebookNotary(data_dir=str(tmp_path / "data"))
+    trusted = {path.name for path in tmp_path.rglob("*.ipynb") if notary.check_signature(nbformat.read(path, as_version=4))}
+    assert trusted == {path.name for path in NOTEBOOKS}
 
 
 def test_links_of_the_markdown_files_lead_somewhere():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DENSE = 144  # points an inch of a PNG: twice what it is shown in
+DENSE = 144  # points an inch of a PNG; it is shown with 96, in the size of the SVG
 
 
 def figure_of(width: float, height: float) -> tuple[Figure, Any]:
@@ -35,17 +35,31 @@ def svg_of(figure: Figure, text: str) -> str:
 
 
 def png_of(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """A figure as PNG, sharp on a fine screen, and the size in which to show it: for places that show no SVG.
+    """A figure as PNG, and the size in which to show it, in pixels of a page: for places that show no SVG.
 
-    JupyterLab is one, as long as a notebook is not trusted. 64 colours are enough for what is drawn here.
+    JupyterLab is one, as long as a notebook is not trusted.
     """
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DENSE)
+    return small_png(file.getvalue())
+
+
+def small_png(png: bytes) -> tuple[bytes, dict[str, int]]:
+    """A drawing of `DENSE` points an inch in a smaller file, and its size in a page. 64 colours are enough for a drawing."""
     from PIL import Image
 
-    file, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(file, format="png", dpi=DENSE)
-    image = Image.open(file)
-    image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return small.getvalue(), {"width": round(image.width * 72 / DENSE), "height": round(image.height * 72 / DENSE)}
+    file = io.BytesIO()
+    image = Image.open(io.BytesIO(png))
+    image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return file.getvalue(), shown_size(png)
+
+
+def shown_size(png: bytes) -> dict[str, int]:
+    """The size in a page, in pixels, of a PNG of `DENSE` points an inch: that of the figure's SVG."""
+    from PIL import Image
+
+    width, height = Image.open(io.BytesIO(png)).size
+    return {"width": round(width * 96 / DENSE), "height": round(height * 96 / DENSE)}
 
 
 def picture(figure: Figure, text: str) -> str:

@@ -19,7 +19,7 @@ from ftkit.models.catalog import install_packaged
 
 # Packages that Colab brings, that the kit may upgrade, and that do not work after half of them was imported before
 UPGRADED = ("datasets", "huggingface_hub", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pyarrow", "gradio")
-FIRST_CELL = """# Google Colab: installs the kit, and leaves its torch alone. On your own machine this does nothing.
+FIRST_CELL = """# @title Google Colab: install the kit, leave its torch alone (on your own machine this does nothing)
 import os
 import subprocess
 import sys

@@ -159,7 +159,8 @@ def sizes(names: Sequence[str], predicted: Sequence[float], measured: Sequence[f
 def length_histogram(tokens: Sequence[int], limit: int | None = None, what: str = "training example") -> Picture:
     """How many tokens the examples have, as a histogram, with the limit if one is given (lesson 02)."""
     figure, axes = figure_of(7, 2.6)
-    axes.hist(tokens, bins=30, color=ORANGE)
+    wide = -(-(max(tokens) - min(tokens) + 1) // 30)  # whole numbers, so that no bar stands for fewer lengths than others
+    axes.hist(tokens, bins=range(min(tokens), max(tokens) + wide + 1, wide), color=ORANGE)
     if limit is not None:
         axes.axvline(limit, color=INK, linestyle="--", label=f"limit: {limit} tokens")
         axes.legend(frameon=False)
@@ -316,7 +317,7 @@ def loss_curves(
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set(xlabel="step", ylabel=f"{axis}, log scale" if log else axis)
     if len(curves) > 1:
         figure.legend(loc="outside upper center", ncols=len(curves), frameon=False)

@@ -1,35 +1,6 @@
-"""Debian's Chromium, driven by Playwright; the tests here are skipped where there is none."""
-
-import os
-import shutil
+"""The demo in a browser; the tests here are skipped where there is none."""
 
 import pytest
-
-CHROMIUM = os.environ.get("FTKIT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-HERE = ("http://127.0.0.1", "data:", "blob:")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-domain-reliability",
-    "--disable-extensions",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium: apt-get install chromium, or name one in FTKIT_CHROMIUM")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from ftkit.runs.documents import GLIMPSES, LOG, Mark
 from ftkit.runs.run import all_runs
 from ftkit.training.finetune import last_checkpoint
 from ftkit.training.give_way import go_first
-from tests.apps.conftest import CHROMIUM
+from tests.browser import CHROMIUM
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals as Unix knows them")
 STEPS = 400

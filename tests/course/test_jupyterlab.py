@@ -14,7 +14,7 @@ import pytest
 from ftkit.common.paths import kit_root
 from ftkit.course import quiz
 from ftkit.course.quizzes import Quiz
-from tests.apps.conftest import CHROMIUM, browser  # noqa: F401
+from tests.browser import CHROMIUM
 
 NOTEBOOKS = kit_root() / "notebooks"
 SETTINGS = {  # all cells drawn at once, so that one look sees them; nothing asked of other hosts
@@ -71,7 +71,7 @@ def _address(runtime, server):
 
 
 @pytest.fixture
-def opened(lab, browser):  # noqa: F811
+def opened(lab, browser):
     """Open a lesson in a tab of its own."""
     contexts = []
 
@@ -100,6 +100,9 @@ def test_every_picture_shows_on_first_opening_though_nobody_trusts_the_notebook(
     page.wait_for_function(f"document.querySelectorAll('.jp-OutputArea-output img').length === {pictures}")
     sizes = images.evaluate_all("all => all.map(one => [one.naturalWidth, one.clientWidth])")
     assert pictures and all(natural > 300 and shown > 300 for natural, shown in sizes)
+    assert page.locator(".jp-RenderedSVG").count() == 0  # nobody trusts it: these are the PNGs
+    for frame in page.locator("figure[aria-label*='is a space'] span").all()[:3]:  # the tokens can be told apart
+        assert frame.evaluate("one => getComputedStyle(one).borderTopStyle") == "solid"
     texts = page.locator(".jp-OutputArea-output").all_inner_texts()
     assert not [text for text in texts if "<svg" in text or re.search(r"</(div|span|figure|table)>", text)]
 

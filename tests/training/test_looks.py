@@ -138,7 +138,8 @@ def test_a_timeline_tells_field_by_field_what_was_right(tiny_run, tiny_task, tmp
     (story,) = stories(run)
     guests = next(strand for strand in story.strands if strand.name == "guests")
     assert story.steps == [0, 4, 12] and guests.right == [False, False, True] and guests.values[:2] == ["–", "99"]
-    assert "&lt;b&gt;I am" in plots.timeline(run).html and "step 4: 99; step 12" in str(story)
+    page = plots.timeline(run).html
+    assert "&lt;b&gt;I am" in page and ":99,<wbr>" in page and "step 4: 99; step 12" in str(story)
     assert story.strands[0].right == [False, True, True] and not story.strands[-1].right
     run.update(task=run.record.task.model_copy(update={"folder": "gone"}))  # the answers are then shown as they are
     (story,) = stories(run)
