@@ -302,6 +302,11 @@ def loss_curves(
 
     `log` draws the loss on a logarithmic scale, on which curves of very different height can be told apart.
     """
+    return _drawn(*loss_figure(curves, axis, log))
+
+
+def loss_figure(curves: Mapping[str, Sequence[tuple[float, float]]], axis: str, log: bool = False) -> tuple[Figure, str]:
+    """The figure of `loss_curves`, and what it says in words."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = figure_of(7, 3.4 if log else 3)
@@ -325,7 +330,7 @@ def loss_curves(
         f"{name}: {points[0][1]:.3f} at step {points[0][0]:.0f}, {points[-1][1]:.3f} at step {points[-1][0]:.0f}"
         for name, points in curves.items()
     )
-    return _drawn(figure, f"{_sentence(axis)}. {ends}.")
+    return figure, f"{_sentence(axis)}. {ends}."
 
 
 def timeline(run: Run) -> Marked:

@@ -38,6 +38,26 @@ AGREEMENT = {
         same = load_model(profile.model, str(model.dtype).removeprefix("torch."))
         assert same.config.quantization_config.to_dict() == loaded.config.quantization_config.to_dict()
         assert weight_bytes(same) == weight_bytes(loaded)
+        # inside the model: the exercises against it, and what the texts say of it
+        plan = inside.Blueprint.of(model.config)
+        assert layer_weights(plan.width, plan.heads, plan.groups, plan.head, plan.inner) == plan.layer_weights
+        own = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        assert torch.allclose(attention(scores) @ values, own, atol=1e-5)
+        assert looks[:, :, torch.ones(len(tokens), len(tokens)).triu(1).bool()].abs().max() == 0
+        assert first.mean() > 0.4 and {" Tuesday", " Friday"} <= set(neighbours(" Monday"))
+        assert chance(" perfect") - chance(" perfect", [best]) > 0.05
+        assert chance(" perfect", [best]) - chance(" perfect", [best, *others]) > 0.05
+        said = {layer: (token.strip(), share) for layer, token, _, share in guesses}
+        assert said[layers][0] == "perfect" and all(share < 0.01 for n, (_, share) in said.items() if n < layers - 4)
+        alone = write(tokenizer(texts[:1], return_tensors="pt"))
+        assert alone == write(padded("left")) and alone not in (write(padded("right")), write(maskless))
+        likeliest = {}
+        for side in ("left", "right"):
+            batch = padded(side).to(device)
+            with torch.no_grad():
+                at = model(**batch).logits[range(2), last_places(batch["attention_mask"].cpu())]
+            likeliest[side] = at.argmax(dim=-1).tolist()
+        assert likeliest["left"] == likeliest["right"]
     """,
     "02": """
         from ftkit.data import suspicious
@@ -89,6 +109,8 @@ AGREEMENT = {
         assert abs(open_loss - packaged_loss) < 0.01 * open_loss
         assert max(open_losses + packaged_losses) < math.log(len(tokenizer))
         assert gap < 1e-6 and {len(losses) for losses in rates.values()} == {steps}
+        assert sum(map(sum, places.values())) == profile.rank * shape.sides
+        assert all(len(set(found)) == 1 for found in places.values()) and "lm_head" not in places
         assert run.finished and measured.trainable_parameters == profile.rank * shape.sides
     """,
     "04": """
@@ -170,6 +192,20 @@ AGREEMENT = {
         base_scores = result.models[BASE].scores
         assert base_scores["later turns met"].value > 2 * base_scores["first turns met"].value
         assert measured.models[BASE].scores["allergens kept"].value > 2 / 3
+    """,
+    "07": """
+        from ftkit.course.lessons.lesson07 import LABELS, NEXT
+        for both in parts.values():
+            first, second = ([row[reader] for row in both] for reader in ("first", "second"))
+            assert abs(kappa(first, second) - cohen_kappa_score(first, second)) < 1e-9
+        assert all(next_step(*case) == by_the_rule(*case) == want for case, (want, _) in NEXT.items())
+        assert labels == {letter: label for letter, (label, _) in LABELS.items()}
+        assert rows_for(0.5, widest_half(75)) in range(75, 81)  # Wilson's interval is narrower than this formula's
+        shipped = load_task("school")
+        for split in ("train", "validation", "test"):
+            made, kept = ([(row["message"], row["target"]) for row in some.rows(split)] for some in (task, shipped))
+            assert made == kept
+        assert question.standings["majority"].score.value < 0.3 and set(answers) == set(names[1:])
     """,
 }
 

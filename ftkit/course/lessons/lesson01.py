@@ -1,4 +1,4 @@
-"""Lesson 01, the pre-trained model: tokens, template, probabilities, generation, perplexity, memory."""
+"""Lesson 01, the pre-trained model: tokens, template, probabilities, generation, perplexity, what is inside, memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from functools import partial
 
 from ftkit.course.exercise import Exercise, wrong_if, wrong_set, wrong_value
+from ftkit.course.forms import short
 
 TEXTS = ("a coeliac guest is coming", "two tables", "gluten free")
 
@@ -117,6 +118,88 @@ def _perplexity(perplexity):
         )
         otherwise = f"For {shares} the perplexity is {math.exp(mean):.3f}; you return {got:.3f}."
         wrong_value(got, math.exp(mean), mistakes, otherwise)
+
+
+def _layer_weights(layer_weights):
+    for width, heads, groups, head, inner in ((8, 2, 1, 4, 16), (576, 9, 3, 64, 1536), (8, 4, 2, 4, 20)):
+        queries, keys, mlp = heads * head, groups * head, 3 * width * inner
+        want, got = 2 * width * (queries + keys) + mlp, layer_weights(width, heads, groups, head, inner)
+        mistakes = (
+            (want - mlp, "The MLP is missing: add its three matrices to those of attention."),
+            (
+                want - width * queries,
+                "One matrix of queries x width is missing: there is q_proj, and o_proj on the way out.",
+            ),
+            (want - width * keys, "k_proj and v_proj are two matrices: count keys x width twice."),
+            (want - width * (queries + keys), "Four matrices belong to attention: q_proj, k_proj, v_proj and o_proj."),
+            (4 * width * queries + mlp, "k_proj and v_proj are smaller here: they have `groups` heads, not `heads`."),
+            (4 * width * keys + mlp, "q_proj and o_proj are larger: they have `heads` heads, not `groups`."),
+            (
+                2 * (width + queries) + 2 * (width + keys) + mlp,
+                "You added inputs and outputs. A matrix has outputs times inputs weights.",
+            ),
+        )
+        sizes = f"width {width}, heads {heads}, groups {groups}, head {head}, inner {inner}"
+        wrong_value(got, want, mistakes, f"For {sizes} it is {want:,}; you return {got:,}.")
+
+
+def _attention(attention):
+    import torch
+
+    def same(one, other):
+        return one.shape == other.shape and torch.allclose(one.double(), other.double(), atol=1e-4)
+
+    for values in ([[0.0, 1.0], [2.0, 1.0]], [[1.0, 3.0, -1.0], [0.5, 0.0, 2.0], [2.0, 1.0, 0.0]]):
+        scores = torch.tensor(values)
+        later = torch.ones_like(scores).triu(1).bool()
+        spread, hidden = torch.softmax(scores, dim=-1), scores.masked_fill(later, float("-inf"))
+        want, got = torch.softmax(hidden, dim=-1), attention(scores)
+        wrong_if(got.shape != want.shape, f"Scores of the shape {tuple(want.shape)} give weights of the same shape.")
+        wrong_if(
+            got.isnan().any(),
+            "A row came out as nan: all of its scores are hidden. Every token may look at itself, so hide only what is `later`.",
+        )
+        mistakes = (
+            (spread, "Nothing is hidden yet: a token still looks at tokens that come after it."),
+            (
+                spread.masked_fill(later, 0.0),
+                "The rows no longer add up to 1: you hid the weights. Hide the scores, before the softmax.",
+            ),
+            (
+                torch.softmax(scores.masked_fill(later, 0.0), dim=-1),
+                "A score of 0 is not nothing: e to the power of 0 is 1, so later tokens still get weight. Take minus infinity.",
+            ),
+            (hidden, "Those are scores. torch.softmax makes weights of each row."),
+            (
+                torch.softmax(hidden, dim=0),
+                "You took the softmax of each column. Each row, a token that looks, adds up to 1.",
+            ),
+            (torch.log_softmax(hidden, dim=-1), "Those are logarithms of the weights: softmax, not log_softmax."),
+        )
+        otherwise = f"For the scores {values} the weights are {want.round(decimals=3).tolist()}."
+        wrong_value(got, want, mistakes, otherwise, same)
+
+
+def _last_places(last_places):
+    import torch
+
+    for mask in ([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], [[0, 0, 1, 1], [1, 1, 1, 1]], [[0, 1, 1, 0]], [[1]]):
+        want = [max(place for place, real in enumerate(row) if real) for row in mask]
+        got = last_places(torch.tensor(mask))
+        mistakes = (
+            ([sum(row) for row in mask], "That is how many real tokens a row has. Positions are counted from 0."),
+            (
+                [sum(row) - 1 for row in mask],
+                f"Right as long as the padding is on the right. For {mask} the real tokens do not begin at position 0.",
+            ),
+            ([len(row) - 1 for row in mask], f"That is the last position, real or not. In {mask} padding stands there."),
+            ([-1] * len(mask), "-1 is the last position, real or not. Where is the last 1 in the row, counted from 0?"),
+            ([row.index(1) for row in mask], "That is the first real token of each row. The last one is asked for."),
+            ([place + 1 for place in want], "One too far: positions are counted from 0."),
+        )
+        wrong_if(len(got) != len(mask), f"A mask of {len(mask)} rows needs {len(mask)} positions, one for each row.")
+        otherwise = f"For {mask} the positions are {want}; you return {short(got)}."
+        wrong_value(got, want, mistakes, otherwise, lambda one, other: one == other)
 
 
 def _megabytes(megabytes):
@@ -280,6 +363,63 @@ def perplexity(shares):
         ),
         "a perplexity of 2 means: as unsure, on average, as with a coin.",
         returns="number",
+    ),
+    Exercise(
+        "01.layer",
+        "layer_weights",
+        '''
+def layer_weights(width, heads, groups, head, inner):
+    """Weights in the seven linear layers of one layer; each head has `head` numbers."""
+    queries, keys = heads * head, groups * head
+    of_attention = ...
+    of_mlp = 3 * width * inner
+    return of_attention + of_mlp
+''',
+        ("2 * width * queries + 2 * width * keys",),
+        _layer_weights,
+        (
+            "Four matrices stand in attention. Which have outputs or inputs as many as the queries, which as many as the keys?",
+            "q_proj and o_proj hold width * queries weights each.",
+            "k_proj and v_proj hold width * keys weights each.",
+        ),
+        "most of a layer is its MLP, and all of it is matrices: these are what 4 bits and adapters are about.",
+        returns="whole number",
+    ),
+    Exercise(
+        "01.attention",
+        "attention",
+        '''
+def attention(scores):
+    """Weights from scores, shape [tokens, tokens]: a token looks at itself and at those before it."""
+    later = torch.ones_like(scores).triu(1).bool()  # True where the token is still to come
+    return ...
+''',
+        ('torch.softmax(scores.masked_fill(later, float("-inf")), dim=-1)',),
+        _attention,
+        (
+            "What must a score be, so that the softmax makes 0 of it? e to which power is 0?",
+            'scores.masked_fill(later, float("-inf")) sets the scores of later tokens to minus infinity.',
+            "Then torch.softmax(..., dim=-1), which makes each row add up to 1.",
+        ),
+        "with this mask a model can learn from all positions of a text at once, and none of them sees its own answer.",
+        returns="tensor",
+    ),
+    Exercise(
+        "01.last",
+        "last_places",
+        '''
+def last_places(mask):
+    """The position of the last real token (a 1) in each row of a mask, shape [rows, tokens]."""
+    return ...
+''',
+        ("[max(place for place, real in enumerate(row) if real) for row in mask]",),
+        _last_places,
+        (
+            "Go through the rows: for row in mask. enumerate(row) gives each position with its 0 or 1.",
+            "Of all positions with a 1, take the largest: max(...).",
+        ),
+        "with padding on the left it is the last position in every row, which is why generation pads there.",
+        returns="list",
     ),
     Exercise(
         "01.memory",

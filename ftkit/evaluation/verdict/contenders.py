@@ -130,12 +130,15 @@ def run_cheap(job: Job, name: str, make: Callable[..., Baseline | None], pace: P
     return contender
 
 
-def run_language(job: Job, run: Run, trained_now: bool) -> Iterator[tuple[str, Contender]]:
-    """The tuned model of a run, the base told the task, and the base shown examples: (name, result), one at a time."""
+def run_language(job: Job, run: Run, trained_now: bool, names: Sequence[str]) -> Iterator[tuple[str, Contender]]:
+    """The contenders of these names with a run's language model: (name, result), one at a time.
+
+    They are the tuned model, the base told the task, and the base shown examples.
+    """
     measured: Measured | None = None
     profile = run.profile
     shared = {"model": profile.model, "dtype": profile.dtype, "seed": profile.seed, "most": run.answer_tokens}
-    for name in (QLORA, BASE, FEW_SHOT):
+    for name in names:
         key = job.key(name, **shared, **({"adapter": adapter_digest(run)} if name == QLORA else {}))
         folder, own = _folder(job, name), TUNED if name == QLORA else name
         if contender := kept(job, folder, key):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ ALL_CLOSED = "all closed fields"
 
 
 def verdict(
-    task: Task, choice: Choice, run: Run | None = None, limit: int | None = None, quick: bool = False, say: Say = print
-) -> tuple[Verdict, Path]:
+    task: Task, choice: Choice, run: Run | None = None, limit: int | None = None, quick: bool = False, say: Say = print,
+    without: Collection[str] = (),
+) -> tuple[Verdict, Path]:  # fmt: skip
     """Measure all contenders on the test rows, and save the verdict and its page; both are returned, the page as its path.
 
     `run` left out is the newest finished run of this task and data, else one is trained with `choice`. `limit` takes only
-    the first so many test rows. `quick` leaves out what needs the language model. Each contender's result is kept in
-    `verdict_folder(task)`: an interrupted verdict goes on, a second one takes seconds.
+    the first so many test rows. `quick` leaves out what needs the language model, `without` those that it names. Each
+    contender's result is kept in `verdict_folder(task)`: an interrupted verdict goes on, a second one takes seconds.
     """
     train, rows = task.rows("train"), task.rows("test")[:limit]
     if run and run.record.task.fingerprint != task.fingerprint():
@@ -45,18 +46,21 @@ def verdict(
         raise KitError("A verdict needs at least 2 test rows, and says something from about 100 on.")
     job = Job(task, train, rows, verdict_folder(task), Encoder.load(), say)
     makers, left_out = cheap(job)
+    left_out |= dict.fromkeys(without, "as told")
+    makers = {name: make for name, make in makers.items() if name not in without}
+    spoken = () if quick else tuple(name for name in (QLORA, BASE, FEW_SHOT) if name not in without)
     results: dict[str, Contender] = {}
     if quick:
         left_out |= dict.fromkeys((BASE, FEW_SHOT, QLORA), "they need the language model, which --quick leaves out")
     run = None if quick else run or run_of(task, choice)
-    pace = Pace([*makers, *(() if quick else (QLORA, BASE, FEW_SHOT) if run else (TRAINING, QLORA, BASE, FEW_SHOT))], job)
+    pace = Pace([*makers, *(() if run or quick else (TRAINING,)), *spoken], job)
     for why in dict.fromkeys(left_out.values()):
         say(f"Left out: {' and '.join(name for name, own in left_out.items() if own == why)}: {why}.")
     pace.announce()
     for name, make in makers.items():
         results[name] = run_cheap(job, name, make, pace)
         pace(name)
-    for name, contender in () if quick else _language(job, choice, run, pace):
+    for name, contender in _language(job, choice, run, pace, spoken) if spoken else ():
         results[name] = contender
         pace(name)
     result = judge(job, results, left_out)
@@ -82,18 +86,20 @@ def run_of(task: Task, choice: Choice) -> Run | None:
     return next((run for run in fitting if choice.profile.name == "ci" or run.profile.name != "ci"), None)
 
 
-def _language(job: Job, choice: Choice, run: Run | None, pace: Pace) -> Iterator[tuple[str, Contender]]:
+def _language(
+    job: Job, choice: Choice, run: Run | None, pace: Pace, names: Sequence[str]
+) -> Iterator[tuple[str, Contender]]:
     """The contenders with the language model; without a finished run one is trained first."""
     from ftkit.training.finetune import train
 
     if run:
         job.say(f"QLoRA: taking the finished run {run.name}, profile {run.profile.name}")
-        yield from run_language(job, run, trained_now=False)
+        yield from run_language(job, run, False, names)
         return
     job.say("There is no finished run of this task: QLoRA is trained now.")
     run = train(job.task, choice, say=job.say, asked=Asked())
     pace(TRAINING)
-    yield from run_language(job, run, trained_now=True)
+    yield from run_language(job, run, True, names)
 
 
 def judge(job: Job, results: Mapping[str, Contender], left_out: dict[str, str]) -> Verdict:

@@ -110,6 +110,9 @@ def test_a_second_verdict_computes_nothing_and_an_interrupted_one_goes_on(task, 
     again, _ = verdict(task, choice, say=lines.append)
     assert again.questions == first.questions and Contender.load(tf_idf).draws == kept.draws
     assert any("measured again" in line and "few-shot" in line for line in lines)
+    fewer, _ = verdict(task, choice, say=lines.append, without=(ENCODER, FEW_SHOT))
+    assert set(first.costs) - set(fewer.costs) == {ENCODER, FEW_SHOT} == set(fewer.left_out)
+    assert f"Left out: {ENCODER} and {FEW_SHOT}: as told." in lines
     limited, _ = verdict(task, choice, limit=6, quick=True, say=lines.append)
     assert limited.n == 6 and any("its data or settings have changed" in line for line in lines)
 
