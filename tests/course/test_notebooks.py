@@ -20,7 +20,7 @@ from ftkit.course.content import exercises, labs, lessons
 from ftkit.course.notebooks import solved
 
 FOLDER = kit_root() / "notebooks"
-NOTEBOOKS = {path.name[:2]: path for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))}
+NOTEBOOKS = {path.name.split("_")[0]: path for path in sorted(FOLDER.glob("[0-9][0-9]*_*.ipynb"))}
 LABS = {path.stem: path for path in sorted((FOLDER / "labs").glob("*.ipynb"))}  # nbmake runs them, as handed out
 ALL = NOTEBOOKS | LABS
 WAYS = {"read", "picture", "analogy", "run", "experiment", "exercise", "quiz", "break it", "project"}
@@ -72,6 +72,25 @@ AGREEMENT = {
         assert packaged == {usable[i]["id"] for i in in_the_open}
         open_kinds = {"wrong label", "cut off", "other language", "near duplicate"}  # left for people
         assert all(settled[kind] == (0 if kind in open_kinds else count) for kind, count in planted.items())
+    """,
+    "02b": """
+        from ftkit.data.prompt import completion_text
+        from ftkit.evaluation.verdict.classifier import Classifier
+        known = [row["message"] for row in train]
+        rare = TfidfVectorizer(sublinear_tf=True).fit(known)
+        alike = (rare.transform(messages[:8]) @ rare.transform(known).T).toarray()
+        kept = [completion_text(desk, row["ticket"]) for row in train]
+        assert [answer_of_nearest(own.tolist(), kept) for own in alike] == tools["retrieval"].texts[:8]
+        assert likeliest(predicted, names) == guessed
+        packaged = Classifier(model.eval(), tokenizer, {"intent": names}, 256).predict(messages)["intent"]
+        assert np.mean([one == other for one, other in zip(packaged, guessed)]) > 0.9  # batches of another shape
+        assert euros(7200, WATTS, PRICE) == PRICE * watt_hours(7200) / 1000
+        seen = measured.models["tuned"].scores  # of all messages; ci takes a part of them
+        assert all(abs(np.mean(right["QLoRA"][name]) - seen[name].value) < 0.15 for name in both)
+        assert list(right) == list(tools) and all(len(own) == len(rows) for each in right.values() for own in each.values())
+        writers = {"most frequent", "prompt", "few-shot", "retrieval", "QLoRA", "all weights"}
+        assert {tool for tool, own in right.items() if "exact match" in own} == writers
+        assert trainer.state.global_step == trainer.state.max_steps and model.config.id2label == dict(enumerate(names))
     """,
     "03": """
         from ftkit.data import example_ids
@@ -248,6 +267,23 @@ def test_a_lesson_runs_from_nothing_solved_and_untouched_and_agrees_with_the_pac
     assert kit_files() == before
 
 
+def test_with_an_encoder_at_hand_lesson_02b_walks_the_road_with_it(tiny_encoder, tmp_path, monkeypatch, capsys):
+    """The tests have no encoder installed, so the lesson's own run takes what stands in for it."""
+    monkeypatch.setenv("FTKIT_ENCODER", str(tiny_encoder))
+    monkeypatch.setenv("FTKIT_RUNS", str(tmp_path / "runs"))
+    wanted = ["tool-data", "tool-judge", "tool-by-rule", "tool-recorded", "tool-find", "tool-model", "tool-encode"]
+    wanted += ["tool-settings", "tool-trainer", "tool-train", "tool-test", "tool-tuned", "tool-encoder-says"]
+    names, cells = {"RULES": {"cancel": "cancel"}}, {cell.id: cell.source for cell in read("02b").cells}
+    exec("import json, re\nfrom ftkit.evaluation import compare_shares", names)
+    for name in wanted:
+        exec(cells[name], names)
+    said = capsys.readouterr().out
+    assert "its files say that it is of the type 'bert'" in said and "pip" not in said
+    assert f"{names['head'].out_features}" == "12" and names["encoder"] == "encoder" in names["right"]
+    assert re.search(r"^encoder: [\d.]+ % intent$", said, re.MULTILINE) and "pass 1 of 1:" in said
+    assert "On the intent the encoder is behind QLoRA." in said  # random weights, four steps
+
+
 def test_a_file_that_a_notebook_made_removed_or_overwrote_is_seen(tmp_path):
     (tmp_path / "data").mkdir()
     file = tmp_path / "data" / "rows.jsonl"
@@ -314,7 +350,7 @@ def singular(term):
 
 def test_every_term_in_bold_is_in_the_glossary_and_its_lesson_named():
     glossary = (FOLDER / "glossary.md").read_text(encoding="utf-8")
-    entries = re.findall(r"^- \*\*(.+?)\*\* \(([\d, ]+)\): (.+(?:\n  .+)?)$", glossary, re.MULTILINE)
+    entries = re.findall(r"^- \*\*(.+?)\*\* \(([\db, ]+)\): (.+(?:\n  .+)?)$", glossary, re.MULTILINE)
     assert len(entries) == glossary.count("\n- ")
     names = [term.lower() for term, _, _ in entries]
     assert names == sorted(names)
@@ -331,7 +367,7 @@ def test_links_of_a_lesson_lead_somewhere_and_named_lessons_exist_or_are_said_to
     text = markdown(lesson)
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (ALL[lesson].parent / target).exists(), target
-    for name in re.findall(r"`(0\d_\w+)`", text):
+    for name in re.findall(r"`(0\db?_\w+)`", text):
         assert (FOLDER / f"{name}.ipynb").is_file() or f"`{name}` (in preparation)" in text, name
 
 
@@ -344,7 +380,7 @@ def test_each_lesson_leads_to_the_next_and_some_of_them_to_the_labs():
     for lesson in ("04", "05"):
         assert all(f"](labs/{lab}.ipynb)" in nexts[lesson] for lab in ("from_scratch", "any_data", "better_results"))
     for lesson in ALL:
-        for name in re.findall(r"`(0\d_\w+)`", markdown(lesson)):
+        for name in re.findall(r"`(0\db?_\w+)`", markdown(lesson)):
             assert f"[`{name}`](" in markdown(lesson), f"{lesson} names {name} without a link"
 
 

@@ -14,6 +14,11 @@ PICTURES = {
     "sizes": lambda: plots.sizes(["fp32", "4 bit"], [400.0, 50.0], [401.0, 80.0]),
     "lengths": lambda: plots.length_histogram([10, 12, 30], 64),
     "counts": lambda: plots.count_bars({"book": 3, "menu": 1}, "rows of each intent"),
+    "tools": lambda: plots.tools(
+        {"rules": {"label": (0.5, 0.4, 0.6)}, "tuned": {"label": (0.75, 0.7, 0.8), "text": (0.25, 0.2, 0.3)}},
+        {"rules": 0.001, "tuned": 280.0},
+        "MB to serve",
+    ),
     "code levels": lambda: plots.code_levels([0.1, -0.2, 0.9, 0.4], [-1.0, 0.0, 1.0]),
     "low rank": lambda: plots.low_rank(40, 20, 2),
     "memory parts": lambda: plots.memory_parts(
@@ -67,6 +72,10 @@ def test_the_texts_hold_the_numbers_that_the_pictures_show():
     assert "4 bit: predicted 50 MB, measured 80 MB" in str(PICTURES["sizes"]())
     assert "3 rows, 10 to 30 tokens" in str(PICTURES["lengths"]()) and "limit is 64" in str(PICTURES["lengths"]())
     assert "book 3, menu 1" in str(PICTURES["counts"]())
+    assert (
+        "rules: label 50.0 % (40.0 to 60.0); 0.001. "
+        "tuned: label 75.0 % (70.0 to 80.0), text 25.0 % (20.0 to 30.0); 280." in str(PICTURES["tools"]())
+    )
     assert "75% of them between -0.5 and 0.5; the 3 levels lie at -1.00, 0.00, 1.00" in str(PICTURES["code levels"]())
     assert "B, 20 x 2, and A, 2 x 40: together 15.0% as many" in str(PICTURES["low rank"]())
     assert "QLoRA: 1.00 GB, of it weights 0.90, optimizer 0.10; lines at T4 15 GB" in str(PICTURES["memory parts"]())

@@ -1,4 +1,4 @@
-"""The encoder fine-tuned for closed fields, by transformers' `Trainer` (lesson 04)."""
+"""The encoder fine-tuned for closed fields, by transformers' `Trainer` (lessons 02b and 04)."""
 
 from __future__ import annotations
 
