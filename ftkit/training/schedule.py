@@ -14,8 +14,8 @@ from ftkit.common.machine import Hardware, detect_hardware
 from ftkit.common.profiles import Asked, Profile, read_profiles
 from ftkit.training.plan import DEVICES, SHARE, Shape, model_shape, operations_per_token
 
-ENOUGH = 300  # rows from which on the profile's own epochs are kept; fewer are repeated until 2 x ENOUGH have been seen
-MOST_EPOCHS = 6  # the same rows are not repeated more often, however few there are: more has not been measured
+ENOUGH = 800  # rows from which on the profile's own epochs are kept; fewer are repeated until 2 x ENOUGH have been seen
+EPOCHS, MOST_EPOCHS, VERY_FEW = 4, 6, 600  # no more than 4 times, or 6 where they are so few that 600 are not seen by then
 FEW_A_STEP = 2  # rows a step where there are few: many small steps teach more than few large ones (experiments/RECIPE.md)
 MINUTES_FOR_FEW = 10.0  # what repeating may take
 MINUTES = 30.0  # no training takes longer unasked; what is asked for is kept to by this machine's own speed (budget.py)
@@ -122,11 +122,12 @@ def _keep(profile: Profile, why: list[str]) -> Profile:
 
 def _repeat_few(profile: Profile, rows: int, an_epoch: float, asked: Asked, why: list[str]) -> Profile:
     """Few rows are seen more often; `an_epoch` in seconds."""
+    most = max(EPOCHS, min(MOST_EPOCHS, round(VERY_FEW / rows, 1)))
     wanted = round(2 * ENOUGH / rows, 1)
     in_time = MOST_EPOCHS if asked.minutes else _two_digits(60 * MINUTES_FOR_FEW / an_epoch)
-    epochs = max(profile.epochs, min(wanted, MOST_EPOCHS, in_time))
-    limit = f", at most {MOST_EPOCHS} times" if epochs == MOST_EPOCHS < wanted else ""
-    limit = ", as far as time allows" if epochs < min(wanted, MOST_EPOCHS) else limit
+    epochs = max(profile.epochs, min(wanted, most, in_time))
+    limit = f", but {most:g} times at most" if epochs == most < wanted else ""
+    limit = ", as far as time allows" if epochs < min(wanted, most) else limit
     why.append(
         f"Why: {rows} rows are few, and updates decide. They are repeated until {2 * ENOUGH:,} have been seen{limit} "
         "(experiments/SCHEDULE.md). --epochs decides otherwise."

@@ -6,7 +6,7 @@ from ftkit.common.machine import Hardware
 from ftkit.common.profiles import Asked, Choice, read_profiles
 from ftkit.training.finetune import train
 from ftkit.training.plan import model_shape
-from ftkit.training.schedule import ENOUGH, MINUTES, MINUTES_FOR_FEW, MOST_EPOCHS, follow_data, steps_of
+from ftkit.training.schedule import ENOUGH, EPOCHS, MINUTES, MINUTES_FOR_FEW, MOST_EPOCHS, follow_data, steps_of
 from tests.command import ftkit, refused
 
 CPU = Hardware("cpu", "2 CPU cores", 8.0)
@@ -37,7 +37,7 @@ def test_the_desk_gets_the_recipe_as_it_was(name, rows):
 
 @pytest.mark.parametrize(
     ("rows", "epochs", "steps"),
-    [(10, 6, 30), (15, 6, 48), (50, 6, 150), (100, 6, 300), (150, 4, 300), (299, 2, 300), (300, 2, 300), (400, 2, 400)],
+    [(10, 6, 30), (15, 6, 48), (50, 6, 150), (100, 6, 300), (150, 4, 300), (400, 4, 800), (640, 2.5, 800), (800, 2, 800)],
 )
 def test_few_rows_are_repeated_until_the_updates_are_enough(rows, epochs, steps):
     schedule = settled(rows)
@@ -55,7 +55,7 @@ def test_more_rows_never_mean_clearly_fewer_updates():
 
 def test_repeating_takes_no_more_than_its_minutes_and_never_fewer_epochs_than_the_profile():
     long = settled(150, 500)
-    assert CPU_PROFILE.epochs < long.profile.epochs < 4
+    assert CPU_PROFILE.epochs < long.profile.epochs < EPOCHS
     assert 50 * MINUTES_FOR_FEW < long.seconds <= 60 * MINUTES_FOR_FEW
     assert "as far as time allows" in " ".join(long.reasons)
     assert settled(290, 500).profile.epochs == CPU_PROFILE.epochs
