@@ -31,6 +31,12 @@ app = typer.Typer(help="Make, check and clean the data of a task.", no_args_is_h
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", "-p", help="cpu, ci, t4 or big; left out, chosen by hardware")
 ]
+HeldOutOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, max=0.4, help="share of validation and of test, each; left out, 0.1, but 20 rows at least, 1,000 at most"
+    ),
+]
 HeaderOption = Annotated[bool | None, typer.Option(help="whether the first line names the columns; left out, looked for")]
 PartOption = Annotated[
     str | None, typer.Option(help="a workbook's sheet, the key of a list in JSON, or a hub dataset's configuration")
@@ -227,10 +233,7 @@ def new(
     kind: Annotated[str | None, typer.Option(help="label, json, text or chat; left out, guessed")] = None,
     prompt: Annotated[str | None, typer.Option(help="the system prompt; left out, the file's or a plain one")] = None,
     shape: Annotated[str, typer.Option(help="what the rows are: auto, columns, messages or instructions")] = "auto",
-    held_out: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=0.4, help="share of validation and of test, each; left out, 0.1, but 1,000 rows at most"),
-    ] = None,
+    held_out: HeldOutOption = None,
     max_message_characters: Annotated[int, typer.Option(min=1, help="longer messages are set aside")] = 4000,
     max_turns: Annotated[int, typer.Option(min=2, help="longer conversations are set aside")] = 20,
     encoding: Annotated[str | None, typer.Option(help="of a text file; left out, looked for")] = None,
@@ -248,16 +251,9 @@ def new(
     from ftkit.data.formats.read import read_table
     from ftkit.data.formats.table import Reading
     from ftkit.data.new_task import make_task, write_task
-    from ftkit.data.task import KINDS
 
-    folder = expanded(name)
-    if folder.exists() and not dry_run:
-        raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
-    if problem := folder_name_problem(folder.name):
-        raise KitError(f"The task's name {folder.name!r} {problem}.")
-    if kind is not None and kind not in KINDS:
-        raise KitError(f"The kind {kind!r} is not one of {', '.join(KINDS)}.")
-    began = time.monotonic()
+    folder, began = expanded(name), time.monotonic()
+    _require_makeable(folder, kind, dry_run)
     table = read_table(source, Reading(encoding, delimiter, header, quotes, part, split))
     print(f"Read {len(table.rows):,} rows with the columns {', '.join(table.columns)}", flush=True)
     table, column, targets, own_prompt = _what_is_what(table, message, target or [], shape, kind)
@@ -277,6 +273,18 @@ def new(
         raise typer.Exit(1)
     write_task(made, Path(source).name if Path(source).exists() else source, folder)
     _print_written(made, folder, time.monotonic() - began)
+
+
+def _require_makeable(folder: Path, kind: str | None, dry_run: bool) -> None:
+    """Raise `KitError` where no task of this name and kind can be made."""
+    from ftkit.data.task import KINDS
+
+    if folder.exists() and not dry_run:
+        raise KitError(f"{folder} is there already. Choose another name, or remove it first.")
+    if problem := folder_name_problem(folder.name):
+        raise KitError(f"The task's name {folder.name!r} {problem}.")
+    if kind is not None and kind not in KINDS:
+        raise KitError(f"The kind {kind!r} is not one of {', '.join(KINDS)}.")
 
 
 def _print_written(made: NewTask, folder: Path, seconds: float) -> None:

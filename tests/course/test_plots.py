@@ -1,12 +1,12 @@
 import io
 import re
-import xml.etree.ElementTree as ElementTree
 
 import pytest
 from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from ftkit.course import plots
+from tests.course.pictures import is_one_whole_svg
 
 PICTURES = {
     "road": plots.road_map,
@@ -50,10 +50,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
 def test_a_picture_is_one_whole_svg_with_its_text_and_the_same_each_time(draw):
-    picture = draw()
-    root = ElementTree.fromstring(picture.svg)
-    assert root.get("role") == "img" and root.get("aria-label") == str(picture)
-    assert picture.svg == draw().svg
+    assert is_one_whole_svg(draw)
 
 
 @pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)

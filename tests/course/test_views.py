@@ -1,7 +1,6 @@
 """The drawing of a transformer against real models, and the loss that is drawn while a training runs."""
 
 import pickle
-import xml.etree.ElementTree as ElementTree
 
 import nbformat
 import pytest
@@ -13,6 +12,7 @@ from ftkit.common.errors import KitError
 from ftkit.course.views import inside
 from ftkit.course.views.inside import Blueprint
 from ftkit.course.views.live import LiveLoss
+from tests.course.pictures import is_one_whole_svg
 
 SMALL = {
     "vocab_size": 90,
@@ -71,10 +71,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
 def test_a_picture_is_one_whole_svg_with_its_text_and_the_same_each_time(draw):
-    picture = draw()
-    root = ElementTree.fromstring(picture.svg)
-    assert root.get("role") == "img" and root.get("aria-label") == str(picture)
-    assert picture.svg == draw().svg
+    assert is_one_whole_svg(draw)
 
 
 def test_the_texts_hold_the_numbers_that_the_pictures_show():

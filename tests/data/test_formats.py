@@ -4,17 +4,18 @@ import json
 import random
 
 import datasets
+import openpyxl
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from ftkit.common.errors import KitError
 from ftkit.data.columns import Values, choose_columns, trim
-from ftkit.data.formats.delimited import AGAIN, RULE
+from ftkit.data.formats.delimited import RULE
 from ftkit.data.formats.export import export_task
 from ftkit.data.formats.read import read_table
 from ftkit.data.formats.shapes import recognize
-from ftkit.data.formats.table import Reading, Table
+from ftkit.data.formats.table import AGAIN, Reading, Table
 from ftkit.data.task import load_task
 
 
@@ -60,7 +61,8 @@ def test_an_encoding_is_found_and_said(tmp_path, encoding):
 
 
 def test_markup_in_a_western_file_does_not_make_it_eastern(tmp_path):
-    rows = ["<p>I can’t open it</p>,money", "Jacob owes £14.80 for dinners,money", "a café<br>Could you,enquiry"] * 5
+    signs = "a[b]c[/b] d`e f~g h^i j{k}l [a link](http://x) don´t,enquiry"  # what stands in ASCII tells no code page
+    rows = ["<p>I can’t open it</p>,money", "Jacob owes £14.80 for dinners,money", "a café<br>Could you,enquiry", signs] * 5
     table = read(tmp_path, "in.csv", "\n".join(["text,label", *rows]).encode("cp1252"))
     assert values(table)[1] == ["Jacob owes £14.80 for dinners", "money"] and "encoding cp1252: a guess" in table.remarks[0]
 
@@ -213,6 +215,16 @@ def test_a_workbook_gives_its_first_filled_sheet(tmp_path):
         read_table(str(tmp_path / "in.xlsx"), Reading(part="x"))
 
 
+def test_a_header_that_comes_again_in_a_workbook_is_no_row(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["text", "label", None], ["a", "b", None], ["text ", "label"], ["c", 1, None], ["text", "other", None]):
+        book.active.append(row)
+    book.save(tmp_path / "in.xlsx")
+    table = read_table(str(tmp_path / "in.xlsx"))
+    assert values(table) == [["a", "b"], ["c", 1], ["text", "other"]]
+    assert [(one["line"], one["reason"]) for one in table.rejected] == [(3, AGAIN)]
+
+
 def test_a_folder_of_datasets_gives_names_for_classes(tmp_path):
     names = datasets.ClassLabel(names=["no", "yes"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names, "tags": datasets.List(names)})
@@ -323,6 +335,8 @@ def test_a_header_that_comes_again_and_the_line_that_markdown_draws_are_no_rows(
     table = read(tmp_path, "joined.csv", "\n".join(["text,label", *lines[:3], "text , label", *lines[3:]]))
     assert [[v.strip() for v in row] for row in values(table)] == rows
     assert [(one["line"], one["reason"]) for one in table.rejected] == [(5, AGAIN)]
+    table = read(tmp_path, "two.csv", "\ufefftext,label\n" + "a,b\n" * 5 + "\ufefftext,label\n" + "a,b\n" * 5)
+    assert len(table.rows) == 10 and table.rejected[0]["reason"] == AGAIN
     lines = [f"| {' | '.join(row)} |" for row in rows]
     table = read(tmp_path, "in.md", "\n".join(["| text | label |", "|:---|-----:|", *lines]))
     assert [[v.strip() for v in row] for row in values(table)] == rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftkit.common.errors import KitError
-from ftkit.data.formats.table import Reading, Table
+from ftkit.data.formats.table import AGAIN, Reading, Table, set_aside
 
 HUB = b"huggingface"  # where `datasets` writes its features into a Parquet file
 
@@ -90,12 +90,18 @@ def _of_cells(source: str, cells: list[list[Any]], told: Reading) -> Table:
     columns = [name or f"column {n}" for n, name in enumerate(names, 1)]
     if twice := {name for name in columns if columns.count(name) > 1}:
         raise KitError(f"{source}: the header has {', '.join(map(repr, sorted(twice)))} twice. Rename one of them.")
-    body = numbered[header:]
+    again = [n for n, row in numbered[1:] if header and [*_texts(row), *[""] * (width - len(row))] == names]
+    body = [(n, row) for n, row in numbered[header:] if n not in again]
     empty = {n for n, name in enumerate(names) if not name and all(len(r) <= n or r[n] in (None, "") for _, r in body)}
     kept = [(n, column) for n, column in enumerate(columns) if n not in empty]
     rows = [(number, {column: row[n] if n < len(row) else None for n, column in kept}) for number, row in body]
     remarks = [f"{len(empty)} empty column(s) without a name left out"] * bool(empty)
-    return Table(source, [column for _, column in kept], rows, remarks=remarks, unit="row")
+    rejected = [set_aside(number, AGAIN, columns) for number in again]
+    return Table(source, [column for _, column in kept], rows, rejected, remarks, unit="row")
+
+
+def _texts(row: list[Any]) -> list[str]:
+    return ["" if value is None else str(value).strip() for value in row]
 
 
 def read_saved(folder: Path, told: Reading) -> Table:

@@ -28,8 +28,8 @@ OTHERS = {  # how files begin that hold no rows of text, and what they are
     b"SQLite format 3": "a database (SQLite): export its table as CSV",
 }
 MARKUP = re.compile(r"\s*<(\?xml|!doctype|html)\b", re.IGNORECASE)
-# in a wrong code page letters become signs in the middle of words
-SIGN_IN_WORD = re.compile(r"[^\W\d_][^\w\s'’\-./&@+,:;()<>\"“”‘„…–—_|*=!?#%\\$€£][^\W\d_]|[a-zà-ÿ][À-Þ]")
+# in a wrong code page letters become signs in the middle of words; those of ASCII are the same in all of them
+SIGN_IN_WORD = re.compile(r"[^\W\d_][^\w\s\x00-\x7f’‘“”„…–—€£´][^\W\d_]|[a-zà-ÿ][À-Þ]")
 
 
 def decode(path: Path, data: bytes, encoding: str | None = None) -> tuple[str, list[str]]:

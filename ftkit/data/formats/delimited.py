@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ftkit.common.errors import KitError
-from ftkit.data.formats.table import Reading, Table, set_aside
+from ftkit.data.formats.table import AGAIN, Reading, Table, set_aside
 
 SEPARATORS = ",;\t|^~\x1f\x01¦"
 SAMPLE_LINES = 300
@@ -21,7 +21,6 @@ FAR = 200  # lines after which the end of an open quote is not looked for any mo
 MANY = 5  # lines of one quoted field that could be rows of their own, from which this is worth a remark
 SWALLOWED = "one quoted field, though its lines look like rows: is a quote too many? (--no-quotes: a quote is a character)"
 UNCLOSED = "a quote that is not closed well: taken as a part of the text"
-AGAIN = "it is the header once more, as where files were joined"
 RULE = "it is the line that Markdown draws under a table's header"
 NAMES = {"\t": "tab", "|": "bar", ",": "comma", ";": "semicolon"}
 
@@ -288,7 +287,7 @@ def look_for_header(records: list[Record]) -> tuple[bool, str]:
 
 def _without_row(record: Record, names: list[str], dialect: Dialect) -> Record:
     """The record, with its fault where it is no row: the header's names again, or the dashes under them."""
-    values = [value.strip() for value in record.values]
+    values = [value.strip("\ufeff \t") for value in record.values]  # a file that was joined may bring its own mark
     if values == [name.strip() for name in names]:
         return replace(record, fault=AGAIN)
     rule = dialect.separator == "|" and any(values) and all(re.fullmatch(r":?-{3,}:?", value) for value in values if value)

@@ -9,6 +9,7 @@ from ftkit.common.files import dump
 from ftkit.data.task import Row
 
 Rejected = dict[str, Any]  # line, reason, text
+AGAIN = "it is the header once more, as where files were joined"
 SMALLEST = 10  # rows below which nothing can be split, trained and measured
 
 
