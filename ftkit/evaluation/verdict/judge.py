@@ -44,6 +44,8 @@ def verdict(
         )
     if len(rows) < 2:
         raise KitError("A verdict needs at least 2 test rows, and says something from about 100 on.")
+    if unknown := [name for name in without if name not in SIMPLEST_FIRST]:
+        raise KitError(f"There is no contender {', '.join(map(repr, unknown))}; there are {', '.join(SIMPLEST_FIRST)}.")
     job = Job(task, train, rows, verdict_folder(task), Encoder.load(), say)
     makers, left_out = cheap(job)
     left_out |= dict.fromkeys(without, "as told")

@@ -110,6 +110,8 @@ def test_a_second_verdict_computes_nothing_and_an_interrupted_one_goes_on(task, 
     again, _ = verdict(task, choice, say=lines.append)
     assert again.questions == first.questions and Contender.load(tf_idf).draws == kept.draws
     assert any("measured again" in line and "few-shot" in line for line in lines)
+    with pytest.raises(KitError, match="There is no contender 'encoder'; there are majority"):
+        verdict(task, choice, without=("encoder",))
     fewer, _ = verdict(task, choice, say=lines.append, without=(ENCODER, FEW_SHOT))
     assert set(first.costs) - set(fewer.costs) == {ENCODER, FEW_SHOT} == set(fewer.left_out)
     assert f"Left out: {ENCODER} and {FEW_SHOT}: as told." in lines
