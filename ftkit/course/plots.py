@@ -70,7 +70,7 @@ def road_map(stages: tuple[tuple[str, str, str, str], ...] = STAGES) -> Picture:
     from matplotlib.patches import FancyBboxPatch
 
     text = " → ".join(f"{name} ({lesson}: {what}; the chef: {chef})" for name, what, chef, lesson in stages)
-    figure, axes = figure_of(2.1 * len(stages), 1.9)
+    figure, axes = figure_of(1.75 * len(stages), 1.75)
     axes.set(xlim=(-0.05, len(stages) - 0.1), ylim=(-0.7, 1.05))
     axes.axis("off")
     box: dict[str, Any] = {
@@ -82,11 +82,11 @@ def road_map(stages: tuple[tuple[str, str, str, str], ...] = STAGES) -> Picture:
     for i, (name, what, chef, lesson) in enumerate(stages):
         middle = i + 0.425
         axes.add_patch(FancyBboxPatch((i, 0), 0.85, 1, mutation_aspect=2, **box))
-        axes.text(middle, 0.78, lesson, ha="center", va="center", color="#9a3412", fontsize=10)
-        axes.text(middle, 0.48, name, ha="center", va="center", color=INK, fontsize=10.5, weight="bold")
-        axes.text(middle, 0.2, what, ha="center", va="center", color="#44403c", fontsize=10)
+        axes.text(middle, 0.78, lesson, ha="center", va="center", color="#9a3412", fontsize=8.5)
+        axes.text(middle, 0.48, name, ha="center", va="center", color=INK, fontsize=9.2, weight="bold")
+        axes.text(middle, 0.2, what, ha="center", va="center", color="#44403c", fontsize=8.5)
         below = "\n".join(textwrap.wrap(chef, 20))
-        axes.text(middle, -0.15, below, ha="center", va="top", color="#57534e", fontsize=10, style="italic")
+        axes.text(middle, -0.15, below, ha="center", va="top", color="#57534e", fontsize=8.5, style="italic")
         if i:
             axes.annotate("", (i, 0.5), (i - 0.15, 0.5), arrowprops={"arrowstyle": "-|>", "color": "#57534e"})
     return _drawn(figure, text)
