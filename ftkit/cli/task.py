@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ftkit.data.clean import Cleaned
     from ftkit.data.formats.table import Table
     from ftkit.data.new_task import NewTask
-    from ftkit.data.task import Task
+    from ftkit.data.task import Kind, Task
 
 
 MENDABLE = ("rows", "spelling", "contradictions", "duplicates", "leakage", "markup", "personal data")  # of them, some rows
@@ -253,14 +253,14 @@ def new(
     from ftkit.data.new_task import make_task, write_task
 
     folder, began = expanded(name), time.monotonic()
-    _require_makeable(folder, kind, dry_run)
+    told = _require_makeable(folder, kind, dry_run)
     table = read_table(source, Reading(encoding, delimiter, header, quotes, part, split))
     print(f"Read {len(table.rows):,} rows with the columns {', '.join(table.columns)}", flush=True)
     table, column, targets, own_prompt = _what_is_what(table, message, target or [], shape, kind)
     prompt = prompt or own_prompt
     if targets:
         print(f"message: {column}; target: {', '.join(targets)}. Checking the rows and splitting them ...", flush=True)
-        made = make_task(name, table, column, targets, kind, prompt, held_out, seed, max_message_characters)
+        made = make_task(name, table, column, targets, told, prompt, held_out, seed, max_message_characters)
     else:
         print("Checking the conversations and splitting them ...", flush=True)
         made = make_chat_task(name, table, prompt, held_out, seed, max_message_characters, max_turns)
@@ -275,8 +275,8 @@ def new(
     _print_written(made, folder, time.monotonic() - began)
 
 
-def _require_makeable(folder: Path, kind: str | None, dry_run: bool) -> None:
-    """Raise `KitError` where no task of this name and kind can be made."""
+def _require_makeable(folder: Path, kind: str | None, dry_run: bool) -> Kind | None:
+    """The kind, as one of those that there are. Raises `KitError` where no task of this name and kind can be made."""
     from ftkit.data.task import KINDS
 
     if folder.exists() and not dry_run:
@@ -285,6 +285,7 @@ def _require_makeable(folder: Path, kind: str | None, dry_run: bool) -> None:
         raise KitError(f"The task's name {folder.name!r} {problem}.")
     if kind is not None and kind not in KINDS:
         raise KitError(f"The kind {kind!r} is not one of {', '.join(KINDS)}.")
+    return kind
 
 
 def _print_written(made: NewTask, folder: Path, seconds: float) -> None:
